@@ -1,0 +1,453 @@
+"""The records that describe an environment and its tasks: frozen, hashed by content, refused when unknown keys appear.
+
+Two records are stored apart. An `EnvironmentSpec` is one version of a world with its tools; many tasks share it. A
+`TaskVersion` is one goal in that world with its prompt, solution and verifier; hardening never edits one but makes a
+child whose `lineage.parent` is the hash of the old one, so lineage is a tree, like git.
+
+Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.2.3: the tuple of environment, tools, task, verifier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+
+from envsynth.errors import SpecError
+
+FORMAT = "envsynth/1"
+"""Version of the record format; written into every stored and exported record."""
+
+Scalar = int | float | str | None
+"""A value of one cell of a table."""
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+"""A name that is safe in SQL and Python alike."""
+
+ContentHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+"""BLAKE2b-128 of the canonical JSON of a record, in hexadecimal."""
+
+
+def canonical_json(value: Any) -> str:
+    """Serialise to the one JSON text that equal values share.
+
+    Args:
+        value: A JSON-able value; mappings need string keys.
+
+    Returns:
+        JSON with sorted keys, no spaces, unicode unescaped.
+
+    Raises:
+        SpecError: the value holds NaN, an infinity, or something that is not JSON.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"not canonical JSON: {error}") from error
+
+
+def content_hash(value: Any) -> str:
+    """Hash a JSON-able value: BLAKE2b with 16 bytes of digest over its canonical JSON, as 32 hexadecimal digits.
+
+    Raises:
+        SpecError: not canonical JSON, or a text holds lone surrogates.
+    """
+    try:
+        data = canonical_json(value).encode()
+    except UnicodeEncodeError as error:
+        raise SpecError(f"text with lone surrogates cannot be hashed: {error}") from error
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def explain_validation(error: ValidationError, what: str) -> str:
+    """Turn a pydantic error into one line per problem, each naming the path of the key and the value."""
+    lines: list[str] = []
+    for item in error.errors(include_url=False):
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
+        if item["type"] == "extra_forbidden":
+            lines.append(f"unknown key {path!r}: remove it or check its spelling")
+        else:
+            shown = repr(item.get("input"))
+            lines.append(f"{path or 'record'}: {item['msg']} (got {shown[:80]})")
+    return f"malformed {what}: " + "; ".join(lines[:8])
+
+
+class Record(BaseModel):
+    """A frozen record: unknown keys refused, content-hashed."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """Return the canonical JSON of this record."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @cached_property
+    def hash(self) -> str:
+        """The content hash of this record, worked out once: an environment is hundreds of kilobytes of JSON."""
+        return content_hash(self.model_dump(mode="json"))
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        cast(dict[str, Any], copied.__dict__).pop(
+            "hash", None
+        )  # a copy may get other content (`model_copy(update=...)`)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        cast(dict[str, Any], copied.__dict__).pop("hash", None)
+        return copied
+
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Validate plain data.
+
+        Args:
+            value: A mapping as `json.loads` gives it.
+
+        Returns:
+            The record.
+
+        Raises:
+            SpecError: a key is unknown, missing or of the wrong type; the message names its path.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise SpecError(explain_validation(error, cls.__name__)) from error
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Parse the JSON text of a record.
+
+        Args:
+            text: JSON text.
+
+        Returns:
+            The record.
+
+        Raises:
+            SpecError: not JSON, or not this record.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SpecError(f"malformed {cls.__name__}: not JSON: {error}") from error
+        return cls.parse(value)
+
+
+# ------------------------------------------------------------------------------------------------------- environment
+
+
+class Column(Record):
+    """One column of a table."""
+
+    name: Identifier
+    """Name as tools see it."""
+    type: Literal["INTEGER", "TEXT", "REAL"]
+    """SQLite storage class."""
+    nullable: bool = False
+    """Whether NULL is allowed."""
+    unique: bool = False
+    """Whether values repeat never."""
+    references: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$")
+    """`table.column` of a foreign key."""
+    description: str = ""
+    """What it means, with unit."""
+
+
+class Table(Record):
+    """One table of the world."""
+
+    name: Identifier
+    """Name in SQL."""
+    columns: tuple[Column, ...] = Field(min_length=1)
+    """Columns in order; rows list their cells in this order."""
+    primary_key: tuple[Identifier, ...] = Field(min_length=1)
+    """Columns that identify a row; the state diff is keyed by them."""
+    checks: tuple[str, ...] = ()
+    """SQL expressions of CHECK constraints."""
+    description: str = ""
+    """What one row stands for."""
+
+
+class World(Record):
+    """The state that an episode starts from."""
+
+    tables: tuple[Table, ...] = Field(min_length=1)
+    """The schema."""
+    rows: dict[str, tuple[tuple[Scalar, ...], ...]]
+    """Rows by table, each in the order of its table's columns."""
+    now: str = Field(pattern=r"^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d)?$")
+    """The virtual clock at reset, ISO 8601; no wall clock is ever read."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        by_name = {table.name: table for table in self.tables}
+        if len(by_name) != len(self.tables):
+            raise ValueError("two tables have the same name")
+        for table in self.tables:
+            names = [column.name for column in table.columns]
+            if len(set(names)) != len(names):
+                raise ValueError(f"table {table.name!r} has two columns of the same name")
+            if missing := [key for key in table.primary_key if key not in names]:
+                raise ValueError(f"table {table.name!r}: primary key {missing} is no column")
+            for column in table.columns:
+                _check_reference(table, column, by_name)
+        for name, rows in self.rows.items():
+            if name not in by_name:
+                raise ValueError(f"rows of unknown table {name!r}")
+            width = len(by_name[name].columns)
+            for index, row in enumerate(rows):
+                if len(row) != width:
+                    raise ValueError(f"rows.{name}[{index}] has {len(row)} cells, its table has {width} columns")
+        return self
+
+    def table(self, name: str) -> Table:
+        """Return the table of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for table in self.tables:
+            if table.name == name:
+                return table
+        raise KeyError(name)
+
+
+def _check_reference(table: Table, column: Column, by_name: dict[str, Table]) -> None:
+    if column.references is None:
+        return
+    target, _, key = column.references.partition(".")
+    if target not in by_name or key not in {other.name for other in by_name[target].columns}:
+        raise ValueError(f"{table.name}.{column.name} references {column.references!r}, which does not exist")
+
+
+class Tool(Record):
+    """One tool: source text over a database handle.
+
+    The source defines a function of the tool's name: `def name(db, **arguments)`. `db` is a `sqlite3.Connection` whose
+    rows are dictionaries. It refuses a call with `raise Refusal(code, message)` (a name that the sandbox provides);
+    any other exception is a defect of the tool. What it returns must be JSON-able.
+    """
+
+    name: Identifier
+    """Name in calls."""
+    effect: Literal["read", "write"]
+    """Whether it may change the world."""
+    description: str
+    """What it does, for the actor."""
+    parameters: dict[str, JsonValue]
+    """JSON Schema of the arguments: an object, `additionalProperties: false`."""
+    returns: str = ""
+    """What the result looks like, for the actor."""
+    errors: tuple[str, ...] = ()
+    """Codes it may refuse with."""
+    source: str
+    """Python source; runs in the sandbox only."""
+
+
+class Provenance(Record):
+    """Where a record came from. No wall-clock time: equal inputs give equal hashes."""
+
+    author: str
+    """Author and its version, such as `procedural/1`."""
+    category: str
+    """The category sentence it was made for."""
+    seed: str
+    """The seed that makes it again with the same author."""
+    details: dict[str, JsonValue] = Field(default_factory=dict)
+    """Author-specific facts: mechanisms, options, model, prompt hash."""
+
+
+class EnvironmentSpec(Record):
+    """One version of an environment: its world, tools and rules. Tasks refer to it by hash."""
+
+    format: Literal["envsynth/1"] = FORMAT
+    """Version of the record format."""
+    slug: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=80)]
+    """Readable name; `envsynth/<slug>-v1` is its Gymnasium id."""
+    title: str
+    """One line for people."""
+    world: World
+    """Schema, rows, virtual clock."""
+    tools: tuple[Tool, ...] = Field(min_length=1)
+    """All tools."""
+    policy: tuple[str, ...] = ()
+    """Rules and definitions that every actor reads with the tools' documentation."""
+    error_style: Literal["code", "terse", "verbose"] = "verbose"
+    """How much an error observation tells."""
+    public_docs: dict[str, JsonValue] = Field(default_factory=dict)
+    """Words, labels, units and phrases of the prompts' language, for the re-parse; public."""
+    previous: ContentHash | None = None
+    """The environment version that this one was augmented from."""
+    provenance: Provenance
+    """Where it came from."""
+
+    @model_validator(mode="after")
+    def _distinct_tools(self) -> Self:
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) != len(names):
+            raise ValueError("two tools have the same name")
+        return self
+
+    @property
+    def gym_id(self) -> str:
+        """The id under which `gymnasium.make` finds it."""
+        return f"envsynth/{self.slug}-v1"
+
+    def tool(self, name: str) -> Tool | None:
+        """Return the tool of that name, or None."""
+        return next((tool for tool in self.tools if tool.name == name), None)
+
+
+# --------------------------------------------------------------------------------------------------------------- task
+
+
+class GoalAtom(Record):
+    """One condition that the final answer or state must meet."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_.]+$")
+    """Stable name such as `picks.optimal`; verdicts list failed ids."""
+    kind: Literal["answer", "state"]
+    """`answer`: the expression is truthy iff met. `state`: it returns the diff entries that it claims, or nothing."""
+    quote: str
+    """The words of the prompt or policy that demand it."""
+    expression: str
+    """Python expression, evaluated only in a verifier worker; names: see `Verifier`."""
+
+
+class Verifier(Record):
+    """What decides an episode, in one of two forms; either runs only in a fresh verifier worker.
+
+    Atoms: `definitions` is executed once, then each atom's expression is evaluated. Names in scope: `answer`, `db`
+    (initial rows by table, each a list of dictionaries), `after` (final rows), `diff` (list of
+    `{op, table, old, new, changed}`), and helpers of the verifier kernel. After all state atoms every diff entry must
+    have been claimed: nothing else changed.
+
+    Program: `program` defines `def verify(answer, before, after, diff)` and returns `{"ok": bool, "reasons": [str]}`.
+    """
+
+    form: Literal["atoms", "program"]
+    """Which form."""
+    definitions: str = ""
+    """Atoms form: source of helper functions and descriptions."""
+    atoms: tuple[GoalAtom, ...] = ()
+    """Atoms form: the conditions."""
+    program: str = ""
+    """Program form: the source."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.form == "program" and (self.atoms or self.definitions or not self.program):
+            raise ValueError("a program verifier has `program` and nothing else")
+        if self.form == "atoms" and self.program:
+            raise ValueError("an atoms verifier has no `program`")
+        ids = [atom.id for atom in self.atoms]
+        if len(set(ids)) != len(ids):
+            raise ValueError("two atoms have the same id")
+        return self
+
+
+class RowChange(Record):
+    """One changed row, as the relational oracle states it or as a mutant makes it."""
+
+    op: Literal["insert", "update", "delete"]
+    """What happens."""
+    table: Identifier
+    """Where."""
+    row: dict[str, Scalar]
+    """Insert: the cells (a missing primary key is filled). Update: primary key and new cells. Delete: primary key."""
+
+
+class Outcome(Record):
+    """A final answer with the changes of state that go with it."""
+
+    answer: dict[str, JsonValue]
+    """The final answer."""
+    changes: tuple[RowChange, ...] = ()
+    """All changed rows."""
+
+
+class ProbeCase(Record):
+    """An outcome with the verdict that it must get: a mutant to refuse, or another valid answer to accept."""
+
+    name: str
+    """Class and variant, such as `constraint/drop/X1.atom0`."""
+    accept: bool
+    """The verdict it must get."""
+    outcome: Outcome
+    """What is judged."""
+
+
+class OverlayRow(Record):
+    """A distractor row of this task version, added to the environment's rows; the environment's hash stays."""
+
+    table: Identifier
+    """Where."""
+    row: dict[str, Scalar]
+    """All cells."""
+
+
+class Lineage(Record):
+    """Where a task version stands in its tree."""
+
+    parent: ContentHash | None = None
+    """Hash of the version it was hardened from; None at the root."""
+    operator: str | None = None
+    """Hardening operator that made it; None at the root."""
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+    """What the operator did."""
+    depth: int = Field(default=0, ge=0)
+    """Accepted hardening steps from the root."""
+
+    @model_validator(mode="after")
+    def _root_or_child(self) -> Self:
+        if (self.parent is None) != (self.operator is None) or (self.parent is None) != (self.depth == 0):
+            raise ValueError("parent, operator and depth > 0 go together")
+        return self
+
+
+class TaskVersion(Record):
+    """One immutable version of a task. The private half (oracle, probes, verifier, solution) never reaches an actor."""
+
+    format: Literal["envsynth/1"] = FORMAT
+    """Version of the record format."""
+    environment: ContentHash
+    """The environment version it plays in."""
+    kind: Literal["read", "plan", "optimise", "act"]
+    """Derived class: `act` changes state; `optimise` and `plan` accept any (best) feasible choice; else `read`."""
+    prompt: str = Field(min_length=1)
+    """What the actor is asked."""
+    answer_schema: dict[str, JsonValue]
+    """JSON Schema of the final answer (an object); public."""
+    max_turns: int = Field(ge=1)
+    """Turns after which the episode is truncated."""
+    overlay: tuple[OverlayRow, ...] = ()
+    """Distractor rows."""
+    solution: str
+    """Source of `def solve(call)`; may only use `call(tool, **arguments)` and logic; runs in the sandbox only."""
+    ablations: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    """Skill-ablated solvers: skill -> module-level names of the solution that are overwritten."""
+    verifier: Verifier
+    """Decides the episode."""
+    oracle: Outcome
+    """The outcome by the relational oracle, which shares no code with solution and verifier."""
+    probes: tuple[ProbeCase, ...] = ()
+    """Mutants and alternatives that the author derived, and exploits found later."""
+    ir: JsonValue = None
+    """The typed task program, when the author has one."""
+    lineage: Lineage = Lineage()
+    """Its place in the tree."""
+    provenance: Provenance
+    """Where it came from."""
+
+
+def slugify(text: str, limit: int = 48) -> str:
+    """Make a lower-case, hyphenated name of at most `limit` characters from any text."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "environment"
+    return words[:limit].strip("-")
