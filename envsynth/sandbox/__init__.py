@@ -1,0 +1,25 @@
+"""Runs code that nobody trusts in confined processes; the host sees only JSON and opaque bytes.
+
+`Jail` starts a confined zygote, `Jail.worker` forks a process from it, `Worker.call` runs a function there. What ends
+badly is data (`CallResult.status`), what cannot run at all is a `SandboxError`. What the jail covers, and what it does
+not, is told in `docs/concepts/threat-model.md` and by `inspect_sandbox`.
+"""
+
+from __future__ import annotations
+
+from envsynth.sandbox.doctor import inspect_sandbox
+from envsynth.sandbox.jail import Jail, shared_jail
+from envsynth.sandbox.result import Ask, CallResult, Failure, Limits
+from envsynth.sandbox.worker import Role, Worker
+
+__all__ = [
+    "Ask",
+    "CallResult",
+    "Failure",
+    "Jail",
+    "Limits",
+    "Role",
+    "Worker",
+    "inspect_sandbox",
+    "shared_jail",
+]

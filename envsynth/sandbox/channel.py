@@ -1,0 +1,141 @@
+"""The host's end of a worker's socket: frames with deadlines and caps, decoded strictly.
+
+Everything that arrives here was written by untrusted code. It is bounded before it is held in memory, and is never more
+than JSON and opaque bytes: nothing is unpickled, evaluated or opened.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import Any
+
+import orjson
+
+from envsynth.sandbox.jailed.frames import CHUNK, HEADER, READ_MAX, check_integers
+from envsynth.sandbox.result import Failure
+
+
+class ChannelError(Exception):
+    """The conversation with a worker is over.
+
+    Args:
+        failure: Why.
+        message: What happened.
+    """
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(failure, message)
+        self.failure = failure
+        self.message = message
+
+
+class Channel:
+    """One stream socket to one worker.
+
+    Args:
+        sock: The host's end; owned by this object.
+        frame_bytes: Longest JSON text accepted.
+        blob_bytes: Largest blob accepted.
+    """
+
+    def __init__(self, sock: socket.socket, frame_bytes: int, blob_bytes: int) -> None:
+        self._sock = sock
+        self._frame_bytes = frame_bytes
+        self._blob_bytes = blob_bytes
+        self._readable = select.poll()
+        self._readable.register(sock, select.POLLIN)
+        self._writable = select.poll()
+        self._writable.register(sock, select.POLLOUT)
+
+    def close(self) -> None:
+        """Close the socket; may be called again."""
+        self._sock.close()
+
+    def send(self, text: bytes, blob: bytes, deadline: float) -> None:
+        """Send one frame.
+
+        Args:
+            text: JSON text.
+            blob: Raw bytes after it.
+            deadline: When to give up, on the clock of `time.monotonic`.
+
+        Raises:
+            ChannelError: The worker is gone, or did not read in time.
+        """
+        data = memoryview(HEADER.pack(len(text), len(blob)) + text + blob)
+        while data:
+            try:
+                data = data[self._sock.send(data, socket.MSG_DONTWAIT) :]
+            except BlockingIOError:
+                self._wait(self._writable, deadline)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise ChannelError(Failure.CRASH, "the worker closed its connection") from error
+
+    def receive(self, deadline: float) -> tuple[bytes, bytes]:
+        """Receive one frame; one read in the common case.
+
+        Args:
+            deadline: When to give up, on the clock of `time.monotonic`.
+
+        Returns:
+            JSON text and blob.
+
+        Raises:
+            ChannelError: The worker is gone, was too slow, or sent something other than one frame within the caps.
+        """
+        data = self._read(CHUNK, deadline)
+        while len(data) < HEADER.size:
+            data += self._read(CHUNK, deadline)
+        length, blob_length = HEADER.unpack_from(data)
+        if length > self._frame_bytes or blob_length > self._blob_bytes:
+            raise ChannelError(
+                Failure.PROTOCOL_VIOLATION, f"a frame of {length} + {blob_length} bytes is larger than allowed"
+            )
+        end = HEADER.size + length
+        total = end + blob_length
+        if len(data) < total:
+            grown = bytearray(data)
+            while len(grown) < total:
+                grown += self._read(min(total - len(grown), READ_MAX), deadline)
+            data = bytes(grown)
+        if len(data) > total:
+            raise ChannelError(Failure.PROTOCOL_VIOLATION, f"{len(data) - total} bytes follow the frame")
+        return data[HEADER.size : end], data[end:]
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        self._wait(self._readable, deadline)
+        try:
+            data = self._sock.recv(size, socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise ChannelError(Failure.CRASH, "the worker closed its connection")
+        return data
+
+    def _wait(self, poll: select.poll, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1000):
+            raise ChannelError(Failure.HARD_TIMEOUT, "the worker passed its hard time limit")
+
+
+def decode(text: bytes) -> Any:
+    """Decode the JSON text of a reply strictly.
+
+    Args:
+        text: UTF-8 JSON.
+
+    Returns:
+        Plain data: no NaN, no infinity, no lone surrogate, no integer beyond 64 bits, nested at most 1024 deep.
+
+    Raises:
+        ChannelError: It is not such JSON.
+    """
+    try:
+        value = orjson.loads(text)
+        check_integers(text)
+    except (ValueError, RecursionError) as error:
+        message = f"a reply is not plain JSON: {str(error)[:200]}"
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, message) from error
+    return value

@@ -1,0 +1,113 @@
+"""Frames between host and worker: header (JSON length, blob length), UTF-8 JSON, then an optional raw blob.
+
+Both sides are strictly request and reply, so a reader never takes bytes of a later frame, and one `read` is enough in
+the common case. These are the worker's blocking functions; the host's, with deadlines and caps, are in `channel`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from typing import Any
+
+HEADER = struct.Struct("!II")
+"""Length of the JSON text and of the blob, both in bytes, big-endian."""
+
+CHUNK = 65536
+"""Bytes asked for in the first read of a frame."""
+
+READ_MAX = 1 << 20
+"""Bytes asked for in each further read, so that memory grows only with what has arrived."""
+
+EXIT_BROKEN, EXIT_MEMORY = 70, 71
+"""Exit codes of a worker that cannot go on: its own code failed; not even an error fits into memory."""
+
+MESSAGE_CHARS, NAME_CHARS = 500, 100
+"""Longest error message, and longest name of an error type or code."""
+
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_INTEGERS = range(-(2**63), 2**64)
+
+_decode = json.JSONDecoder().decode
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
+def check_integers(text: bytes) -> None:
+    """Refuse JSON with integers beyond 64 bits: readers do not agree on them, and some turn them into floats.
+
+    Args:
+        text: Valid JSON.
+
+    Raises:
+        ValueError: It holds such an integer.
+    """
+    if _LONG_NUMBER.search(text):  # a cheap look first; digits in strings and floats only cost a second parse
+        json.loads(text.decode(), parse_int=_narrow)
+
+
+def _narrow(digits: str) -> int:
+    if len(digits) > 20 or int(digits) not in _INTEGERS:
+        raise ValueError(f"the integer {digits[:40]} needs more than 64 bits")
+    return int(digits)
+
+
+def encode(value: Any) -> bytes:
+    """Encode plain data as UTF-8 JSON.
+
+    Args:
+        value: What untrusted code returned; nothing of it is called.
+
+    Returns:
+        JSON text.
+
+    Raises:
+        TypeError: It holds something that JSON has no form for.
+        ValueError: It holds NaN, an infinity, a lone surrogate, an integer beyond 64 bits, or itself.
+        RecursionError: It is nested too deeply.
+    """
+    text = _encode(value).encode()
+    check_integers(text)
+    return text
+
+
+def read_frame(fd: int) -> tuple[dict[str, Any], bytes]:
+    """Read one frame.
+
+    Args:
+        fd: The worker's end of the socket pair.
+
+    Returns:
+        The request and its blob.
+
+    Raises:
+        EOFError: The host closed its end.
+    """
+    data = _read(fd, CHUNK)
+    while len(data) < HEADER.size:
+        data += _read(fd, CHUNK)
+    length, blob_length = HEADER.unpack_from(data)
+    end = HEADER.size + length
+    total = end + blob_length
+    if len(data) < total:
+        grown = bytearray(data)
+        while len(grown) < total:
+            grown += _read(fd, min(total - len(grown), READ_MAX))
+        data = bytes(grown)
+    return _decode(data[HEADER.size : end].decode()), data[end:total]
+
+
+def _read(fd: int, size: int) -> bytes:
+    data = os.read(fd, size)
+    if not data:
+        raise EOFError
+    return data
+
+
+def write_frame(fd: int, text: bytes, blob: bytes = b"") -> None:
+    """Write one frame of encoded JSON and a blob."""
+    data = memoryview(HEADER.pack(len(text), len(blob)) + text + blob)
+    sent = os.write(fd, data)
+    while sent < len(data):
+        sent += os.write(fd, data[sent:])

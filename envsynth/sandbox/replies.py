@@ -1,0 +1,107 @@
+"""Reads what a worker says and how it ended; all of a reply may be forged by the code that runs there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from envsynth.sandbox.channel import ChannelError, decode
+from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
+from envsynth.sandbox.result import Ask, CallResult, Failure
+
+_SAID_BY_WORKER = {
+    failure.value: failure
+    for failure in (
+        Failure.TOOL_ERROR,
+        Failure.SOFT_TIMEOUT,
+        Failure.MEMORY,
+        Failure.BAD_RESULT,
+        Failure.OUTPUT_LIMIT,
+        Failure.POLICY_VIOLATION,
+    )
+}
+"""Failures that a living worker may report; the others are for the host to see."""
+
+
+def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: bool) -> Ask | CallResult:
+    """Check the form of a reply.
+
+    Args:
+        text: JSON text of the frame.
+        blob: Blob of the frame.
+        sequence: Number of the request that it must answer.
+        stdout_bytes: Output to keep.
+        may_blob: Whether a blob was asked for.
+
+    Returns:
+        A question, or the outcome.
+
+    Raises:
+        ChannelError: It is not a reply to this request.
+    """
+    reply = decode(text)
+    if not _is(reply, dict) or not _is(reply.get("id"), int) or reply["id"] != sequence:
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, f"a reply does not answer request {sequence}")
+    if blob and not may_blob:
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply carries bytes that nobody asked for")
+    if "ask" in reply:
+        return _read_ask(reply["ask"])
+    stdout = reply.get("stdout", "")
+    if not _is(stdout, str):
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply's output is no text")
+    status = reply.get("status")
+    if status == "ok" and "value" in reply:
+        return CallResult(status=Failure.OK, value=reply["value"], stdout=stdout[:stdout_bytes], blob=blob)
+    return _read_failure(status, reply.get("error"), stdout[:stdout_bytes])
+
+
+def _is(value: Any, kind: type) -> bool:
+    """Whether a value is of exactly this type: True is no integer here."""
+    return type(value) is kind
+
+
+def _read_ask(ask: Any) -> Ask:
+    if _is(ask, dict) and _is(ask.get("tool"), str) and _is(ask.get("arguments"), dict):
+        return Ask(tool=ask["tool"], arguments=ask["arguments"])
+    raise ChannelError(Failure.PROTOCOL_VIOLATION, "a request for a tool call is malformed")
+
+
+def _read_failure(status: Any, error: Any, stdout: str) -> CallResult:
+    known = _is(status, str) and status in _SAID_BY_WORKER
+    if not known or not _is(error, list) or len(error) != 3 or not all(_is(part, str) for part in error):
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply has an unknown form")
+    kind, code, message = error
+    return CallResult(
+        status=_SAID_BY_WORKER[status],
+        error_type=kind[:NAME_CHARS],
+        code=code[:NAME_CHARS],
+        message=message[:MESSAGE_CHARS],
+        stdout=stdout,
+    )
+
+
+def explain_end(status: int, cpu_s: float, cpu_limit_s: int) -> tuple[Failure, str]:
+    """Explain why a worker that the host had not killed is dead.
+
+    Args:
+        status: Its wait status.
+        cpu_s: Processor seconds it used.
+        cpu_limit_s: Processor seconds it was allowed.
+
+    Returns:
+        The failure, and a sentence for people.
+    """
+    if os.WIFEXITED(status):
+        code = os.WEXITSTATUS(status)
+        if code == EXIT_MEMORY:
+            return Failure.MEMORY, "the worker reached its memory limit and could not even say so"
+        return Failure.CRASH, f"the worker ended itself with exit code {code}"
+    number = os.WTERMSIG(status)
+    killed = number == signal.SIGKILL
+    # Code may ignore the first signal; the kernel then kills. Its two clocks may differ by a few milliseconds.
+    if number == signal.SIGXCPU or (killed and cpu_s >= cpu_limit_s - 0.1):
+        return Failure.HARD_TIMEOUT, f"the worker used its {cpu_limit_s} processor seconds"
+    if killed:
+        return Failure.MEMORY, "the kernel killed the worker, most likely because memory ran out"
+    return Failure.CRASH, f"the worker died by signal {number} ({signal.strsignal(number)})"
