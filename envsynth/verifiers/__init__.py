@@ -1,0 +1,13 @@
+"""Judge an episode: goal atoms over answer and state diff, frame by consumption, sandboxed free-form source.
+
+Task source runs only in a fresh verifier worker of the sandbox. A wrong answer is a failed verdict; a broken verifier is
+a void one and never scores 0.
+"""
+
+from __future__ import annotations
+
+from envsynth.verifiers.kernel import row_diff
+from envsynth.verifiers.strict import check_schema, hostile_problem, schema_problem
+from envsynth.verifiers.verify import judge, verify
+
+__all__ = ["check_schema", "hostile_problem", "judge", "row_diff", "schema_problem", "verify"]

@@ -1,0 +1,407 @@
+"""The verifier kernel: loaded as source text into a fresh verifier worker, before anything of the task.
+
+The host reads this file and sends it; it never judges with it. It imports only the standard library, because the worker
+has nothing else. Three ideas: the diff is computed once, from pristine rows, before task code runs; every state atom
+claims the entries that satisfy it; what nobody claimed fails the frame.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import traceback
+from types import CodeType
+from typing import Any, cast
+
+REASON_CHARS = 500
+"""Reasons and failures are cut to this many characters."""
+
+Rows = dict[str, list[dict[str, Any]]]
+Entry = dict[str, Any]
+
+
+class BrokenVerifierError(Exception):
+    """The verifier, or the outcome that it is given, is defective: no verdict."""
+
+
+def lookup(value: Any, *path: str | int) -> Any:
+    """Follow keys and indexes into nested data without raising.
+
+    Args:
+        value: Nested dictionaries and lists.
+        *path: Keys and indexes.
+
+    Returns:
+        What stands there, or None when the path leads nowhere.
+    """
+    found = value
+    for step in path:
+        if isinstance(step, str):
+            found = cast("Entry", found).get(step) if isinstance(found, dict) else None
+            continue
+        items = cast("list[Any]", found) if isinstance(found, list) else []
+        found = items[step] if -len(items) <= step < len(items) else None
+    return found
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two scalars have equal type and value: 1, 1.0 and True are three different things."""
+    return type(left) is type(right) and left == right
+
+
+def row_diff(before: Rows, after: Rows, keys: dict[str, list[str]]) -> list[Entry]:
+    """Compute which rows were inserted, updated or deleted.
+
+    Args:
+        before: Rows by table.
+        after: Rows by table.
+        keys: Primary key columns by table; a table without any is compared by whole rows.
+
+    Returns:
+        Entries `{op, table, old, new, changed}`: tables in order of `keys`; in each, first what was there before in its
+        order (updates and deletions), then insertions in theirs. Rows are copies.
+    """
+    diff: list[Entry] = []
+    for table, key in keys.items():
+        if _untouched(before.get(table, []), after.get(table, [])):
+            continue
+        rest = _index(after.get(table, []), key)
+        for old in before.get(table, []):
+            matches = rest.get(_identity(old, key))
+            new = matches.pop(0) if matches else None
+            changed = [] if new is None else _changed(old, new)
+            if new is None:
+                diff.append(_entry("delete", table, old, None, []))
+            elif changed:
+                diff.append(_entry("update", table, old, new, changed))
+        left = {id(row) for rows in rest.values() for row in rows}
+        diff.extend(_entry("insert", table, None, row, []) for row in after.get(table, []) if id(row) in left)
+    return diff
+
+
+def _untouched(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> bool:
+    """Whether two tables hold the same rows in the same order, which most tables do."""
+    pairs = zip(before, after, strict=False)
+    return len(before) == len(after) and all(old is new or not _changed(old, new) for old, new in pairs)
+
+
+def _entry(op: str, table: str, old: Any, new: Any, changed: list[str]) -> Entry:
+    return {
+        "op": op,
+        "table": table,
+        "old": None if old is None else dict(old),
+        "new": None if new is None else dict(new),
+        "changed": changed,
+    }
+
+
+def _identity(row: dict[str, Any], key: list[str]) -> tuple[tuple[str, Any], ...]:
+    return tuple((type(row.get(column)).__name__, row.get(column)) for column in key or row)
+
+
+def _index(rows: list[dict[str, Any]], key: list[str]) -> dict[Any, list[dict[str, Any]]]:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(_identity(row, key), []).append(row)
+    return found
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    # Nearly all rows are untouched; these comparisons run in C.
+    if old == new and list(old) == list(new) and [*map(type, old.values())] == [*map(type, new.values())]:
+        return []
+    columns = dict.fromkeys([*old, *new])
+    return [
+        column for column in columns if column not in old or column not in new or not same(old[column], new[column])
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- reading images
+
+
+def read_schema(db: Any) -> dict[str, str]:
+    """Return the SQL of every object of the schema by `type name`, in order of creation."""
+    query = "SELECT type, name, sql FROM sqlite_master ORDER BY rowid"
+    return {f"{row['type']} {row['name']}": row["sql"] or "" for row in db.execute(query)}
+
+
+def read_keys(db: Any) -> dict[str, list[str]]:
+    """Return the primary key columns of every table."""
+    keys: dict[str, list[str]] = {}
+    for table in _tables(db):
+        columns = list(db.execute(f"PRAGMA table_info({_quoted(table)})"))
+        keyed = sorted((row["pk"], row["name"]) for row in columns if row["pk"])
+        keys[table] = [name for _, name in keyed]
+    return keys
+
+
+def read_columns(db: Any) -> dict[str, dict[str, tuple[str, bool]]]:
+    """Return declared type and whether NULL is refused, by table and column."""
+    return {
+        table: {
+            row["name"]: (row["type"], bool(row["notnull"] or row["pk"]))
+            for row in db.execute(f"PRAGMA table_info({_quoted(table)})")
+        }
+        for table in _tables(db)
+    }
+
+
+def read_rows(db: Any) -> Rows:
+    """Return all rows of all tables as dictionaries, in order of insertion."""
+    return {table: list(db.execute(f"SELECT * FROM {_quoted(table)} ORDER BY rowid")) for table in _tables(db)}
+
+
+def _tables(db: Any) -> list[str]:
+    query = (
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+    )
+    return [row["name"] for row in db.execute(query)]
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _schema_diff(before: dict[str, str], after: dict[str, str]) -> list[Entry]:
+    """Entries of op `schema`: a tool that alters the schema changed something, and no atom can claim it."""
+    return [
+        _entry("schema", name, {"sql": before.get(name)}, {"sql": after.get(name)}, ["sql"])
+        for name in dict.fromkeys([*before, *after])
+        if before.get(name) != after.get(name)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- outcomes on paper
+
+
+def apply_changes(
+    rows: Rows,
+    keys: dict[str, list[str]],
+    columns: dict[str, dict[str, tuple[str, bool]]],
+    changes: list[Entry],
+) -> Rows:
+    """Apply stated row changes to a copy of the initial rows.
+
+    Args:
+        rows: Initial rows by table; not modified.
+        keys: Primary key columns by table.
+        columns: Declared type and NOT NULL by table and column.
+        changes: `{op, table, row}`: insert (a missing primary key is filled), update, delete.
+
+    Returns:
+        The rows afterwards.
+
+    Raises:
+        BrokenVerifierError: a change names a table, column or row that does not exist, or inserts a row twice.
+    """
+    after = {table: list(found) for table, found in rows.items()}
+    for change in changes:
+        op, table, row = change["op"], change["table"], dict(change["row"])
+        if table not in after:
+            raise BrokenVerifierError(f"outcome: {op} in unknown table {table!r}")
+        unknown = [column for column in row if column not in columns[table]]
+        if unknown:
+            raise BrokenVerifierError(f"outcome: {op} in {table!r} has unknown columns {unknown}")
+        if op == "insert":
+            after[table].append(_complete(row, after[table], keys[table], columns[table], table))
+            continue
+        position = _find(after[table], row, keys[table], f"outcome: {op} in {table!r}")
+        if op == "delete":
+            del after[table][position]
+        else:
+            after[table][position] = {**after[table][position], **row}
+    return after
+
+
+def _find(rows: list[dict[str, Any]], row: dict[str, Any], key: list[str], what: str) -> int:
+    wanted = _identity(row, key)
+    for position, candidate in enumerate(rows):
+        if _identity(candidate, key) == wanted:
+            return position
+    raise BrokenVerifierError(f"{what}: no row with that primary key {[row.get(k) for k in key]}")
+
+
+def _complete(
+    row: dict[str, Any],
+    rows: list[dict[str, Any]],
+    key: list[str],
+    columns: dict[str, tuple[str, bool]],
+    table: str,
+) -> dict[str, Any]:
+    full: dict[str, Any] = {}
+    for column, (kind, required) in columns.items():
+        value = row.get(column)
+        if value is None and column in key:
+            value = _fresh([other.get(column) for other in rows], kind)
+        if value is None and required:
+            raise BrokenVerifierError(f"outcome: insert in {table!r} lacks column {column!r}")
+        full[column] = value
+    if _identity(full, key) in _index(rows, key):
+        raise BrokenVerifierError(f"outcome: insert in {table!r} repeats a primary key")
+    return full
+
+
+def _fresh(taken: list[Any], kind: str) -> Any:
+    if kind == "INTEGER":
+        return max((value for value in taken if isinstance(value, int)), default=0) + 1
+    number = len(taken) + 1
+    while f"new-{number}" in taken:
+        number += 1
+    return f"new-{number}"
+
+
+# ------------------------------------------------------------------------------------------------------------ judging
+
+
+def judge_one(task: dict[str, Any], answer: Any, before: Rows, after: Rows, diff: list[Entry]) -> Entry:
+    """Judge one outcome in a namespace of its own.
+
+    Args:
+        task: `{form, definitions, atoms: [{id, kind, expression}], program}`.
+        answer: The final answer, already checked against its schema.
+        before: Initial rows.
+        after: Final rows.
+        diff: The row diff.
+
+    Returns:
+        `{"checks": [[id, ok, reason], ...], "broken": None}` or `{"checks": [], "broken": text}`.
+    """
+    world = {
+        "answer": copy.deepcopy(answer),
+        "before": {table: [dict(row) for row in rows] for table, rows in before.items()},
+        "after": {table: [dict(row) for row in rows] for table, rows in after.items()},
+        "diff": copy.deepcopy(diff),
+    }
+    try:
+        if task["form"] == "program":
+            checks = _run_program(task["program"], world)
+        else:
+            checks = _run_atoms(task["definitions"], task["atoms"], world)
+    except Exception as error:  # noqa: BLE001 - whatever task code raises is the same fact: no verdict
+        return {"checks": [], "broken": _describe(error)}
+    return {"checks": checks, "broken": None}
+
+
+def _describe(error: BaseException) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<task")]
+    where = f" (at {frames[-1].filename} line {frames[-1].lineno})" if frames else ""
+    text = str(error)[:REASON_CHARS]
+    return text if isinstance(error, BrokenVerifierError) else f"{type(error).__name__}: {text}{where}"
+
+
+def _namespace() -> dict[str, Any]:
+    return {"__name__": "task", "lookup": lookup, "same": same}
+
+
+@functools.cache
+def _compiled(source: str, name: str, mode: str) -> CodeType:
+    """Compile task code once for all outcomes of a request; code objects are immutable."""
+    return compile(source, name, mode)
+
+
+def _run_program(source: str, world: dict[str, Any]) -> list[list[Any]]:
+    space = _namespace()
+    exec(_compiled(source, "<task program>", "exec"), space)  # noqa: S102 - this module runs in the jail
+    function = space.get("verify")
+    if not callable(function):
+        raise BrokenVerifierError("the program defines no function `verify`")
+    returned = function(world["answer"], world["before"], world["after"], world["diff"])
+    result = cast("Entry", returned) if type(returned) is dict else {}
+    ok = result.get("ok")
+    if type(ok) is not bool:
+        raise BrokenVerifierError("the program must return {'ok': bool, 'reasons': [str]}")
+    given = result.get("reasons", [])
+    reasons: list[Any] = cast("list[Any]", given) if type(given) is list else [None]
+    if any(type(reason) is not str for reason in reasons):
+        raise BrokenVerifierError("the program's `reasons` must be a list of texts")
+    return [["program", ok, "" if ok else "; ".join(reasons)[:REASON_CHARS]]]
+
+
+def _run_atoms(source: str, atoms: list[Entry], world: dict[str, Any]) -> list[list[Any]]:
+    given = world["diff"]
+    pristine = copy.deepcopy(given)
+    free = list(range(len(given)))
+    space = _namespace()
+    space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given)
+    exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
+    checks: list[list[Any]] = []
+    for atom in atoms:
+        state = atom["kind"] == "state"
+        # A state atom sees what is still unclaimed: two equal demands then need two changes.
+        space["diff"] = [given[index] for index in free] if state else list(given)
+        code = _compiled(atom["expression"].strip(), f"<task atom {atom['id']}>", "eval")
+        value = eval(code, space)  # noqa: S307 - this module runs in the jail
+        if not state:
+            ok = bool(value)
+            checks.append([atom["id"], ok, "" if ok else "the answer does not meet it"])
+        elif not value:
+            checks.append([atom["id"], False, "no change of state meets it"])
+        else:
+            reason = _claim(value, given, pristine, free, atom["id"])
+            checks.append([atom["id"], not reason, reason])
+    checks.append(_frame(pristine, free))
+    return checks
+
+
+def _claim(value: Any, given: list[Entry], pristine: list[Entry], free: list[int], name: str) -> str:
+    if not isinstance(value, (list, tuple)):
+        raise BrokenVerifierError(f"state atom {name!r} returned {type(value).__name__}, not diff entries")
+    chosen: list[int] = []
+    for item in cast("list[Any]", value):
+        index = _position(item, given, pristine, [slot for slot in free if slot not in chosen])
+        if index is None:
+            raise BrokenVerifierError(f"state atom {name!r} claims something that is no diff entry")
+        if index not in free:
+            return "it needs a change that another goal has claimed already"
+        if index not in chosen:
+            chosen.append(index)
+    free[:] = [slot for slot in free if slot not in chosen]
+    return ""
+
+
+def _position(item: Any, given: list[Entry], pristine: list[Entry], free: list[int]) -> int | None:
+    """Index of an entry by identity, else of an equal one, a free one first; None when there is none."""
+    for index, entry in enumerate(given):
+        if entry is item:
+            return index
+    equal = [index for index, entry in enumerate(pristine) if entry == item]
+    return next((index for index in equal if index in free), equal[0] if equal else None)
+
+
+def _frame(pristine: list[Entry], free: list[int]) -> list[Any]:
+    counts: dict[str, int] = {}
+    for index in free:
+        name = f"{pristine[index]['op']} {pristine[index]['table']}"
+        counts[name] = counts.get(name, 0) + 1
+    listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return [
+        "frame",
+        not free,
+        f"changes that nothing asks for: {listed}"[:REASON_CHARS] if free else "",
+    ]
+
+
+# ------------------------------------------------------------------------------------------- what the host calls
+
+
+def verify_images(before_db: Any, after_db: Any, task: dict[str, Any], answer: Any) -> Entry:
+    """Judge a played episode from its two databases."""
+    before, after = read_rows(before_db), read_rows(after_db)
+    keys = {**read_keys(after_db), **read_keys(before_db)}
+    diff = _schema_diff(read_schema(before_db), read_schema(after_db))
+    return judge_one(task, answer, before, after, diff + row_diff(before, after, keys))
+
+
+def judge_outcomes(before_db: Any, task: dict[str, Any], outcomes: list[Entry]) -> list[Entry]:
+    """Judge stated outcomes `{answer, changes}`, each on a copy of the initial rows."""
+    before, keys, columns = read_rows(before_db), read_keys(before_db), read_columns(before_db)
+    results: list[Entry] = []
+    for outcome in outcomes:
+        try:
+            after = apply_changes(before, keys, columns, outcome["changes"])
+        except BrokenVerifierError as error:
+            results.append({"checks": [], "broken": str(error)})
+            continue
+        diff = row_diff(before, after, keys)
+        results.append(judge_one(task, outcome["answer"], before, after, diff))
+    return results
