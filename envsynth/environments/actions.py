@@ -1,0 +1,105 @@
+"""Action text to tool call or final answer, strictly; and the first observation that explains both to the actor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from envsynth.environments.tools import compact_json, tool_docs
+from envsynth.spec import EnvironmentSpec, TaskVersion
+from envsynth.trajectory import ToolCall
+from envsynth.verifiers import hostile_problem
+
+MAX_ACTION_CHARS = 1 << 18
+"""Longest action, in characters; a longer one is malformed."""
+
+ACTION_FORMAT = (
+    "Act with exactly one JSON object per turn and nothing else: "
+    '{"tool": NAME, "arguments": {...}} calls a tool; '
+    '{"answer": {...}} gives the final answer and ends the episode.'
+)
+"""How to act; part of the first observation."""
+
+_CALL_KEYS = {"tool", "arguments"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """A parsed action: a call, an answer, or a problem; exactly one is set."""
+
+    call: ToolCall | None = None
+    """The tool call."""
+    answer: dict[str, JsonValue] | None = None
+    """The final answer."""
+    problem: str | None = None
+    """Why the text is neither."""
+
+
+class _MalformedError(ValueError):
+    """The text is JSON that Python reads but the standard does not allow, or that is ambiguous."""
+
+
+def _constant(name: str) -> Any:
+    raise _MalformedError(f"{name} is not JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _MalformedError("an object has the same key twice")
+    return found
+
+
+def parse_action(text: str) -> Action:
+    """Parse the text of an action; never raises.
+
+    Args:
+        text: Anything an actor may say.
+
+    Returns:
+        The call, the answer, or the problem in one sentence.
+    """
+    if len(text) > MAX_ACTION_CHARS:
+        return Action(problem=f"the action has {len(text)} characters, at most {MAX_ACTION_CHARS} are read")
+    try:
+        value = json.loads(text, parse_constant=_constant, object_pairs_hook=_object)
+    except RecursionError:
+        return Action(problem="the action is nested too deeply")
+    except ValueError as error:
+        return Action(problem=f"the action is not JSON: {str(error)[:200]}. {ACTION_FORMAT}")
+    hostile = hostile_problem(value)
+    return _read(value) if hostile is None else Action(problem=f"the action is refused: {hostile}")
+
+
+def _read(value: Any) -> Action:
+    if not isinstance(value, dict):
+        return Action(problem=f"the action is no JSON object. {ACTION_FORMAT}")
+    action = cast("dict[str, Any]", value)
+    if list(action) == ["answer"] and isinstance(action["answer"], dict):
+        return Action(answer=cast("dict[str, JsonValue]", action["answer"]))
+    tool, arguments = action.get("tool"), action.get("arguments", {})
+    if isinstance(tool, str) and isinstance(arguments, dict) and action.keys() <= _CALL_KEYS:
+        return Action(call=ToolCall(tool=tool, arguments=cast("dict[str, JsonValue]", arguments)))
+    return Action(problem=f"the action is neither a call nor an answer. {ACTION_FORMAT}")
+
+
+def first_observation(spec: EnvironmentSpec, task: TaskVersion) -> str:
+    """Write what the actor reads at reset: task, rules, date, tools, answer schema, action format.
+
+    Args:
+        spec: The environment.
+        task: The task; only its public half is used.
+
+    Returns:
+        Plain text with JSON parts.
+    """
+    lines = ["# Task", task.prompt.strip(), "", "# Today", spec.world.now]
+    if spec.policy:
+        lines += ["", "# Rules", *(f"- {rule}" for rule in spec.policy)]
+    lines += ["", "# Tools", *(compact_json(doc["function"]) for doc in tool_docs(spec))]
+    lines += ["", "# Final answer", "JSON Schema of the answer:", compact_json(task.answer_schema)]
+    lines += ["", "# How to act", ACTION_FORMAT, f"You have {task.max_turns} turns."]
+    return "\n".join(lines)

@@ -1,0 +1,303 @@
+"""The Gymnasium environment of one environment version and its tasks: text in, text out, structured form in `info`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, ClassVar, SupportsFloat
+
+import gymnasium
+from gymnasium.error import ResetNeeded
+from pydantic import JsonValue
+
+from envsynth.environments.actions import Action, first_observation, parse_action
+from envsynth.environments.spaces import MAX_OBSERVATION_CHARS, Facts, UnicodeText
+from envsynth.environments.tools import (
+    ToolResult,
+    ToolRuntime,
+    compact_json,
+    error_observation,
+)
+from envsynth.environments.world import build_image
+from envsynth.errors import EnvironmentVoid, SandboxError, SpecError
+from envsynth.sandbox import Jail, shared_jail
+from envsynth.spec import EnvironmentSpec, TaskVersion
+from envsynth.trajectory import CheckResult, ToolCall, Verdict
+from envsynth.verifiers import check_schema, verify
+
+ANSWERED: dict[str, JsonValue] = {"result": "answer received"}
+"""Observation after the final answer; the same for every answer, so it tells nothing."""
+
+Step = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]
+"""Observation, reward, terminated, truncated, info."""
+
+
+class ToolEnv(gymnasium.Env[str, str]):
+    """Play the tasks of one environment version.
+
+    An action is the text of one JSON object: a tool call `{"tool": ..., "arguments": {...}}` or the final answer
+    `{"answer": {...}}`. Text that is neither gets an error observation; `step` raises for no text.
+
+    `info` holds `task` and `environment` (hashes), `turn`, `observation` (mapping), `call` (mapping or None), `error`
+    (code or None); at the end also `verdict` (mapping) and `final_state` (hash of the final image); `tool_defect` when a
+    tool itself broke; `void` with the reason when infrastructure failed. It never holds an expected value.
+
+    Rewards are 1.0 and 0.0. When the verifier or a worker broke, the reward is NaN and the episode is truncated: such an
+    episode must be left out, not counted as 0.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def __init__(
+        self,
+        environment: EnvironmentSpec,
+        tasks: Sequence[TaskVersion],
+        *,
+        jail: Jail | None = None,
+        max_turns: int | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        """Make the environment; worlds are built at reset.
+
+        Args:
+            environment: The environment version.
+            tasks: Its tasks, at least one; `reset` picks by seed.
+            jail: Where workers are forked; this process's shared jail when None.
+            max_turns: Turns until truncation; the task's own limit when None.
+            render_mode: "ansi" for a transcript, or None.
+
+        Raises:
+            SpecError: there is no task, a task belongs to another environment, or a schema is malformed.
+        """
+        _check_records(environment, tasks)
+        if max_turns is not None and max_turns < 1:
+            raise SpecError(f"max_turns must be at least 1, not {max_turns}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise SpecError(f"unknown render_mode {render_mode!r}: use 'ansi' or None")
+        self.environment = environment
+        self.tasks = tuple(tasks)
+        self.task = self.tasks[0]
+        self.render_mode = render_mode
+        self.observation_space = UnicodeText(MAX_OBSERVATION_CHARS)
+        self.action_space = UnicodeText(MAX_OBSERVATION_CHARS)
+        self._jail = jail
+        self._max_turns = max_turns
+        self._environment_hash = environment.hash
+        self._task_hashes = tuple(task.hash for task in self.tasks)
+        self._images: dict[int, bytes] = {}
+        self._runtime: ToolRuntime | None = None
+        self._index = 0
+        self._turn = 0
+        self._running = False
+        self._final: bytes | None = None
+        self._transcript: list[str] = []
+
+    # ------------------------------------------------------------------------------------------------- Gymnasium
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Start an episode on a fresh world.
+
+        Args:
+            seed: Seed of the choice among the tasks; None continues the stream.
+            options: `{"task": index or unique prefix of a task hash}` fixes the task.
+
+        Returns:
+            The first observation and its info.
+
+        Raises:
+            EnvironmentVoid: the world could not be built or the tools not started.
+            SpecError: `options["task"]` names no task.
+        """
+        super().reset(seed=seed)
+        drawn = int(self.np_random.integers(len(self.tasks)))
+        wanted = (options or {}).get("task")
+        self._index = drawn if wanted is None else self._find(wanted)
+        self.task = self.tasks[self._index]
+        self._running, self._turn, self._final = False, 0, None
+        self._start()
+        self._running = True
+        text = first_observation(self.environment, self.task)
+        self._transcript = [text]
+        return text, self._info(None, {"result": "reset"}, None)
+
+    def step(self, action: str) -> Step:
+        """Play one turn.
+
+        Args:
+            action: Any text.
+
+        Returns:
+            Observation, reward, terminated, truncated, info, in Gymnasium's sense.
+
+        Raises:
+            ResetNeeded: no episode is running.
+        """
+        if not self._running:
+            raise ResetNeeded("the episode has ended or never began: call reset() first")
+        self._turn += 1
+        parsed = parse_action(action)
+        try:
+            result = self._final_step(parsed) if parsed.answer is not None else self._turn_step(parsed)
+        except EnvironmentVoid as void:
+            result = self._void(str(void), parsed.call)
+        if self.render_mode is not None:
+            self._transcript += [f"> {action}", result[0]]
+        return result
+
+    def render(self) -> str | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the transcript of the episode so far when the render mode is "ansi"."""
+        return "\n\n".join(self._transcript) if self.render_mode == "ansi" else None
+
+    def close(self) -> None:
+        """End the tools worker; may be called again."""
+        self._running = False
+        if self._runtime is not None:
+            self._runtime.close()
+
+    # ---------------------------------------------------------------------------------------------- beyond Gymnasium
+
+    def initial_image(self) -> bytes:
+        """Return the image that the current task starts from, for judging stated outcomes."""
+        return self._image()
+
+    def final_image(self) -> bytes:
+        """Return the database image as it is now, or as it was when the episode ended.
+
+        Raises:
+            EnvironmentVoid: there is none, because the worker died or no episode was started.
+        """
+        if self._final is not None:
+            return self._final
+        if self._runtime is None:
+            raise EnvironmentVoid("no episode is running: call reset() first")
+        return self._runtime.image()
+
+    # ------------------------------------------------------------------------------------------------------ internals
+
+    def _find(self, wanted: object) -> int:
+        if isinstance(wanted, int) and not isinstance(wanted, bool):
+            if 0 <= wanted < len(self.tasks):
+                return wanted
+            raise SpecError(f"options['task'] = {wanted}: there are {len(self.tasks)} tasks")
+        found = [i for i, name in enumerate(self._task_hashes) if name.startswith(str(wanted))]
+        if not wanted or len(found) != 1:
+            raise SpecError(f"options['task'] = {wanted!r} is the prefix of {len(found)} task hashes, not of one")
+        return found[0]
+
+    def _start(self) -> None:
+        try:
+            image = self._image()
+            if self._runtime is None:
+                self._runtime = ToolRuntime(self._workshop(), self.environment)
+        except (SpecError, SandboxError) as error:
+            raise EnvironmentVoid(f"the world could not be built: {error}") from error
+        self._runtime.reset(image)
+
+    def _workshop(self) -> Jail:
+        if self._jail is None:
+            self._jail = shared_jail()
+        return self._jail
+
+    def _image(self) -> bytes:
+        if self._index not in self._images:
+            image = build_image(self._workshop(), self.environment.world, self.task.overlay)
+            self._images[self._index] = image
+        return self._images[self._index]
+
+    def _limit(self) -> int:
+        return self.task.max_turns if self._max_turns is None else self._max_turns
+
+    def _tools(self) -> ToolRuntime:
+        if self._runtime is None:
+            raise EnvironmentVoid("no episode is running: call reset() first")
+        return self._runtime
+
+    def _turn_step(self, parsed: Action) -> Step:
+        if parsed.call is not None:
+            result = self._tools().call(parsed.call)
+        else:
+            observation = error_observation(self.environment, "malformed", parsed.problem or "")
+            result = ToolResult(observation=observation, error="malformed")
+        info = self._info(parsed.call, result.observation, result.error)
+        if result.defect is not None:
+            info["tool_defect"] = result.defect
+        truncated = self._turn >= self._limit()
+        if truncated:
+            check = CheckResult(id="answer.schema", ok=False, reason="no final answer was given")
+            verdict = Verdict(status="fail", score=0.0, checks=(check,))
+            self._end(info, verdict, self._tools().image())
+        return compact_json(result.observation), 0.0, False, truncated, info
+
+    def _final_step(self, parsed: Action) -> Step:
+        after = self._tools().image()
+        verdict = verify(self._workshop(), self.task, self._image(), after, parsed.answer)
+        if verdict.status == "void":
+            raise EnvironmentVoid(verdict.failure or "the verifier gave no verdict")
+        info = self._info(None, dict(ANSWERED), None)
+        self._end(info, verdict, after)
+        return compact_json(ANSWERED), verdict.score or 0.0, True, False, info
+
+    def _void(self, reason: str, call: ToolCall | None) -> Step:
+        observation: dict[str, JsonValue] = {"error": {"code": "void"}}
+        info = self._info(call, observation, "void")
+        info["void"] = reason
+        verdict = Verdict(status="void", score=None, failure=reason)
+        info["verdict"] = Facts(verdict.model_dump(mode="json"))
+        self._running = False
+        self._tools().close()
+        return compact_json(observation), float("nan"), False, True, info
+
+    def _end(self, info: dict[str, Any], verdict: Verdict, final: bytes) -> None:
+        self._final = final
+        self._running = False
+        info["verdict"] = Facts(verdict.model_dump(mode="json"))
+        info["final_state"] = hashlib.blake2b(final, digest_size=16).hexdigest()
+
+    def _info(self, call: ToolCall | None, observation: dict[str, JsonValue], error: str | None) -> dict[str, Any]:
+        return {
+            "task": self._task_hashes[self._index],
+            "environment": self._environment_hash,
+            "turn": self._turn,
+            "observation": Facts(observation),
+            "call": None if call is None else Facts(call.model_dump(mode="json")),
+            "error": error,
+        }
+
+
+def _check_records(environment: EnvironmentSpec, tasks: Sequence[TaskVersion]) -> None:
+    if not tasks:
+        raise SpecError(f"environment {environment.slug!r} was given no task")
+    wanted = environment.hash
+    for task in tasks:
+        if task.environment != wanted:
+            raise SpecError(f"task {task.hash} belongs to environment {task.environment}, not to {wanted}")
+        check_schema(task.answer_schema)
+    for tool in environment.tools:
+        check_schema(tool.parameters)
+
+
+def make_env(
+    spec: EnvironmentSpec,
+    tasks: TaskVersion | Sequence[TaskVersion],
+    *,
+    jail: Jail | None = None,
+    max_turns: int | None = None,
+    render_mode: str | None = None,
+) -> ToolEnv:
+    """Make the Gymnasium environment of some tasks.
+
+    Args:
+        spec: The environment version.
+        tasks: One task or several of that environment.
+        jail: Where workers are forked; this process's shared jail when None.
+        max_turns: Turns until truncation; the task's own limit when None.
+        render_mode: "ansi" for a transcript, or None.
+
+    Returns:
+        The environment, not yet reset.
+
+    Raises:
+        SpecError: there is no task, a task belongs to another environment, or a schema is malformed.
+    """
+    found = [tasks] if isinstance(tasks, TaskVersion) else list(tasks)
+    return ToolEnv(spec, found, jail=jail, max_turns=max_turns, render_mode=render_mode)

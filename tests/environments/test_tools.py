@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from envsynth.environments import ToolRuntime, build_image, check_arguments, tool_docs
+from envsynth.errors import EnvironmentVoid, SpecError
+from envsynth.spec import Tool
+from envsynth.trajectory import ToolCall
+
+
+def rows(image):
+    db = sqlite3.connect(":memory:")
+    try:
+        db.deserialize(image)
+        return [db.execute(f"SELECT * FROM {table}").fetchall() for table in ("items", "orders")]
+    finally:
+        db.close()
+
+
+def test_tool_docs_are_openai_functions(spec):
+    docs = tool_docs(spec)
+    assert [doc["function"]["name"] for doc in docs] == ["stock", "buy", "misbehave"]
+    assert docs[0]["type"] == "function"
+    assert docs[0]["function"]["parameters"] == spec.tools[0].parameters
+    assert docs[0]["function"]["description"] == "stock something. Returns: an object Errors: not_found."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"item": "nut", "count": 1}, None),
+        ({"item": "nut"}, "count"),
+        ({"item": 1, "count": 1}, "item"),
+        ({"item": "nut", "count": "1"}, "count"),
+        ({"item": "nut", "count": True}, "count"),
+        ({"item": "nut", "count": 1.0}, "count"),
+        ({"item": "nut", "count": 1, "note": None}, "note"),
+        ({"item": "nut", "count": 2**63}, "count"),
+        ({"item": "\ud800", "count": 1}, "item"),
+    ],
+)
+def test_check_arguments_is_strict_and_names_the_argument(spec, arguments, named):
+    problem = check_arguments(spec.tool("buy"), arguments)
+    assert problem is None if named is None else named in problem
+
+
+def test_wrong_parameter_schema_is_a_spec_error(spec):
+    tool = Tool.parse({**spec.tools[0].model_dump(mode="json"), "parameters": {"type": "objekt"}})
+    with pytest.raises(SpecError, match="JSON Schema"):
+        check_arguments(tool, {})
+
+
+def test_equal_helper_names_of_two_tools_do_not_collide(jail, make_spec, tool_entry):
+    sources = [
+        "def helper():\n    return 1\n\ndef one(db):\n    return helper()\n",
+        "def helper():\n    return 2\n\ndef two(db):\n    return helper()\n",
+    ]
+    spec = make_spec(tools=[tool_entry(n, s, "read") for n, s in zip(("one", "two"), sources, strict=True)])
+    runtime = ToolRuntime(jail, spec)
+    runtime.reset(build_image(jail, spec.world))
+    found = [runtime.call(ToolCall(tool=name, arguments={})).observation for name in ("one", "two")]
+    assert found == [{"result": 1}, {"result": 2}]
+    runtime.close()
+
+
+def test_foreign_keys_hold_after_every_reset(jail, spec):
+    runtime = ToolRuntime(jail, spec)
+    image = build_image(jail, spec.world)
+    for _ in range(2):
+        runtime.reset(image)
+        result = runtime.call(ToolCall(tool="misbehave", arguments={"how": "dangle"}))
+        assert result.error == "internal"
+        assert "FOREIGN KEY" in (result.defect or "")
+        assert rows(runtime.image()) == rows(image)
+    runtime.close()
+
+
+def test_call_before_reset_is_void(jail, spec):
+    runtime = ToolRuntime(jail, spec)
+    with pytest.raises(EnvironmentVoid):
+        runtime.call(ToolCall(tool="stock", arguments={"item": "nut"}))
+    with pytest.raises(EnvironmentVoid):
+        runtime.image()
+
+
+def test_damaged_image_is_a_void_reset(jail, spec):
+    runtime = ToolRuntime(jail, spec)
+    with pytest.raises(EnvironmentVoid):
+        runtime.reset(b"no database at all" * 100)
+    runtime.reset(build_image(jail, spec.world))
+    assert runtime.call(ToolCall(tool="stock", arguments={"item": "nut"})).error is None
+    runtime.close()
