@@ -1,0 +1,1 @@
+"""The Alembic environment of the store: `env.py` runs the revisions in `versions` on a connection it is given."""

@@ -1,0 +1,1 @@
+"""Revisions of the store's tables, one file each; a released one is never edited."""
