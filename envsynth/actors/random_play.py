@@ -1,0 +1,82 @@
+"""An actor that calls random tools with random arguments of the right types."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from envsynth.actors.slots import SlotActor, answer_move, call_move
+from envsynth.actors.values import random_value
+from envsynth.trajectory import Episode, Move
+
+_MAX_SEEN = 200
+"""Scalars remembered under one key."""
+
+
+@dataclass
+class _Play:
+    rng: random.Random
+    left: int
+    seen: dict[str, list[JsonValue]] = field(default_factory=dict[str, list[JsonValue]])
+    started: bool = False
+
+
+class RandomActor(SlotActor):
+    """Makes some random calls, then gives a random answer of the right type.
+
+    Arguments and answers are partly values that observations showed before, under the same key if possible: so it does
+    reach into the world, and a verifier that lets such play pass is broken. Equal seeds play equal episodes, in any slot.
+
+    Args:
+        seed: Joined with task and seed of each episode.
+        max_calls: Most calls before the answer (count, >= 0).
+
+    Raises:
+        ValueError: max_calls < 0.
+    """
+
+    def __init__(self, seed: int = 0, max_calls: int = 8) -> None:
+        if max_calls < 0:
+            raise ValueError(f"max_calls must be >= 0, got {max_calls}")
+        super().__init__("random")
+        self._seed = seed
+        self._max_calls = max_calls
+        self._plays: dict[int, _Play] = {}
+
+    def begin(self, slot: int, episode: Episode) -> None:
+        """Seed the episode."""
+        rng = random.Random(f"random-actor/{self._seed}/{episode.task}/{episode.seed}")
+        self._plays[slot] = _Play(rng, rng.randint(0, self._max_calls))
+
+    def move(self, slot: int, episode: Episode, observation: str) -> Move:
+        """Call or answer."""
+        play = self._plays[slot]
+        if play.started:
+            _remember(json.loads(observation), "", play.seen)
+        play.started = True
+        if play.left == 0 or not episode.tools:
+            return answer_move(random_value(episode.answer_schema, play.rng, play.seen))
+        play.left -= 1
+        function = cast("dict[str, Any]", play.rng.choice(episode.tools)["function"])
+        arguments = random_value(function["parameters"], play.rng, play.seen)
+        return call_move(function["name"], cast("dict[str, JsonValue]", arguments))
+
+    def close(self) -> None:
+        """Forget all episodes."""
+        super().close()
+        self._plays.clear()
+
+
+def _remember(value: JsonValue, key: str, seen: dict[str, list[JsonValue]]) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _remember(item, name, seen)
+    elif isinstance(value, list):
+        for item in value:
+            _remember(item, key, seen)
+    elif value is not None and len(kept := seen.setdefault(key, [])) < _MAX_SEEN:
+        kept.append(value)

@@ -1,0 +1,210 @@
+"""`run_all`: every item exactly once, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envsynth.errors import WorkError
+from envsynth.executors import run_all
+
+
+def double(item: int) -> int:
+    return 2 * item
+
+
+def pid_of(item: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
+
+
+def refuse_three(item: int) -> int:
+    if item == 3:
+        raise KeyError(f"no {item}")
+    return item
+
+
+class UnpicklableError(Exception):
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(first)
+
+
+def raise_unpicklable(item: int) -> int:
+    raise UnpicklableError("odd", "error")
+
+
+def return_lambda(item: int) -> object:
+    return lambda: item
+
+
+def die_once(item: tuple[int, str]) -> int:
+    number, folder = item
+    mark = Path(folder) / str(number)
+    if number % 3 == 0 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def die_always(item: int) -> int:
+    if item == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+STARTS: list[str] = []
+
+
+def start() -> None:
+    STARTS.append("started")
+
+
+def count_starts(item: int) -> int:
+    return len(STARTS)
+
+
+def fail_to_start() -> None:
+    raise OSError("no device")
+
+
+@given(items=st.lists(st.integers()))
+@settings(max_examples=30)
+def test_run_all_serial_keeps_order_and_delivers_each_once(items: list[int]) -> None:
+    seen: list[tuple[int, int]] = []
+    results = run_all(double, items, on_result=lambda index, value: seen.append((index, value)))
+    assert results == [2 * item for item in items]
+    assert seen == list(enumerate(results))
+
+
+def test_run_all_pool_equals_serial_and_delivers_each_once() -> None:
+    seen: list[int] = []
+    results = run_all(double, list(range(23)), workers=3, on_result=lambda index, value: seen.append(index))
+    assert results == run_all(double, list(range(23)))
+    assert sorted(seen) == list(range(23))
+
+
+def test_run_all_pool_uses_several_other_processes() -> None:
+    pids = run_all(pid_of, list(range(12)), workers=2)
+    assert len(set(pids)) == 2
+    assert os.getpid() not in pids
+
+
+def test_run_all_of_nothing_starts_nothing() -> None:
+    assert run_all(double, [], workers=4, initializer=fail_to_start) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_run_all_exception_carries_item_and_cause(workers: int) -> None:
+    with pytest.raises(WorkError, match=r"item 3 \(3\) failed: KeyError: 'no 3'") as caught:
+        run_all(refuse_three, [0, 1, 2, 3, 4], workers=workers)
+    assert (caught.value.index, caught.value.item) == (3, 3)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_run_all_pool_error_shows_the_traceback_of_the_worker() -> None:
+    with pytest.raises(WorkError) as caught:
+        run_all(refuse_three, [3, 3], workers=2)
+    assert "refuse_three" in "".join(caught.value.__cause__.__notes__)  # type: ignore[union-attr]
+
+
+def test_run_all_pool_tells_of_an_exception_that_cannot_be_pickled() -> None:
+    with pytest.raises(WorkError, match="UnpicklableError: odd"):
+        run_all(raise_unpicklable, [1, 2], workers=2)
+
+
+def test_run_all_pool_tells_of_a_result_that_cannot_be_pickled() -> None:
+    with pytest.raises(WorkError, match="cannot be pickled"):
+        run_all(return_lambda, [1, 2], workers=2)
+
+
+def test_run_all_pool_retries_items_of_killed_workers_and_nothing_else(tmp_path: Path) -> None:
+    items = [(number, str(tmp_path)) for number in range(7)]
+    seen: list[int] = []
+    results = run_all(die_once, items, workers=2, on_result=lambda index, value: seen.append(index))
+    assert results == list(range(7))
+    assert sorted(seen) == list(range(7))
+    assert sorted(int(mark.name) for mark in tmp_path.iterdir()) == [0, 3, 6]
+
+
+def test_run_all_pool_gives_up_on_an_item_that_always_kills_its_worker() -> None:
+    seen: list[int] = []
+    with pytest.raises(WorkError, match=r"item 1 \(1\) killed its worker process 2 times .*-9") as caught:
+        run_all(die_always, [0, 1], workers=2, on_result=lambda index, value: seen.append(index))
+    assert caught.value.item == 1
+    assert seen == [0]
+
+
+def test_run_all_calls_initializer_once_per_process() -> None:
+    assert set(run_all(count_starts, list(range(6)), workers=2, initializer=start)) == {1}
+    STARTS.clear()
+    assert run_all(count_starts, [1, 2], initializer=start) == [1, 1]
+
+
+def test_run_all_pool_tells_of_a_failing_initializer() -> None:
+    with pytest.raises(WorkError, match="OSError: no device"):
+        run_all(double, [1, 2], workers=2, initializer=fail_to_start)
+
+
+@pytest.mark.parametrize(("workers", "retries"), [(0, 0), (1, -1)])
+def test_run_all_refuses_impossible_counts(workers: int, retries: int) -> None:
+    with pytest.raises(ValueError, match=f"workers={workers} and retries={retries}"):
+        run_all(double, [1], workers=workers, retries=retries)
+
+
+def test_run_all_works_outside_the_main_thread() -> None:
+    results: list[int] = []
+    thread = threading.Thread(target=lambda: results.extend(run_all(double, [1, 2, 3], workers=2)))
+    thread.start()
+    thread.join()
+    assert results == [2, 4, 6]
+
+
+INTERRUPTED = """
+import os, sys, time
+from envsynth.executors import run_all
+
+def work(item):
+    if item >= 2:
+        time.sleep(60)
+    return os.getpid()
+
+if __name__ == "__main__":
+    try:
+        run_all(work, list(range(4)), workers=int(sys.argv[1]),
+                on_result=lambda index, value: print("done", index, value, flush=True))
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: Path, workers: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(INTERRUPTED)
+    environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))
+    with subprocess.Popen(
+        [sys.executable, str(script), str(workers)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        # as a terminal does it: to the whole group
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+    assert sorted(line.split()[1] for line in lines) == ["0", "1"]
+    assert rest == "interrupted\n"
+    for line in lines if workers > 1 else []:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(line.split()[2]), 0)
