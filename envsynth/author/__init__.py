@@ -1,0 +1,1 @@
+"""Authors: from a category sentence to draft environments and tasks."""

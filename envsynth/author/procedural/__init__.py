@@ -1,0 +1,1 @@
+"""The procedural author: no model, no network; mechanisms with dynamics and exact solvers, one typed task program."""

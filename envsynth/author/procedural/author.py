@@ -1,0 +1,397 @@
+"""The procedural author: category sentence -> environments, root tasks, and proposals of harder children.
+
+It proposes; it never judges. Whether a task is sound is the gates' business, whether a child is harder the ladder's.
+Everything is a function of category, seed and index, so an environment can be composed again from its provenance.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Any, cast
+
+from envsynth.author.procedural.compose import Composition, compose, signature, to_world
+from envsynth.author.procedural.docs import public_docs
+from envsynth.author.procedural.goals import compile_goals
+from envsynth.author.procedural.ir import (
+    Act,
+    ForEach,
+    IRTypeError,
+    Task,
+    check,
+    digest,
+    from_json,
+    kind_of,
+    to_json,
+    walk,
+    without_dead_lets,
+)
+from envsynth.author.procedural.mechanism import Row, ToolDraft
+from envsynth.author.procedural.mechanisms import MECHANISMS
+from envsynth.author.procedural.operators import OPERATORS, Edit, binding_failure, nonbinding_atom
+from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
+from envsynth.author.procedural.planner import SKILLS, applicable_skills, compile_plan
+from envsynth.author.procedural.probes import make_probes, to_outcome
+from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
+from envsynth.author.procedural.render import REGISTERS, Register, render, sentences
+from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
+from envsynth.author.procedural.sites import chosen_lets
+from envsynth.errors import AuthorError, Rejected, SpecError
+from envsynth.spec import (
+    EnvironmentSpec,
+    Lineage,
+    OverlayRow,
+    Provenance,
+    TaskVersion,
+    Tool,
+    slugify,
+)
+
+AUTHOR = "procedural/1"
+"""Name and version of this author; a change of what it makes from the same seed raises the version."""
+SCREEN_TURNS = 400
+"""Turn limit of a candidate until the gold run tells how many it needs."""
+MAX_CHANGES = 12
+"""Row changes of one task."""
+SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
+"""Policy sentence of every environment: the task program's snapshot semantics, in public words."""
+GUESS_SHARE = 1 / 64
+"""Largest share of all k-sets that may be feasible: above it, a random typed answer passes too often."""
+_STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A composed environment with its record."""
+
+    composition: Composition
+    """Where tasks are drawn."""
+    environment: EnvironmentSpec
+    """The record."""
+    docs: dict[str, Any]
+    """Public words of its prompts."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How the prompts of a lineage read; children keep their root's voice."""
+
+    register: Register
+    """Register."""
+    variant: int
+    """Paraphrase number."""
+
+
+class ProceduralAuthor:
+    """Composes environments and tasks for one category.
+
+    Args:
+        category: The category sentence.
+        seed: Seed of everything; equal seeds give equal hashes.
+    """
+
+    name = AUTHOR
+
+    def __init__(self, category: str, seed: str | int) -> None:
+        if not category.strip():
+            raise AuthorError("the category is empty: give a sentence such as 'planning a travel itinerary'")
+        self.category = category.strip()
+        self.seed = str(seed)
+        self.reading: Reading = read_category(self.category)
+
+    # -------------------------------------------------------------------------------------------------- environment
+
+    def draft(self, index: int) -> Draft:
+        """Compose the environment of an index.
+
+        Args:
+            index: Which one, from 0.
+
+        Returns:
+            The draft, not yet checked by any gate.
+
+        Raises:
+            AuthorError: the mechanisms do not compose (a defect, with the seed that shows it).
+        """
+        stream = f"{self.seed}/{self.category}/{index}"
+        rng = random.Random(f"environment/{stream}")
+        names = choose_mechanisms(self.reading, rng)
+        composition = compose([MECHANISMS[name] for name in names], self.reading.pack, rng)
+        docs = public_docs(composition)
+        provenance = Provenance(
+            author=AUTHOR,
+            category=self.category,
+            seed=stream,
+            details={
+                "index": index,
+                "mechanisms": list(names),
+                "signature": signature(composition),
+                "pack": self.reading.pack.name,
+            },
+        )
+        world = to_world(composition)
+        spec = EnvironmentSpec(
+            slug=self._slug(stream),
+            title=f"{self.category}: {' + '.join(names)}",
+            world=world,
+            tools=tuple(Tool.parse(_tool(draft)) for draft in composition.tools),
+            policy=(*composition.policy, SNAPSHOT_RULE),
+            error_style=composition.style.error_style,
+            public_docs=docs,
+            provenance=provenance,
+        )
+        return Draft(composition, spec, docs)
+
+    def _slug(self, stream: str) -> str:
+        words = [word for word in slugify(self.category, 60).split("-") if word not in _STOP_WORDS]
+        mark = f"{random.Random(f'slug/{stream}').getrandbits(32):08x}"
+        return f"{slugify(' '.join(words), 40)}-{mark}"
+
+    @classmethod
+    def again(cls, environment: EnvironmentSpec) -> tuple[ProceduralAuthor, Draft]:
+        """Compose an environment again from its provenance, to harden its tasks further.
+
+        Args:
+            environment: An environment that this author made.
+
+        Returns:
+            The author and the draft.
+
+        Raises:
+            SpecError: another author or another version made it, so it cannot be composed again.
+        """
+        source = environment.provenance
+        index = source.details.get("index")
+        if source.author != AUTHOR or not isinstance(index, int):
+            raise SpecError(
+                f"environment {environment.slug} is by {source.author!r}, not {AUTHOR!r}: it cannot be composed again"
+            )
+        author = cls(source.category, source.seed.removesuffix(f"/{source.category}/{index}"))
+        draft = author.draft(index)
+        if draft.environment.hash != environment.hash:
+            raise SpecError(
+                f"environment {environment.slug} composes to another hash: it was made by another build of {AUTHOR}"
+            )
+        return author, draft
+
+    # -------------------------------------------------------------------------------------------------------- tasks
+
+    def root(self, draft: Draft, number: int, attempt: int) -> TaskVersion:
+        """Propose a root task.
+
+        Args:
+            draft: The environment.
+            number: Which lineage of the environment, from 0; it decides the kind that is tried.
+            attempt: Which try, from 0.
+
+        Returns:
+            A candidate without probes.
+
+        Raises:
+            Rejected: the draw does not become a task; try the next attempt.
+        """
+        stream = f"{draft.environment.provenance.seed}/{number}"
+        rng = random.Random(f"root/{stream}/{attempt}")
+        start = random.Random(f"kind/{stream}").randrange(len(ROOT_KINDS))
+        kind = ROOT_KINDS[(start + attempt // 12) % len(ROOT_KINDS)]
+        voice_rng = random.Random(f"voice/{stream}")
+        voice = Voice(voice_rng.choice(REGISTERS), voice_rng.randrange(3))
+        sampler = Sampler(draft.composition, (), rng)
+        edit = Edit(_drawn(sampler, kind), (), {"kind": kind})
+        return self._assemble(draft, edit, Lineage(), voice, f"{stream}/{attempt}", None)
+
+    def operators(self, task: TaskVersion) -> list[str]:
+        """Names of the operators that have a site in a task; never the one that made it."""
+        program = _program(task)
+        return [name for name, item in OPERATORS.items() if name != task.lineage.operator and item.applicable(program)]
+
+    def propose(
+        self, draft: Draft, parent: TaskVersion, operator: str, attempt: int, needed: frozenset[str] = frozenset()
+    ) -> TaskVersion:
+        """Propose a child of a task by one operator.
+
+        Args:
+            draft: The environment.
+            parent: The version to harden.
+            operator: Name of the operator.
+            attempt: Which try, from 0.
+            needed: Skills that the parent needs already, so that the operator aims at others.
+
+        Returns:
+            A candidate without probes.
+
+        Raises:
+            Rejected: the edit does not become a task, or does not bind.
+        """
+        stream = f"{parent.hash}/{operator}/{attempt}"
+        sampler = Sampler(draft.composition, _overlay(parent), random.Random(f"operator/{stream}"), needed)
+        program = _program(parent)
+        before = _run(sampler, program)
+        try:
+            edit = OPERATORS[operator].apply(sampler, program, before)
+        except Reject as reason:
+            raise Rejected(reason.code, str(reason)) from reason
+        lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
+        return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
+
+    def complete(self, draft: Draft, task: TaskVersion, gold_calls: int) -> TaskVersion:
+        """Finish an accepted candidate: probes, and a turn limit that leaves room for exploring.
+
+        Args:
+            draft: The environment.
+            task: The candidate.
+            gold_calls: Tool calls of its gold run.
+
+        Returns:
+            The task version as it is stored.
+        """
+        sampler = Sampler(draft.composition, _overlay(task), random.Random(f"probes/{task.provenance.seed}"))
+        program = _program(task)
+        result = _run(sampler, program)
+        found = make_probes(sampler, program, result, sampler.rng)
+        details = {
+            **task.provenance.details,
+            "equivalent_mutants": found.equivalent,
+            "mutants_without_witness": found.no_witness,
+        }
+        return task.model_copy(
+            update={
+                "probes": tuple(found.cases),
+                "max_turns": max(20, math.ceil((gold_calls + 1) / 0.6)),
+                "provenance": task.provenance.model_copy(update={"details": details}),
+            }
+        )
+
+    def _assemble(
+        self, draft: Draft, edit: Edit, lineage: Lineage, voice: Voice, stream: str, before: OracleResult | None
+    ) -> TaskVersion:
+        world, program = draft.composition, edit.task
+        try:
+            check(program, world)
+        except IRTypeError as error:
+            raise Rejected("type", str(error)) from error
+        sampler = Sampler(world, edit.overlay, random.Random(f"screen/{stream}"))
+        result = _run(sampler, program)
+        _screen(sampler, program, result)
+        if before is not None:
+            why = binding_failure(str(lineage.operator), before, result, sampler, program)
+            if why:
+                raise Rejected("nonbinding", why)
+        if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
+            raise Rejected("nonbinding", why)
+        quotes = dict(sentences(program, draft.docs, voice.register, voice.variant))
+        return TaskVersion(
+            environment=draft.environment.hash,
+            kind=kind_of(program),
+            prompt=render(program, draft.docs, voice.register, voice.variant),
+            answer_schema=answer_schema(program, result),
+            max_turns=SCREEN_TURNS,
+            overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
+            solution=compile_plan(world, program),
+            ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
+            verifier=compile_goals(world, program, certificates(result), quotes=quotes),
+            oracle=to_outcome(result.answer, result.changes),
+            ir=to_json(program),
+            lineage=lineage,
+            provenance=Provenance(
+                author=AUTHOR,
+                category=self.category,
+                seed=stream,
+                details={"register": voice.register, "variant": voice.variant, "program": digest(program)},
+            ),
+        )
+
+
+def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
+    """Make the JSON Schema of the final answer from the program's report."""
+    fields: dict[str, Any] = {}
+    for name, _ in program.report:
+        value = result.answer[name]
+        if isinstance(value, list):
+            chosen = cast("list[int | str]", value)
+            count = {"minItems": len(chosen), "maxItems": len(chosen)}
+            fields[name] = {"type": "array", "items": _scalar_schema(chosen[0]), **count, "uniqueItems": True}
+        else:
+            fields[name] = _scalar_schema(value)
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _scalar_schema(value: object) -> dict[str, Any]:
+    return {"type": "integer" if isinstance(value, int) else "string"}
+
+
+def _tool(draft: ToolDraft) -> dict[str, Any]:
+    return {
+        "name": draft.name,
+        "effect": draft.effect,
+        "description": draft.description,
+        "parameters": dict(draft.parameters),
+        "returns": draft.returns,
+        "errors": tuple(draft.errors),
+        "source": draft.source,
+    }
+
+
+def _program(task: TaskVersion) -> Task:
+    program = from_json(task.ir)
+    if not isinstance(program, Task):
+        raise SpecError(
+            f"task {task.hash[:12]} has no task program: only the procedural author's tasks can be hardened"
+        )
+    return program
+
+
+def _overlay(task: TaskVersion) -> Overlay:
+    return tuple((row.table, cast("Row", dict(row.row))) for row in task.overlay)  # the author's own rows hold no NULL
+
+
+def _voice(task: TaskVersion) -> Voice:
+    details = task.provenance.details
+    register, variant = details.get("register"), details.get("variant")
+    tones: dict[object, Register] = {tone: tone for tone in REGISTERS}
+    return Voice(tones.get(register, REGISTERS[0]), variant if isinstance(variant, int) else 0)
+
+
+def _drawn(sampler: Sampler, kind: str) -> Task:
+    try:
+        return sampler.root(kind)
+    except Reject as reason:
+        raise Rejected(reason.code, str(reason)) from reason
+
+
+def _run_raw(sampler: Sampler, program: Task) -> OracleResult:
+    return sampler.oracle.run(without_dead_lets(program))
+
+
+def _run(sampler: Sampler, program: Task) -> OracleResult:
+    try:
+        return sampler.oracle.run(program)
+    except Reject as reason:
+        raise Rejected(reason.code, str(reason)) from reason
+
+
+def _screen(sampler: Sampler, program: Task, result: OracleResult) -> None:
+    """Reject programs that are ambiguous, empty, guessable or too large, before anything is compiled.
+
+    Raises:
+        Rejected: the code says which.
+    """
+    writes = any(isinstance(node, (Act, ForEach)) for node in walk(program))
+    if writes and not result.changes:
+        raise Rejected("act_empty", "the actions change nothing: doing nothing would pass")
+    if len(result.changes) > MAX_CHANGES:
+        raise Rejected("act_many", f"{len(result.changes)} row changes")
+    if result.write_overlap:
+        raise Rejected("write_overlap", "two actions touch the same row")
+    if result.changes and sampler.oracle.order_sensitive(program, result):
+        raise Rejected("order_sensitive", "a condition changes its truth during the task")
+    if any(value in (0, None, [], "") for value in result.answer.values()):
+        raise Rejected("trivial_answer", "an answer field is empty or zero")
+    for let, _ in chosen_lets(program):
+        info = result.info[let.var]
+        accepted = len(info.optimal) or info.feasible
+        if info.feasible < 2:
+            raise Rejected("tight", "only one set is feasible")
+        if accepted >= GUESS_SHARE * info.table_sets:
+            raise Rejected("loose", f"{accepted} of {info.table_sets} sets are accepted")

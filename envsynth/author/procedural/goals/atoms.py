@@ -1,0 +1,215 @@
+"""Compiling a task program to a `Verifier`: one atom per thing that the task demands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envsynth.author.procedural.goals.expressions import Expressions, GoalsWorld
+from envsynth.author.procedural.goals.library import HELPERS, closure, split
+from envsynth.author.procedural.ir import (
+    Act,
+    Attr,
+    Choose,
+    Con,
+    ForEach,
+    If,
+    Let,
+    Of,
+    Operand,
+    Ref,
+    Step,
+    Task,
+)
+from envsynth.errors import AuthorError
+from envsynth.spec import GoalAtom, Verifier
+
+
+def compile_goals(
+    composition: GoalsWorld,
+    task: Task,
+    certificates: Mapping[str, int],
+    quotes: Mapping[str, str] | None = None,
+) -> Verifier:
+    """Compile a task program to the atoms that decide an episode.
+
+    Atom ids: `<field>.value` for a reported value; for a field that names a chosen set `<field>.count`,
+    `<field>.exists`, `<field>.atom<i>`, `<field>.con<i>` and `<field>.best`; `step<i>.<action>` for an action,
+    `step<i>.if` for a branch and `step<i>.each` for an action on every row. The frame is the kernel's business.
+
+    Args:
+        composition: The composed world.
+        task: A program.
+        certificates: Best total of each `Choose` with a goal, by variable.
+        quotes: Words of the prompt by variable (`X1`), step (`step3`) or field of the report; an atom of a field
+            quotes the field's sentence, else its variable's.
+
+    Returns:
+        A verifier of the form `atoms`.
+
+    Raises:
+        IRTypeError: the program is ill-typed.
+        AuthorError: a certificate is missing, a chosen set is not reported by name or id, or a goal text is
+            malformed.
+    """
+    return _Goals(composition, task, certificates, quotes or {}).verifier()
+
+
+class _Goals:
+    def __init__(
+        self,
+        world: GoalsWorld,
+        task: Task,
+        certificates: Mapping[str, int],
+        quotes: Mapping[str, str],
+    ) -> None:
+        self.world, self.task, self.certificates, self.quotes = world, task, certificates, quotes
+        self.write = Expressions(world, task)
+        self.atoms: list[GoalAtom] = []
+        self.chosen = {
+            step.var: step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)
+        }
+        self.named: dict[str, tuple[str, str]] = {}
+
+    def verifier(self) -> Verifier:
+        """Write all definitions and atoms.
+
+        Raises:
+            AuthorError: a chosen set is reported neither by name nor by id.
+        """
+        for name, operand in self.task.report:
+            self.choose_field(name, operand)
+        if unnamed := [var for var in self.chosen if var not in self.named]:
+            raise AuthorError(f"chosen sets {unnamed} are reported neither by name nor by id: nothing could check them")
+        for name, operand in self.task.report:
+            self.field(name, operand)
+        for index, step in enumerate(self.task.steps):
+            self.step(index, step)
+        lets = "\n\n".join(self.definition(step) for step in self.task.steps if isinstance(step, Let))
+        texts = [item.goal for item in (*self.world.derived.values(), *self.world.actions.values())]
+        needed = closure(split(texts), [lets, *(atom.expression for atom in self.atoms)])
+        definitions = "\n\n\n".join([HELPERS.strip("\n"), *needed, *([lets] if lets else [])]) + "\n"
+        self.refuse_broken(definitions)
+        return Verifier(form="atoms", definitions=definitions, atoms=tuple(self.atoms))
+
+    def refuse_broken(self, definitions: str) -> None:
+        """Compile every text once, so that a malformed one is found here and not in an episode.
+
+        Raises:
+            AuthorError: a text is no Python.
+        """
+        try:
+            compile(definitions, "definitions", "exec")
+            for atom in self.atoms:
+                compile(atom.expression, atom.id, "eval")
+        except SyntaxError as error:
+            raise AuthorError(f"compiled goals are no Python ({error}): {error.text}") from error
+
+    def add(self, name: str, kind: str, expression: str, *quoted: str) -> None:
+        """Append an atom that quotes the first known sentence."""
+        quote = next((self.quotes[key] for key in quoted if key in self.quotes), "")
+        state = "state" if kind == "state" else "answer"
+        self.atoms.append(GoalAtom(id=name, kind=state, quote=quote, expression=expression))
+
+    def definition(self, let: Let) -> str:
+        """The function that a variable becomes."""
+        if let.var in self.chosen:
+            name, column = self.named[let.var]
+            table = self.chosen[let.var].entity
+            body = f"rows_called({table!r}, {column!r}, answer[{name!r}])"
+        else:
+            body = f"once({let.var!r}, lambda: {self.write.description(let.node)})"
+        return f"def {let.var}():\n    return {body}\n"
+
+    # ------------------------------------------------------------------------------------------------------ answer
+
+    def choose_field(self, name: str, operand: Operand) -> None:
+        """Note the field that names the rows of a chosen set."""
+        var = operand.var if isinstance(operand, (Ref, Of)) else ""
+        attr = operand.attr if isinstance(operand, Of) else Attr("id")
+        if var in self.chosen and attr.name in ("name", "id"):
+            self.named.setdefault(var, (name, attr.name))
+
+    def field(self, name: str, operand: Operand) -> None:
+        """Atoms of one field of the answer."""
+        var = operand.var if isinstance(operand, (Ref, Of)) else ""
+        if var not in self.chosen:
+            wanted = self.write.plain_operand(operand)
+            self.add(f"{name}.value", "answer", f"same(answer[{name!r}], {wanted})", name, var)
+        elif self.named[var][0] == name:
+            self.choice(name, var)
+        else:
+            attr = operand.attr if isinstance(operand, Of) else Attr("id")
+            value = self.write.plain_attribute(self.chosen[var].entity, "row", attr)
+            self.add(
+                f"{name}.value",
+                "answer",
+                f"answer[{name!r}] == [{value} for row in {var}()]",
+                name,
+                var,
+            )
+
+    def choice(self, name: str, var: str) -> None:
+        """Atoms of a field that names a chosen set: any set that meets them is right, in any order.
+
+        Raises:
+            AuthorError: the certificate of its goal is missing.
+        """
+        node, rows = self.chosen[var], f"{var}()"
+        given = f"answer[{name!r}]"
+        count = f"len({given}) == {node.k} and all_differ({given})"
+        self.add(f"{name}.count", "answer", count, var, name)
+        self.add(f"{name}.exists", "answer", f"len({rows}) == len({given})", name, var)
+        for index, atom in enumerate(node.atoms):
+            test = self.write.condition(node.entity, "row", atom)
+            self.add(f"{name}.atom{index}", "answer", f"all({test} for row in {rows})", var, name)
+        for index, con in enumerate(node.cons):
+            self.add(f"{name}.con{index}", "answer", self.con(node.entity, rows, con), var, name)
+        if node.goal:
+            if var not in self.certificates:
+                raise AuthorError(f"no certificate for {var}: the best total of its goal is needed")
+            value = self.write.plain_attribute(node.entity, "row", node.goal[1])
+            total = f"sum({value} for row in {rows})"
+            self.add(f"{name}.best", "answer", f"{total} == {self.certificates[var]}", var, name)
+
+    def con(self, entity: str, rows: str, con: Con) -> str:
+        """A condition on a chosen set."""
+        value = self.write.key_attribute(entity, "row", con.attr)
+        if con.kind == "distinct" or con.value is None:
+            return f"all_differ([{value} for row in {rows}])"
+        return f"sum({value} for row in {rows}) {con.op} {self.write.plain_operand(con.value)}"
+
+    # ------------------------------------------------------------------------------------------------------- state
+
+    def step(self, index: int, step: Step) -> None:
+        """The state atom of a step that writes."""
+        key = f"step{index}"
+        match step:
+            case Let():
+                pass
+            case Act():
+                self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)
+            case If(lhs, op, rhs, then, other):
+                test = f"{self.write.plain_operand(lhs)} {op} {self.write.plain_operand(rhs)}"
+                self.add(
+                    f"{key}.if",
+                    "state",
+                    f"{self.claim(then)} if {test} else {self.claim(other)}",
+                    key,
+                )
+            case ForEach(entity, atoms, op):
+                members = self.write.members(entity, atoms)
+                self.add(f"{key}.each", "state", f"for_each({members}, s_{op})", key)
+
+    def claim(self, acts: tuple[Act, ...]) -> str:
+        """The changes that a branch asks for.
+
+        Raises:
+            AuthorError: more than one action.
+        """
+        if not acts:
+            return "Nothing()"
+        act, *more = acts
+        if more:
+            raise AuthorError(f"a branch holds at most one action, got {[act.op for act in acts]}")
+        arguments = [self.write.operand(operand) for _, operand in act.args]
+        return f"s_{act.op}({', '.join(['db', 'diff', *arguments])})"

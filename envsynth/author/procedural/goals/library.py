@@ -1,0 +1,117 @@
+"""Source text of the helpers that the definitions of every verifier start with, and the choice of mechanism texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from envsynth.errors import AuthorError
+
+HELPERS = '''\
+KNOWN = {}
+
+
+def once(name, describe):
+    """What a description denotes; worked out once per set of initial rows."""
+    if KNOWN.get("db") is not db:
+        KNOWN.clear()
+        KNOWN["db"] = db
+    if name not in KNOWN:
+        KNOWN[name] = describe()
+    return KNOWN[name]
+
+
+def row_of(table, column, value):
+    """The one initial row with this value."""
+    def search():
+        found = [row for row in db[table] if row[column] == value]
+        if len(found) != 1:
+            raise LookupError(f"{len(found)} rows of {table} have {column} {value!r}")
+        return found[0]
+    return once((table, column, value), search)
+
+
+def extreme(members, measure, direction):
+    """The one row that no other row equals or exceeds in the direction "max" or "min"."""
+    values = [measure(row) for row in members]
+    limit = max(values) if direction == "max" else min(values)
+    if values.count(limit) != 1:
+        raise LookupError(f"{values.count(limit)} rows share the {direction}")
+    return members[values.index(limit)]
+
+
+def rows_called(table, column, names):
+    """The initial rows that an answer names, in its order; names that no row has are left out."""
+    return [row for name in names for row in db[table] if same(row[column], name)]
+
+
+def all_differ(values):
+    """Whether no two values are equal."""
+    return all(left != right for index, left in enumerate(values) for right in values[:index])
+
+
+class Nothing(list):
+    """Claims no change and is met all the same: the branch that applies asks for nothing."""
+
+    def __bool__(self):
+        return True
+
+
+def for_each(members, rule):
+    """The changes that a rule claims for all members, each with changes of its own; None if one lacks them."""
+    left, claimed = list(diff), []
+    for row in members:
+        found = rule(db, left, row)
+        if not found:
+            return None
+        claimed += found
+        left = [entry for entry in left if not any(entry is taken for taken in found)]
+    return claimed
+'''
+
+_DEFINED = re.compile(r"^(?:def|class) (\w+)|^(\w+) *=", re.MULTILINE)
+_RESERVED = (
+    *(first or second for first, second in _DEFINED.findall(HELPERS)),
+    *("db", "after", "diff", "answer", "same", "lookup"),
+)
+
+
+def split(texts: Iterable[str]) -> dict[str, str]:
+    """Cut goal texts into their top-level definitions.
+
+    Args:
+        texts: Sources in order; the same definition may stand in several of them, word for word.
+
+    Returns:
+        Source by name.
+
+    Raises:
+        AuthorError: a text redefines a helper, or two texts define a name differently.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        for block in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
+            match = _DEFINED.match(block)
+            if match is None:
+                if block.strip():
+                    raise AuthorError(f"goal text may hold definitions only: {block[:120]}")
+                continue
+            name = match[1] or match[2]
+            if name in _RESERVED:
+                raise AuthorError(f"goal text defines {name!r}, a name of the verifier: rename it")
+            if found.setdefault(name, block.strip("\n")) != block.strip("\n"):
+                raise AuthorError(f"two goal texts define {name!r} differently: rename one")
+    return found
+
+
+def closure(blocks: Mapping[str, str], texts: Sequence[str]) -> list[str]:
+    """Return the definitions whose names occur in the texts, or in such definitions, in their order."""
+    used: dict[str, None] = {}
+    todo = list(texts)
+    while todo:
+        words = dict.fromkeys(re.findall(r"\w+", todo.pop()))
+        for name in blocks:
+            if name in words and name not in used:
+                used[name] = None
+                todo.append(blocks[name])
+    return [block for name, block in blocks.items() if name in used]

@@ -1,0 +1,479 @@
+"""The typed task program (IR) in A-normal form: what a task means, before any of its texts.
+
+A task is a flat list of steps. Each `Let` binds one description whose operands are leaves: a constant, a named row, a
+variable, or an attribute of a variable. Nested phrases are what makes English ambiguous; here every let is one sentence,
+so the prompt can be parsed back to exactly this program.
+
+Snapshot semantics: every description, condition and operand denotes the state before the first write of the task.
+
+Three backends read these types and share nothing else: `oracle` (relational), `planner` (tool calls), `goals`
+(conditions on answer and state). Plain frozen dataclasses, because hashing, identity and speed matter here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+from envsynth.errors import SpecError
+
+
+class Type(NamedTuple):
+    """Type of a value: kind `row`, `rows`, `num`, `date`, `str`, `bool`; detail is the entity, unit or domain."""
+
+    kind: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Const:
+    """A literal: kind `num` (unit), `date` (ISO text) or `str` (unit holds the domain)."""
+
+    value: int | str
+    kind: str
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Named:
+    """The row whose `by` (`name` or `id`) has this value."""
+
+    entity: str
+    by: str
+    value: int | str
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A variable bound by a let; `it` inside ForEach."""
+
+    var: str
+
+
+@dataclass(frozen=True)
+class Attr:
+    """A stored column, relation or derived attribute, with arguments when it is derived."""
+
+    name: str
+    args: tuple[Operand, ...] = ()
+
+
+@dataclass(frozen=True)
+class Of:
+    """An attribute of the row (or of each row) that a variable denotes."""
+
+    var: str
+    attr: Attr
+
+
+Operand = Const | Named | Ref | Of
+
+
+@dataclass(frozen=True)
+class Atom:
+    """One condition on a row. `op`: == != < <= > >=, or `is` for a boolean attribute (value None)."""
+
+    attr: Attr
+    op: str
+    value: Operand | None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The one row with the largest (`max`) or smallest (`min`) attribute among those that meet the atoms; unique."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+    dir: str
+    attr: Attr
+
+
+@dataclass(frozen=True)
+class To:
+    """Follow a to-one relation from a row."""
+
+    src: Operand
+    rel: str
+
+
+@dataclass(frozen=True)
+class Count:
+    """The number of rows that meet the atoms."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of a numeric attribute over the rows that meet the atoms."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+    attr: Attr
+
+
+@dataclass(frozen=True)
+class Con:
+    """A condition on a chosen set: kind `sum` (total of attr op value) or `distinct` (no two share attr)."""
+
+    kind: str
+    attr: Attr
+    op: str = ""
+    value: Operand | None = None
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Any k different rows that meet atoms and set conditions; with a goal, any best such set (ties accepted)."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+    k: int
+    cons: tuple[Con, ...]
+    goal: tuple[str, Attr] | None = None
+
+
+Node = Pick | To | Count | Sum | Choose
+
+
+@dataclass(frozen=True)
+class Let:
+    """Bind a variable (X1, X2 ...) to a description."""
+
+    var: str
+    node: Node
+
+
+@dataclass(frozen=True)
+class Act:
+    """Perform an action with named arguments, in the order of the action's parameters."""
+
+    op: str
+    args: tuple[tuple[str, Operand], ...]
+
+
+@dataclass(frozen=True)
+class If:
+    """Perform one of two branches of actions (each of at most one act; empty = do nothing)."""
+
+    lhs: Operand
+    op: str
+    rhs: Operand
+    then: tuple[Act, ...]
+    other: tuple[Act, ...]
+
+
+@dataclass(frozen=True)
+class ForEach:
+    """Perform an action of one row parameter on every row that meets the atoms."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+    op: str
+
+
+Step = Let | Act | If | ForEach
+
+
+@dataclass(frozen=True)
+class Task:
+    """A whole task: steps, then the fields of the final answer."""
+
+    steps: tuple[Step, ...]
+    report: tuple[tuple[str, Operand], ...]
+
+
+COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
+_NODES = {
+    cls.__name__: cls
+    for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
+}
+
+
+class Schema(Protocol):
+    """What the type checker must know of a world."""
+
+    def attr_type(self, entity: str, name: str) -> Type | None:
+        """Type of an attribute, None when the entity lacks it."""
+        ...
+
+    def attr_params(self, entity: str, name: str) -> tuple[Type, ...]:
+        """Parameter types of a derived attribute; empty for stored ones."""
+        ...
+
+    def action_params(self, op: str) -> tuple[tuple[str, Type], ...] | None:
+        """Named parameter types of an action, None when there is no such action."""
+        ...
+
+
+class IRTypeError(SpecError):
+    """A task program is ill-typed; the message says where."""
+
+
+def walk(value: Any) -> Iterator[Any]:
+    """Yield a node and everything below it, parents first."""
+    yield value
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from walk(getattr(value, field.name))
+    elif isinstance(value, tuple):
+        for item in cast("tuple[Any, ...]", value):
+            yield from walk(item)
+
+
+def subst(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Rebuild a program; where `replace` returns another object than it was given, that object stands instead.
+
+    Rewrites go by identity, never by equality: two equal named rows at different places are different sites.
+    """
+    new = replace(value)
+    if new is not value:
+        return new
+    if is_dataclass(value):
+        return type(value)(*(subst(getattr(value, field.name), replace) for field in fields(value)))  # type: ignore[call-arg]
+    if isinstance(value, tuple):
+        return tuple(subst(item, replace) for item in cast("tuple[Any, ...]", value))
+    return value
+
+
+def swap(task: Task, old: Any, new: Any) -> Task:
+    """Replace the one node that *is* `old`."""
+    return subst(task, lambda node: new if node is old else node)
+
+
+def to_json(value: Any) -> Any:
+    """Turn a program into JSON: `[class name, field, ...]`, tuples as `["()", ...]`."""
+    if is_dataclass(value):
+        return [type(value).__name__, *(to_json(getattr(value, field.name)) for field in fields(value))]
+    if isinstance(value, tuple):
+        return ["()", *(to_json(item) for item in cast("tuple[Any, ...]", value))]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """Read back what `to_json` wrote.
+
+    Args:
+        value: Decoded JSON.
+
+    Returns:
+        The node, tuple or scalar.
+
+    Raises:
+        IRTypeError: an unknown node name or a wrong number of fields.
+    """
+    if not isinstance(value, list):
+        return value
+    parts = cast("list[Any]", value)
+    if not parts or not isinstance(parts[0], str):
+        raise IRTypeError(f"malformed program near {str(parts)[:60]}")
+    items = tuple(from_json(item) for item in parts[1:])
+    if parts[0] == "()":
+        return items
+    cls = _NODES.get(parts[0])
+    if cls is None or len(items) != len(fields(cls)):
+        raise IRTypeError(f"malformed program: node {parts[0]!r} with {len(items)} fields")
+    return cls(*items)
+
+
+def digest(value: Any) -> str:
+    """Hash a program: BLAKE2b-64 of its canonical JSON, 16 hexadecimal digits."""
+    data = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def skeleton(value: Any) -> Any:
+    """Strip constants and names from a program: its structural signature, as JSON."""
+    if isinstance(value, Const):
+        return ["Const", value.kind]
+    if isinstance(value, Named):
+        return ["Named", value.entity, value.by]
+    if is_dataclass(value):
+        return [type(value).__name__, *(skeleton(getattr(value, field.name)) for field in fields(value))]
+    if isinstance(value, tuple):
+        return ["()", *(skeleton(item) for item in cast("tuple[Any, ...]", value))]
+    return value
+
+
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act"]:
+    """Derive the class of a task from its program."""
+    if any(isinstance(node, (Act, ForEach)) for node in walk(task)):
+        return "act"
+    chosen = [node for node in walk(task) if isinstance(node, Choose)]
+    if not chosen:
+        return "read"
+    return "optimise" if any(node.goal for node in chosen) else "plan"
+
+
+def fresh_var(task: Task) -> str:
+    """Return the first variable name that the program does not use."""
+    used = [int(node.var[1:]) for node in walk(task) if isinstance(node, Let)]
+    return f"X{1 + max([0, *used])}"
+
+
+def lets(task: Task, *classes: type) -> list[Let]:
+    """All lets of the task, or those whose node is of the given classes."""
+    found = [step for step in task.steps if isinstance(step, Let)]
+    return [step for step in found if isinstance(step.node, classes)] if classes else found
+
+
+def without_dead_lets(task: Task) -> Task:
+    """Drop lets that nothing uses any more, as happens when a variant loses a condition that used them."""
+    while True:
+        used = {node.var for node in walk(task) if isinstance(node, (Ref, Of))}
+        steps = tuple(step for step in task.steps if not isinstance(step, Let) or step.var in used)
+        if steps == task.steps:
+            return task
+        task = Task(steps, task.report)
+
+
+def check(task: Task, schema: Schema) -> dict[str, Type]:
+    """Type-check a program.
+
+    A comparison needs equal types and units. A let that nothing uses is refused, because it would be an invisible
+    requirement.
+
+    Args:
+        task: The program.
+        schema: The world's attributes and actions.
+
+    Returns:
+        The type of each variable.
+
+    Raises:
+        IRTypeError: with what is wrong and where.
+    """
+    return _Checker(schema).run(task)
+
+
+class _Checker:
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.types: dict[str, Type] = {}
+
+    def run(self, task: Task) -> dict[str, Type]:
+        self.steps(task.steps)
+        names = [name for name, _ in task.report]
+        if len(set(names)) != len(names):
+            raise IRTypeError(f"report names a field twice: {names}")
+        for _, operand in task.report:
+            self.value(operand)
+        used = {node.var for node in walk(task) if isinstance(node, (Ref, Of))}
+        if dead := sorted(set(self.types) - used):
+            raise IRTypeError(f"dead binding: {dead}")
+        return self.types
+
+    def attr(self, entity: str, attr: Attr) -> Type:
+        found = self.schema.attr_type(entity, attr.name)
+        if found is None:
+            raise IRTypeError(f"unknown attribute {entity}.{attr.name}")
+        wanted = self.schema.attr_params(entity, attr.name)
+        if len(wanted) != len(attr.args):
+            raise IRTypeError(f"{entity}.{attr.name} takes {len(wanted)} arguments, got {len(attr.args)}")
+        for type_, operand in zip(wanted, attr.args, strict=True):
+            if self.value(operand) != type_:
+                raise IRTypeError(f"{entity}.{attr.name}: argument {self.value(operand)}, wanted {type_}")
+        return found
+
+    def value(self, operand: Operand) -> Type:
+        match operand:
+            case Const(_, kind, unit):
+                return Type(kind, unit)
+            case Named(entity, _, _):
+                return Type("row", entity)
+            case Ref(var):
+                return self.bound(var)
+            case Of(var, attr):
+                base = self.bound(var)
+                if base.kind not in ("row", "rows"):
+                    raise IRTypeError(f"{var} is no row")
+                return self.attr(base.detail, attr)
+            case _:
+                raise IRTypeError(f"bad operand {operand!r}")
+
+    def bound(self, var: str) -> Type:
+        if var not in self.types:
+            raise IRTypeError(f"unbound variable {var}")
+        return self.types[var]
+
+    def atoms(self, entity: str, atoms: tuple[Atom, ...]) -> None:
+        for atom in atoms:
+            type_ = self.attr(entity, atom.attr)
+            if type_.kind == "bool":
+                if atom.op != "is" or atom.value is not None:
+                    raise IRTypeError(f"{entity}.{atom.attr.name} is boolean: use `is`")
+                continue
+            if atom.op not in COMPARATORS or atom.value is None:
+                raise IRTypeError(f"bad comparator {atom.op!r}")
+            if self.value(atom.value) != type_:
+                raise IRTypeError(f"{entity}.{atom.attr.name}: {type_} against {self.value(atom.value)}")
+            if type_.kind in ("row", "str") and atom.op not in ("==", "!="):
+                raise IRTypeError(f"{entity}.{atom.attr.name}: {atom.op} on a value without order")
+
+    def node(self, node: Node) -> Type:
+        if isinstance(node, To):
+            source = self.value(node.src)
+            target = self.attr(source.detail, Attr(node.rel)) if source.kind == "row" else None
+            if target is None or target.kind != "row":
+                raise IRTypeError(f"{node.rel} is no relation of {source}")
+            return target
+        self.atoms(node.entity, node.atoms)
+        match node:
+            case Pick():
+                if self.attr(node.entity, node.attr).kind not in ("num", "date"):
+                    raise IRTypeError("pick by an attribute without order")
+                return Type("row", node.entity)
+            case Count():
+                return Type("num", "")
+            case Sum():
+                type_ = self.attr(node.entity, node.attr)
+                if type_.kind != "num":
+                    raise IRTypeError("sum of an attribute that is no number")
+                return type_
+            case Choose():
+                self.choose(node)
+                return Type("rows", node.entity)
+
+    def choose(self, node: Choose) -> None:
+        for con in node.cons:
+            type_ = self.attr(node.entity, con.attr)
+            if con.kind == "sum" and (type_.kind != "num" or con.value is None or self.value(con.value) != type_):
+                raise IRTypeError(f"sum condition on {con.attr.name}: {type_}")
+            if con.kind not in ("sum", "distinct"):
+                raise IRTypeError(f"unknown set condition {con.kind!r}")
+        if node.goal and self.attr(node.entity, node.goal[1]).kind != "num":
+            raise IRTypeError("goal by an attribute that is no number")
+
+    def act(self, op: str, args: tuple[tuple[str, Operand], ...]) -> None:
+        wanted = self.schema.action_params(op)
+        if wanted is None:
+            raise IRTypeError(f"unknown action {op!r}")
+        if [name for name, _ in args] != [name for name, _ in wanted]:
+            raise IRTypeError(f"action {op} takes {[name for name, _ in wanted]}")
+        for (_, operand), (name, type_) in zip(args, wanted, strict=True):
+            if self.value(operand) != type_:
+                raise IRTypeError(f"action {op}, {name}: {self.value(operand)}, wanted {type_}")
+
+    def steps(self, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            match step:
+                case Let(var, node):
+                    if var in self.types:
+                        raise IRTypeError(f"{var} is bound twice")
+                    self.types[var] = self.node(node)
+                case Act(op, args):
+                    self.act(op, args)
+                case If(lhs, _, rhs, then, other):
+                    if self.value(lhs) != self.value(rhs):
+                        raise IRTypeError(f"condition compares {self.value(lhs)} with {self.value(rhs)}")
+                    self.steps(then)
+                    self.steps(other)
+                case ForEach(entity, atoms, op):
+                    self.atoms(entity, atoms)
+                    wanted = self.schema.action_params(op)
+                    if wanted is None or [type_ for _, type_ in wanted] != [Type("row", entity)]:
+                        raise IRTypeError(f"for each {entity}: action {op!r} does not take exactly one")

@@ -1,0 +1,70 @@
+"""Hardening operators: each edits a task program (or its distractor rows) so that one more skill is needed.
+
+An operator knows types, never mechanisms. It proposes; the binding test then asks the oracle whether the edit does what
+the operator is for, and gates and the ladder decide whether the child is harder. `applicable` says cheaply whether there
+is a site at all.
+"""
+
+from __future__ import annotations
+
+from envsynth.author.procedural.ir import Act, Choose, Count, ForEach, If, Named, Pick, Sum, Task, To
+from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
+from envsynth.author.procedural.operators.branch import add_branch
+from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
+from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
+from envsynth.author.procedural.operators.edit import Edit, Operator, has
+from envsynth.author.procedural.operators.hop import add_hop
+from envsynth.author.procedural.operators.optimise import add_goal
+from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
+from envsynth.author.procedural.sites import chosen_lets
+
+__all__ = [
+    "MAX_ACTS",
+    "MAX_ATOMS",
+    "MAX_OVERLAY",
+    "OPERATORS",
+    "Edit",
+    "Operator",
+    "binding_failure",
+    "nonbinding_atom",
+]
+
+
+def _n_acts(task: Task) -> int:
+    return sum(isinstance(step, (Act, If, ForEach)) for step in task.steps)
+
+
+def _can_act_more(task: Task) -> bool:
+    return _n_acts(task) < MAX_ACTS and has(task, Pick, To)
+
+
+def _can_branch(task: Task) -> bool:
+    return _n_acts(task) == 1 and any(isinstance(step, Act) for step in task.steps) and has(task, Pick, To)
+
+
+def _can_optimise(task: Task) -> bool:
+    return any(node.goal is None for _, node in chosen_lets(task))
+
+
+OPERATORS: dict[str, Operator] = {
+    item.name: item
+    for item in (
+        Operator(
+            "constraint",
+            "adds a condition to a description",
+            lambda task: has(task, Pick, Count, Sum, Choose),
+            add_constraint,
+        ),
+        Operator("hop", "replaces a named row by a description of it", lambda task: has(task, Named), add_hop),
+        Operator("side_effect", "demands an action on what was found", _can_act_more, add_side_effect),
+        Operator(
+            "distractors",
+            "adds rows that a careless reader takes",
+            lambda task: has(task, Named, Pick, Count, Sum, Choose),
+            add_distractors,
+        ),
+        Operator("branch", "makes the action depend on a fact", _can_branch, add_branch),
+        Operator("optimise", "asks for the best choice instead of any", _can_optimise, add_goal),
+    )
+}
+"""All operators by name."""

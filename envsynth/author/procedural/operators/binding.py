@@ -1,0 +1,97 @@
+"""Binding tests: does an edit do what its operator is for? The relational oracle answers, on the whole task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from envsynth.author.procedural.ir import Attr, Choose, Task
+from envsynth.author.procedural.operators.edit import has
+from envsynth.author.procedural.oracle import LetInfo, OracleResult, Reject
+from envsynth.author.procedural.sampling import Sampler
+from envsynth.author.procedural.sites import chosen_lets, filtered_lets, with_atoms
+
+GROWTH = 1.1
+"""By which factor the feasible sets must grow when a condition on a choice is dropped."""
+
+
+def binding_failure(name: str, parent: OracleResult, child: OracleResult, sampler: Sampler, task: Task) -> str | None:
+    """Ask the oracle whether an edit does what its operator is for.
+
+    `constraint` is covered for all operators by `nonbinding_atom`: every condition, not only the new one, must change
+    the task's outcome when it is dropped.
+
+    Args:
+        name: The operator.
+        parent: Oracle result of the parent.
+        child: Oracle result of the child.
+        sampler: Draws over the child's world and overlay.
+        task: The child's program.
+
+    Returns:
+        Why the edit does not bind, or None.
+    """
+    same = (child.answer, child.changes) == (parent.answer, parent.changes)
+    if name == "hop" and not same and not has(task, Choose):
+        return "the description denotes another row"
+    if name == "distractors" and not same and not has(task, Choose):
+        return "a distractor changed the outcome"
+    if name == "side_effect" and len(child.changes) <= len(parent.changes):
+        return "the action changes nothing"
+    if name == "optimise":
+        return _goal_failure(sampler, task, child)
+    return None
+
+
+def _goal_failure(sampler: Sampler, task: Task, child: OracleResult) -> str | None:
+    """A goal binds when taking the k extreme rows is not optimal: the condition on the set matters."""
+    for let, node in chosen_lets(task):
+        if node.goal is not None and _extremes(sampler, child.info[let.var], node, node.goal) in _sets(child, let.var):
+            return "taking the extreme rows one by one is already optimal"
+    return None
+
+
+def _extremes(sampler: Sampler, info: LetInfo, node: Choose, goal: tuple[str, Attr]) -> list[str]:
+    direction, attr = goal
+    value = sampler.numbers(node.entity, info.ids, attr)
+    ranked = sorted(info.ids, key=lambda row_id: value.get(row_id, 0), reverse=direction == "max")
+    return sorted(map(str, ranked[: node.k]))
+
+
+def _sets(child: OracleResult, var: str) -> list[list[str]]:
+    return [sorted(map(str, chosen)) for chosen in child.info[var].optimal]
+
+
+def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], OracleResult]) -> str | None:
+    """Find a condition that can be dropped without changing what the task asks for.
+
+    For a choice, dropping must grow the feasible sets by a tenth or move the optimum; for all others, dropping must
+    change the answer or the changes of the whole task.
+
+    Args:
+        task: The program.
+        result: Its oracle result.
+        run: Runs the oracle on a variant.
+
+    Returns:
+        The variable and attribute, or None when every condition binds.
+    """
+    for let, node in filtered_lets(task):
+        for index, atom in enumerate(node.atoms):
+            variant = with_atoms(task, let, node, node.atoms[:index] + node.atoms[index + 1 :])
+            try:
+                without = run(variant)
+            except Reject as reason:
+                if reason.code in ("tie", "search_cap"):
+                    continue
+                return f"{let.var}: {atom.attr.name} ({reason.code} without it)"
+            if isinstance(node, Choose):
+                binds = _moves(result.info[let.var], without.info[let.var])
+            else:
+                binds = (without.answer, without.changes) != (result.answer, result.changes)
+            if not binds:
+                return f"{let.var}: {atom.attr.name}"
+    return None
+
+
+def _moves(before: LetInfo, after: LetInfo) -> bool:
+    return after.feasible >= GROWTH * before.feasible or after.best != before.best

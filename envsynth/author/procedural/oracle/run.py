@@ -1,0 +1,315 @@
+"""Running a task on the oracle: steps, descriptions, exact search of sets."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import operator
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from envsynth.author.procedural.ir import (
+    Act,
+    Atom,
+    Attr,
+    Choose,
+    Con,
+    Count,
+    ForEach,
+    If,
+    Let,
+    Node,
+    Pick,
+    Step,
+    Sum,
+    Task,
+    To,
+    check,
+)
+from envsynth.author.procedural.oracle.outcome import (
+    Cell,
+    Change,
+    Key,
+    LetInfo,
+    OracleResult,
+    Reject,
+    Value,
+    write_changes,
+)
+from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, literal, need
+
+MAX_SETS = 20_000
+"""Candidate sets of one `Choose` that are enumerated at most; more is a rejection, before any is built."""
+
+_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+
+
+def _met(con: Con, values: list[Any], bound: Key | None) -> bool:
+    if con.kind == "distinct":
+        return len(dict.fromkeys(values)) == len(values)
+    return _COMPARE[con.op](sum(values), bound)
+
+
+class Oracle:
+    """Answers tasks over one database.
+
+    Args:
+        composition: The composed world: columns, derived attributes, actions.
+        connection: Its rows; tables are named by entity, columns by `Col.column`. Never written.
+    """
+
+    def __init__(self, composition: OracleWorld, connection: sqlite3.Connection) -> None:
+        self._world = composition
+        self._connection = connection
+        self._relations = Relations(composition, connection)
+        self._live = False
+
+    @property
+    def bindings(self) -> dict[str, Value]:
+        """What each variable of the last run denotes."""
+        return self._relations.bindings
+
+    def run(self, task: Task) -> OracleResult:
+        """Work out the outcome of a task.
+
+        Args:
+            task: A program.
+
+        Returns:
+            Answer, changes and facts.
+
+        Raises:
+            Reject: the task has no well-defined outcome.
+            IRTypeError: the program is ill-typed.
+            AuthorError: an SQL text of a mechanism is wrong.
+        """
+        self._relations.types = check(task, self._world)
+        self._relations.bindings = {}
+        result = OracleResult(
+            answer={},
+            changes=[],
+            info={},
+            branches={},
+            sets={},
+            bindings=self._relations.bindings,
+            targets=[],
+        )
+        for index, step in enumerate(task.steps):
+            self._step(index, step, result)
+        for name, operand in task.report:
+            result.answer[name] = self._relations.report(operand)
+        return result
+
+    def order_sensitive(self, task: Task, result: OracleResult) -> bool:
+        """Tell whether performing the steps one by one gives another outcome than the snapshot semantics.
+
+        Runs the task on a copy where each act takes effect at once, then tests all conditions on the final state.
+
+        Args:
+            task: The program.
+            result: Its outcome by `run`.
+
+        Returns:
+            True when answer, changes, branches or sets differ, or a condition changes its truth by the end.
+        """
+        if not result.changes:
+            return False
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            self._connection.backup(copy)
+            live = Oracle(self._world, copy)
+            live._live = True
+            try:
+                other = live.run(task)
+            except Reject:
+                return True
+            facts = (other.answer, other.changes, other.branches, other.sets)
+            if facts != (result.answer, result.changes, result.branches, result.sets):
+                return True
+            steps = [(index, step) for index, step in enumerate(task.steps) if isinstance(step, If)]
+            return any(live._truth(step) != result.branches[index] for index, step in steps)
+        finally:
+            copy.close()
+
+    def ids(self, entity: str, atoms: Sequence[Atom]) -> list[Key]:
+        """Return the ids of the rows that meet the atoms, ascending."""
+        return [row[0] for row in self._relations.rows(entity, atoms)]
+
+    def value(self, entity: str, row_id: Key, attr: Attr) -> Cell:
+        """Return an attribute of one row.
+
+        Args:
+            entity: Whose attribute.
+            row_id: Which row.
+            attr: Attribute; variables in its arguments must be bound by the last run.
+
+        Returns:
+            A scalar, a row as its id, a boolean as bool; None when there is no such row or value.
+        """
+        return self._relations.value(entity, row_id, attr)
+
+    def resolve(self, node: Node) -> tuple[Value, LetInfo | None]:
+        """Work out one description on its own.
+
+        Args:
+            node: The description; variables in it must be bound by the last run.
+
+        Returns:
+            What it denotes, with facts (None for `To`).
+
+        Raises:
+            Reject: it denotes nothing, or not one thing.
+        """
+        match node:
+            case To(src, rel):
+                entity, row_id = self._relations.entity(src), self._relations.scalar(src)
+                return need(self.value(entity, row_id, Attr(rel)), rel), None
+            case Pick():
+                return self._pick(node)
+            case Count(entity, atoms):
+                ids = tuple(self.ids(entity, atoms))
+                return len(ids), self._info(entity, ids)
+            case Sum(entity, atoms, attr):
+                found = self._relations.rows(entity, atoms, (attr,))
+                total = sum(need(value, attr.name) for _, value in found)
+                return total, self._info(entity, tuple(row[0] for row in found))
+            case Choose():
+                return self._choose(node)
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def _step(self, index: int, step: Step, result: OracleResult) -> None:
+        match step:
+            case Let(var, node):
+                self.bindings[var], info = self.resolve(node)
+                if info is not None:
+                    result.info[var] = info
+            case Act():
+                self._perform(step, result)
+            case If(_, _, _, then, other):
+                result.branches[index] = self._truth(step)
+                for act in then if result.branches[index] else other:
+                    self._perform(act, result)
+            case ForEach(entity, atoms, op):
+                members = tuple(self.ids(entity, atoms))
+                if not members:
+                    raise Reject("foreach_empty", f"no {entity} to {op}")
+                result.sets[index] = members
+                parameter = self._world.actions[op].params[0][0]
+                for member in members:
+                    self._change(op, {parameter: member}, result)
+
+    def _perform(self, act: Act, result: OracleResult) -> None:
+        arguments = {name: self._relations.scalar(operand) for name, operand in act.args}
+        self._change(act.op, arguments, result)
+
+    def _change(self, op: str, arguments: Mapping[str, Any], result: OracleResult) -> None:
+        values = {name: literal(value) for name, value in arguments.items()}
+        sql = self._relations.fill(self._world.actions[op].oracle_sql, values, op)
+        changes = [Change(kind, table, json.loads(cells)) for kind, table, cells in self._relations.query(sql)]
+        if not changes:
+            raise Reject("act_empty", f"{op} with {dict(arguments)} changes nothing")
+        number = 1 + max([-1, *(act for act, _ in result.targets)])
+        for change in changes:
+            self._refuse_noop(op, change)
+            result.targets.append((number, self._target(change)))
+        result.changes.extend(changes)
+        if self._live:
+            write_changes(self._relations.cursor, changes)
+
+    def _refuse_noop(self, op: str, change: Change) -> None:
+        if change.op == "insert":
+            return
+        names = [name for name in change.cells if name != "id"]
+        columns = ", ".join(f't."{name}"' for name in names) or "1"
+        key = literal(change.cells["id"])
+        found = self._relations.query(f'SELECT {columns} FROM "{change.table}" t WHERE t."id" = {key}')
+        if not found:
+            raise Reject("act_noop", f"{op}: no row {key} in {change.table}")
+        if change.op == "update" and list(found[0]) == [change.cells[name] for name in names]:
+            raise Reject("act_noop", f"{op}: row {key} of {change.table} is so already")
+
+    def _target(self, change: Change) -> tuple[Any, ...]:
+        if change.op != "insert":
+            return (change.table, change.cells["id"])
+        relations = [col.column for col in self._world.tables[change.table] if col.kind == "fk"]
+        names = relations or sorted(change.cells)
+        return (change.table, *((name, change.cells.get(name)) for name in names))
+
+    def _truth(self, step: If) -> bool:
+        left, right = self._relations.scalar(step.lhs), self._relations.scalar(step.rhs)
+        return _COMPARE[step.op](left, right)
+
+    # ------------------------------------------------------------------------------------------------ descriptions
+
+    def _pick(self, node: Pick) -> tuple[Value, LetInfo]:
+        order = "2 DESC, 1" if node.dir == "max" else "2 ASC, 1"
+        found = self._relations.rows(node.entity, node.atoms, (node.attr,), order)
+        if not found:
+            raise Reject("empty", f"no {node.entity} meets the conditions")
+        values = [need(value, node.attr.name) for _, value in found]
+        if values[1:2] == values[:1]:
+            raise Reject("tie", f"{node.dir} {node.attr.name} of {node.entity}: {values[0]!r} twice")
+        number = isinstance(values[0], int)
+        return found[0][0], LetInfo(
+            entity=node.entity,
+            ids=tuple(sorted(row[0] for row in found)),
+            table_rows=self._relations.size(node.entity),
+            best=values[0] if number else None,
+            second=values[1] if number and len(values) > 1 else None,
+        )
+
+    def _choose(self, node: Choose) -> tuple[Value, LetInfo]:
+        ids = tuple(self.ids(node.entity, node.atoms))
+        candidates = math.comb(len(ids), node.k)
+        if candidates > MAX_SETS:
+            raise Reject("search_cap", f"{candidates} sets of {node.k} out of {len(ids)} {node.entity}")
+        feasible = self._feasible(node) if candidates else []
+        if not feasible:
+            raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet the set conditions")
+        downward = node.goal is not None and node.goal[0] == "max"
+        ranked = sorted(dict.fromkeys(total for total, _ in feasible), reverse=downward)
+        optimal = tuple(chosen for total, chosen in feasible if total == ranked[0])
+        size = self._relations.size(node.entity)
+        return list(optimal[0]), LetInfo(
+            entity=node.entity,
+            ids=ids,
+            table_rows=size,
+            feasible=len(feasible),
+            candidates=candidates,
+            table_sets=math.comb(size, node.k),
+            best=ranked[0] if node.goal else None,
+            second=ranked[1] if len(ranked) > 1 else None,
+            optimal=optimal,
+            has_goal=node.goal is not None,
+        )
+
+    def _feasible(self, node: Choose) -> list[tuple[int, tuple[Key, ...]]]:
+        """All sets that meet the set conditions, each with its total of the goal (0 without a goal)."""
+        attrs = [con.attr for con in node.cons] + ([node.goal[1]] if node.goal else [])
+        found = self._relations.rows(node.entity, node.atoms, attrs)
+        for row in found:
+            for attr, value in zip(attrs, row[1:], strict=True):
+                need(value, attr.name)
+        tests = [
+            (index, con, None if con.value is None else self._relations.scalar(con.value))
+            for index, con in enumerate(node.cons, start=1)
+        ]
+        feasible: list[tuple[int, tuple[Key, ...]]] = []
+        for rows in itertools.combinations(found, node.k):
+            if all(_met(con, [row[index] for row in rows], bound) for index, con, bound in tests):
+                total = sum(row[-1] for row in rows) if node.goal else 0
+                feasible.append((total, tuple(row[0] for row in rows)))
+        return feasible
+
+    def _info(self, entity: str, ids: tuple[Key, ...]) -> LetInfo:
+        return LetInfo(entity=entity, ids=ids, table_rows=self._relations.size(entity))

@@ -1,0 +1,200 @@
+"""Words of the prompt language as the parser reads it.
+
+The renderer has tables of its own; neither side may read the other's. Round-trip tests hold them together.
+Registers do not matter here: every sentence may be of any register.
+"""
+
+from __future__ import annotations
+
+FORMS: dict[str, tuple[str, ...]] = {
+    "Pick": (
+        "Find the {one} with the {extreme} {attr} among {pool}; call it {new}.",
+        "Among {pool}, find the {one} with the {extreme} {attr}; call it {new}.",
+        "Of {pool}, take the one with the {extreme} {attr} and call it {new}.",
+        "Let {new} denote the {one} with the {extreme} {attr} among {pool}.",
+        "Determine the {one} that has the {extreme} {attr} among {pool}; it is referred to as {new}.",
+        "Among {pool}, let {new} be the {one} with the {extreme} {attr}.",
+        "{new} = the {one} with the {extreme} {attr} among {pool}.",
+        "{new}: among {pool}, the {one} with the {extreme} {attr}.",
+        "Get {new}: the {one} with the {extreme} {attr} among {pool}.",
+    ),
+    "To": (
+        "Look up the {rel} of {src}; call it {new}.",
+        "Find the {rel} of {src} and call it {new}.",
+        "Check what the {rel} of {src} is; call it {new}.",
+        "Let {new} denote the {rel} of {src}.",
+        "Let {new} be the {rel} of {src}.",
+        "Determine the {rel} of {src}; it is referred to as {new}.",
+        "{new} = the {rel} of {src}.",
+        "{new}: the {rel} of {src}.",
+        "Get {new}: the {rel} of {src}.",
+    ),
+    "Count": (
+        "Count {pool}; call the number {new}.",
+        "Work out how many {rows} there are; call the number {new}.",
+        "Find the number of {rows} and call it {new}.",
+        "Let {new} denote the number of {rows}.",
+        "Let {new} be the count of {rows}.",
+        "Determine the number of {rows}; it is referred to as {new}.",
+        "{new} = the number of {rows}.",
+        "{new}: count of {rows}.",
+        "Get {new}: the number of {rows}.",
+    ),
+    "Sum": (
+        "Add up the {attr} over {pool}; call the sum {new}.",
+        "For {pool}, add up the {attr}; call the sum {new}.",
+        "Find the sum of the {attr} over {pool} and call it {new}.",
+        "Let {new} denote the sum of the {attr} over {pool}.",
+        "Determine the sum of the {attr} over {pool}; it is referred to as {new}.",
+        "Over {pool}, let {new} be the sum of the {attr}.",
+        "{new} = the sum of the {attr} over {pool}.",
+        "{new}: over {pool}, the sum of the {attr}.",
+        "Get {new}: the sum of the {attr} over {pool}.",
+    ),
+    "Choose": (
+        "Choose {chosen}{tail}; call them {new} ({ties}).",
+        "Pick {chosen}{tail}, and call them {new} ({ties}).",
+        "Select {chosen}{tail}, to be called {new}; {ties}.",
+        "Let {new} denote {chosen}{tail}; {ties}.",
+        "Let {new} be a selection of {chosen}{tail}; {ties}.",
+        "Determine {chosen}{tail}, referred to as {new}; {ties}.",
+        "{new} = {chosen}{tail} ({ties}).",
+        "{new}: {chosen}{tail}; {ties}.",
+        "Get {new}: {chosen}{tail} ({ties}).",
+    ),
+    "Act": (
+        *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),
+        *(f"{lead} {{act}}." for lead in ("You are to", "It is required to", "Kindly", "Do:", "Action:", "To do:")),
+        *(f"{lead} {{act}}." for lead in ("Subsequently,", "It is then required to", "You are then to")),
+    ),
+    "If": (
+        "If {cond}, {then}; otherwise, {other}.",
+        "Check whether {cond}: if so, {then}; if not, {other}.",
+        "When {cond}, {then}; in any other case, {other}.",
+        "Provided that {cond}, {then}; otherwise, {other}.",
+        "Should it hold that {cond}, {then}; otherwise, {other}.",
+        "In case {cond}, {then}; in any other case, {other}.",
+        "If {cond}: {then}; else: {other}.",
+        "Test: {cond}? If yes, {then}; if no, {other}.",
+        "When {cond}: {then}; else: {other}.",
+    ),
+    "ForEach": (
+        "For each of {these}, {act_on_it}.",
+        "Take each of {these} in turn and {act_on_it}.",
+        "Go through {these} and, for each of them, {act_on_it}.",
+        "For each of {these}, you are to {act_on_it}.",
+        "With regard to each of {these}, {act_on_it}.",
+        "Each of {these} is to be handled as follows: {act_on_it}.",
+        "For each of {these}: {act_on_it}.",
+        "Each of {these}: {act_on_it}.",
+        "Do for each of {these}: {act_on_it}.",
+    ),
+    "Report": (
+        "Report {values}.",
+        "At the end, give {values}.",
+        "The answer shall state {values}.",
+        "Kindly report {values}.",
+        "Report: {values}.",
+        "Answer with {fields}.",
+        "The answer shall consist of {fields}.",
+        "Answer: {fields}.",
+        "Return {fields}.",
+    ),
+    "NoReport": (
+        "No report is needed: answer with an empty object.",
+        "There is nothing to report: answer with an empty object.",
+        "When this is done, answer with an empty object.",
+        "The answer shall be an empty object.",
+        "No statement is required; the answer shall be an empty object.",
+        "Upon completion, an empty object shall be given as the answer.",
+        "Answer: an empty object.",
+        "Report: an empty object.",
+        "Return an empty object.",
+    ),
+}
+"""Sentence forms by kind; `{...}` are slots."""
+
+AMOUNT = {
+    " is at least ": ">=",
+    " is no less than ": ">=",
+    " is at most ": "<=",
+    " is no more than ": "<=",
+    " is more than ": ">",
+    " is greater than ": ">",
+    " is less than ": "<",
+    " is lower than ": "<",
+    " is exactly ": "==",
+    " is equal to ": "==",
+    " is not ": "!=",
+    " is different from ": "!=",
+}
+"""Comparators of amounts."""
+
+_TIME = {
+    " is no earlier than ": ">=",
+    " is no later than ": "<=",
+    " is later than ": ">",
+    " is after ": ">",
+    " is earlier than ": "<",
+    " is before ": "<",
+    " is equal to ": "==",
+    " is ": "==",
+    " is different from ": "!=",
+    " is not ": "!=",
+}
+
+DAY = {" is on or after ": ">=", " is on or before ": "<=", **_TIME}
+"""Comparators of days."""
+
+HOUR = {" is at or after ": ">=", " is at or before ": "<=", **_TIME}
+"""Comparators of hours of the day."""
+
+SAME = {" is ": "==", " is not ": "!="}
+"""Comparators of rows and texts."""
+
+SYMBOLS = {" = ": "==", " != ": "!=", " >= ": ">=", " <= ": "<=", " > ": ">", " < ": "<"}
+"""Comparators of the terse register, for all types."""
+
+EXTREMES = {
+    "highest": ("max", False),
+    "greatest": ("max", False),
+    "max": ("max", False),
+    "latest": ("max", True),
+    "lowest": ("min", False),
+    "smallest": ("min", False),
+    "min": ("min", False),
+    "earliest": ("min", True),
+}
+"""Superlative -> (direction, whether it is about time)."""
+
+SETS = (
+    ("distinct", "no two of them share the same {attr}"),
+    ("distinct", "no two of them have the same {attr}"),
+    ("distinct", "all with a different {attr}"),
+    ("sum", "their combined {attr}{bound}"),
+    ("sum", "the sum of their {attr}{bound}"),
+    ("sum", "combined {attr}{bound}"),
+    ("max", "their combined {attr} is as large as possible"),
+    ("max", "the sum of their {attr} is maximal"),
+    ("max", "max combined {attr}"),
+    ("min", "their combined {attr} is as small as possible"),
+    ("min", "the sum of their {attr} is minimal"),
+    ("min", "min combined {attr}"),
+)
+"""Conditions (distinct, sum) and goals (max, min) of chosen sets."""
+
+CLOCK_WORD = "o'clock"
+"""Word of units that are times of the day."""
+
+SINGULAR_OF = {"people": "person", "men": "man", "women": "woman", "children": "child"}
+UNCHANGED = frozenset({"percent", "series", "o'clock"})
+SUFFIXES = (
+    ("ies", "y"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("xes", "x"),
+    ("sses", "ss"),
+    ("ss", "ss"),
+    ("s", ""),
+)
+"""How unit words lose their plural, first match wins; words of up to three letters keep it."""

@@ -1,0 +1,376 @@
+"""The parser: sentence forms with slots, one reading per sentence, then the type check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from envsynth.author.procedural.ir import (
+    Attr,
+    Choose,
+    Con,
+    Const,
+    Count,
+    ForEach,
+    If,
+    IRTypeError,
+    Let,
+    Named,
+    Node,
+    Of,
+    Operand,
+    Pick,
+    Ref,
+    Step,
+    Sum,
+    Task,
+    To,
+    Type,
+    check,
+)
+from envsynth.author.procedural.parse.docs import Docs, pieces
+from envsynth.author.procedural.parse.errors import ParseError
+from envsynth.author.procedural.parse.forms import EXTREMES, FORMS
+from envsynth.author.procedural.parse.phrases import Phrases
+
+Slots = dict[str, Any]
+"""What the slots of a form have yielded so far, by slot; plus `entity`, `label`, `owner`, `goal`."""
+
+Report = tuple[tuple[str, Operand], ...]
+
+_FORMS = tuple((kind, pieces(text)) for kind, texts in FORMS.items() for text in texts)
+_COUNT = re.compile(r"[1-9]\d*")
+_FIELD = re.compile(r'"([A-Za-z_]\w*)"')
+
+
+def parse(text: str, docs: Mapping[str, Any]) -> Task:
+    """Read a prompt back into the program that it states.
+
+    Args:
+        text: The prompt, whole.
+        docs: Public docs of its world: entities, attrs, actions, units.
+
+    Returns:
+        The program; it is well-typed.
+
+    Raises:
+        ParseError: a part of the text is not understood, has two meanings, or states an ill-typed program.
+    """
+    return _Sentences(text, Docs(docs)).task()
+
+
+class _Sentences(Phrases):
+    """Reads the sentences of one prompt."""
+
+    def __init__(self, text: str, docs: Docs) -> None:
+        super().__init__(text, docs)
+        self.readers: dict[str, Callable[[int, Slots], Iterator[tuple[Slots, int]]]] = {
+            "{new}": self.slot_new,
+            "{one}": self.slot_one,
+            "{extreme}": self.slot_extreme,
+            "{attr}": self.slot_attr,
+            "{rel}": self.slot_relation,
+            "{src}": self.slot_source,
+            "{pool}": self.slot_pool,
+            "{these}": self.slot_these,
+            "{rows}": self.slot_rows,
+            "{chosen}": self.slot_chosen,
+            "{tail}": self.slot_tail,
+            "{ties}": self.slot_ties,
+            "{act}": self.slot_act,
+            "{act_on_it}": self.slot_act_on_it,
+            "{cond}": self.slot_condition,
+            "{then}": self.slot_then,
+            "{other}": self.slot_other,
+            "{values}": self.slot_values,
+            "{fields}": self.slot_fields,
+        }
+
+    def task(self) -> Task:
+        """Read all sentences; the last one is the report.
+
+        Raises:
+            ParseError: as `parse` says.
+        """
+        steps: list[Step] = []
+        position = 0
+        while True:
+            found, end = self.sentence(position)
+            if isinstance(found, tuple):
+                if end != len(self.text):
+                    raise ParseError("the prompt goes on behind its report", end)
+                return self.checked(Task(tuple(steps), found))
+            steps.append(found)
+            if isinstance(found, Let):
+                self.types[found.var] = self.node_type(found.node)
+            if not self.text.startswith(" ", end):
+                raise ParseError("the prompt ends without a report", end, ("a space and the next sentence",))
+            position = end + 1
+
+    def checked(self, task: Task) -> Task:
+        try:
+            check(task, self.docs)
+        except IRTypeError as error:
+            raise ParseError(f"the prompt states an ill-typed task: {error}", len(self.text)) from error
+        return task
+
+    def sentence(self, position: int) -> tuple[Step | Report, int]:
+        """Read the one meaning of the sentence at a position.
+
+        Raises:
+            ParseError: it has no meaning, or more than one.
+        """
+        self.furthest, self.expected = position, {}
+        readings: dict[tuple[Step | Report, int], None] = {}
+        for kind, parts in _FORMS:
+            for slots, end in self.form(position, parts, {}):
+                for reading in self.build(kind, slots):
+                    readings[reading, end] = None
+        if len(readings) > 1:
+            shown = " | ".join(str(reading) for reading, _ in list(readings)[:2])
+            raise ParseError(f"the sentence has more than one meaning: {shown}", position)
+        if not readings:
+            near = self.text[self.furthest : self.furthest + 40]
+            raise ParseError(f"cannot read {near!r}", self.furthest, tuple(self.expected))
+        return next(iter(readings))
+
+    def form(self, position: int, parts: tuple[str, ...], slots: Slots) -> Iterator[tuple[Slots, int]]:
+        """Match a sentence form."""
+        if not parts:
+            yield slots, position
+            return
+        if parts[0] in self.readers:
+            for more, end in self.readers[parts[0]](position, slots):
+                yield from self.form(end, parts[1:], {**slots, **more})
+        else:
+            for end in self.literal(position, parts[0]):
+                yield from self.form(end, parts[1:], slots)
+
+    def build(self, kind: str, slots: Slots) -> Iterator[Step | Report]:
+        """Make the step of a matched form; nothing when its slots contradict each other."""
+        match kind:
+            case "Act":
+                yield slots["act"]
+            case "If":
+                lhs, op, rhs = slots["cond"]
+                yield If(lhs, op, rhs, slots["then"], slots["other"])
+            case "ForEach":
+                yield ForEach(slots["entity"], slots["atoms"], slots["op"])
+            case "Report":
+                yield slots["report"]
+            case "NoReport":
+                yield ()
+            case _:
+                for node in self.node(kind, slots):
+                    yield Let(slots["new"], node)
+
+    def node(self, kind: str, slots: Slots) -> Iterator[Node]:
+        match kind:
+            case "Pick":
+                direction, temporal = slots["extreme"]
+                type_: Type = slots["label"].type
+                if type_.kind in ("num", "date") and self.docs.is_time(type_) == temporal:
+                    yield Pick(slots["entity"], slots["atoms"], direction, slots["attr"])
+            case "To":
+                yield To(slots["src"], slots["rel"])
+            case "Count":
+                yield Count(slots["entity"], slots["atoms"])
+            case "Sum":
+                if slots["label"].type.kind == "num":
+                    yield Sum(slots["entity"], slots["atoms"], slots["attr"])
+            case _:
+                yield Choose(slots["entity"], slots["atoms"], slots["k"], slots["cons"], slots["goal"])
+
+    def node_type(self, node: Node) -> Type:
+        match node:
+            case To(src, rel):
+                return self.docs.by_name[self.entity_of(src), rel].type
+            case Pick(entity, _, _, _):
+                return Type("row", entity)
+            case Count():
+                return Type("num", "")
+            case Sum(entity, _, attr):
+                return self.docs.by_name[entity, attr.name].type
+            case Choose(entity, _, _, _, _):
+                return Type("rows", entity)
+
+    def entity_of(self, row: Operand) -> str:
+        match row:
+            case Named(entity, _, _):
+                return entity
+            case Ref(var):
+                return self.types[var].detail
+            case Of(var, attr):
+                return self.docs.by_name[self.types[var].detail, attr.name].type.detail
+            case Const():
+                raise TypeError(f"{row} is no row")  # the source of a relation is read as a row
+
+    # -------------------------------------------------------------------------------------------------------- slots
+
+    def slot_new(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for var, end in self.new_variable(position):
+            yield {"new": var}, end
+
+    def slot_one(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for entity, (singular, _) in self.docs.nouns.items():
+            if slots.get("entity", entity) == entity:
+                for end in self.literal(position, singular):
+                    yield {"entity": entity}, end
+
+    def slot_extreme(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for word, extreme in EXTREMES.items():
+            for end in self.literal(position, word):
+                yield {"extreme": extreme}, end
+
+    def slot_attr(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for entity in [slots["entity"]] if "entity" in slots else self.docs.nouns:
+            for attr, label, end in self.attr(position, entity):
+                yield {"entity": entity, "attr": attr, "label": label}, end
+
+    def slot_relation(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for entity in self.docs.nouns:
+            for attr, label, end in self.attr(position, entity):
+                if label.type.kind == "row" and not attr.args:
+                    yield {"rel": attr.name, "owner": entity}, end
+
+    def slot_source(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for value, end in self.operand(position, Type("row", slots["owner"])):
+            yield {"src": value}, end
+
+    def slot_rows(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for (entity, atoms), end in self.rows(position):
+            if slots.get("entity", entity) == entity:
+                yield {"entity": entity, "atoms": atoms}, end
+
+    def slot_these(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for start in self.literal(position, "the "):
+            yield from self.slot_rows(start, slots)
+
+    def slot_pool(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for found, end in self.slot_these(position, slots):
+            if found["atoms"]:
+                yield found, end
+        for start in self.literal(position, "all "):
+            for found, end in self.slot_rows(start, slots):
+                if not found["atoms"]:
+                    yield found, end
+
+    def slot_chosen(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for match, end in self.token(position, _COUNT, "a number of rows"):
+            k = int(match[0])
+            for start in self.literal(end, " different " if k > 1 else " of the "):
+                for found, behind in self.slot_rows(start, slots):
+                    yield {**found, "k": k}, behind
+
+    def slot_tail(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        yield {"cons": (), "goal": None}, position
+        for start in self.literal(position, " such that "):
+            for found, end in self.set_conditions(start, slots["entity"]):
+                goal = None if isinstance(found[-1], Con) else found[-1]
+                cons = found if goal is None else found[:-1]
+                if all(isinstance(con, Con) for con in cons):
+                    yield {"cons": cons, "goal": goal}, end
+
+    def slot_ties(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        word = "such" if slots["goal"] is None else "best"
+        for end in self.literal(position, f"any {word} choice is accepted"):
+            yield {}, end
+
+    def slot_act(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for act, end in self.act(position):
+            yield {"act": act}, end
+
+    def slot_act_on_it(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for op, end in self.act_on_it(position, slots["entity"]):
+            yield {"op": op}, end
+
+    def slot_condition(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for lhs, type_, end in self.reference(position):
+            for op, rhs, behind in self.comparison(end, type_):
+                yield {"cond": (lhs, op, rhs)}, behind
+
+    def slot_then(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for acts, end in self.branch(position):
+            yield {"then": acts}, end
+
+    def slot_other(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for acts, end in self.branch(position):
+            yield {"other": acts}, end
+
+    # ------------------------------------------------------------------------------------------------------- report
+
+    def slot_values(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for report, end in self.series(position, self.value):
+            yield {"report": report}, end
+
+    def slot_fields(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for report, end in self.series(position, self.field):
+            yield {"report": report}, end
+
+    def series(
+        self, position: int, item: Callable[[int], Iterator[tuple[tuple[str, Operand], int]]]
+    ) -> Iterator[tuple[Report, int]]:
+        """Read "a", "a and b", "a, b and c"."""
+        for first, end in item(position):
+            yield (first,), end
+            for start in self.literal(end, " and "):
+                for last, behind in item(start):
+                    yield (first, last), behind
+            for start in self.literal(end, ", "):
+                for rest, behind in self.series(start, item):
+                    if len(rest) > 1:
+                        yield (first, *rest), behind
+
+    def value(self, position: int) -> Iterator[tuple[tuple[str, Operand], int]]:
+        """Read `the name of X1 as "room_name" (a name)`."""
+        for operand, how, end in self.reported(position):
+            for start in self.literal(end, " as "):
+                for match, behind in self.token(start, _FIELD, "a field in double quotes"):
+                    for last in self.literal(behind, f" ({how})"):
+                        yield (match[1], operand), last
+
+    def field(self, position: int) -> Iterator[tuple[tuple[str, Operand], int]]:
+        """Read `"room_name": the name of X1 (a name)`."""
+        for match, end in self.token(position, _FIELD, "a field in double quotes"):
+            for start in self.literal(end, ": "):
+                for operand, how, behind in self.reported(start):
+                    for last in self.literal(behind, f" ({how})"):
+                        yield (match[1], operand), last
+
+    def reported(self, position: int) -> Iterator[tuple[Operand, str, int]]:
+        """Read what a field reports, with the format that must be stated."""
+        for operand, type_, end in self.reference(position):
+            if how := self.docs.format_of(type_, many=False):
+                yield operand, how, end
+        for operand, type_, end in self.listed(position):
+            if how := self.docs.format_of(type_, many=True):
+                yield operand, how, end
+
+    def listed(self, position: int) -> Iterator[tuple[Operand, Type, int]]:
+        """Read a set of rows, or an attribute of each of them."""
+        if self.text.startswith("X", position):
+            for var, end in self.variable(position):
+                if self.types[var].kind == "rows":
+                    yield Ref(var), self.types[var], end
+        elif self.text.startswith("the ", position):
+            sets = dict.fromkeys(type_ for type_ in self.types.values() if type_.kind == "rows")
+            for owner in sets:
+                for attr, label, end in self.attr(position + 4, owner.detail):
+                    words = self.plural_of(attr)
+                    for var, behind in self.owner(end, words, owner):
+                        yield Of(var, attr), label.type, behind
+
+    @staticmethod
+    def plural_of(attr: Attr) -> str:
+        """What links the attribute with a set: names and ids take a plural, others "of each of"."""
+        return "s of " if attr.name in ("name", "id") and not attr.args else " of each of "

@@ -1,0 +1,292 @@
+"""Compiling a task program to the source of `def solve(call)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envsynth.author.procedural.ir import (
+    Act,
+    Atom,
+    Attr,
+    Choose,
+    Con,
+    Const,
+    Count,
+    ForEach,
+    If,
+    Let,
+    Named,
+    Node,
+    Of,
+    Operand,
+    Pick,
+    Ref,
+    Step,
+    Sum,
+    Task,
+    To,
+    Type,
+    check,
+)
+from envsynth.author.procedural.planner.prelude import (
+    CHOOSING,
+    LISTING,
+    READING,
+    SKILL_COMMENTS,
+    THINKING,
+)
+from envsynth.author.procedural.planner.skills import FLAGS
+from envsynth.author.procedural.planner.texts import PlannerWorld, needed_texts
+from envsynth.errors import AuthorError
+
+_INDENT = "    "
+
+
+def compile_plan(composition: PlannerWorld, task: Task) -> str:
+    """Compile a task program to the source of its solver.
+
+    The source defines the flags of `FLAGS` and `def solve(call)`; `call(tool, **arguments)` returns a tool's result
+    and raises when the tool refuses, which ends the solver. Everything that the task describes is read before the
+    first change is made.
+
+    Args:
+        composition: The composed world, with the access to its read tools.
+        task: A program.
+
+    Returns:
+        Python source; it imports nothing.
+
+    Raises:
+        IRTypeError: the program is ill-typed.
+        AuthorError: a planner text of a mechanism is malformed.
+    """
+    texts = needed_texts(composition, task)
+    body = _Solver(composition, task).source()
+    parts = [
+        '"""Solver of one task: calls tools and thinks, nothing else."""\n',
+        _flags(),
+        _tools(composition),
+        READING + LISTING[composition.style.paging],
+        THINKING,
+        *([CHOOSING] if any(isinstance(step, Let) and isinstance(step.node, Choose) for step in task.steps) else []),
+        *(text.strip("\n") + "\n" for text in texts),
+        body,
+    ]
+    source = "\n\n".join(parts)
+    try:
+        compile(source, "solution", "exec")
+    except SyntaxError as error:
+        raise AuthorError(f"the compiled solver is no Python ({error})") from error
+    return source
+
+
+def _flags() -> str:
+    lines = ["# Skills: a solver that lacks one has the name overwritten."]
+    lines += [f"{name} = {value!r}  # {SKILL_COMMENTS[name]}" for name, value in FLAGS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _tools(world: PlannerWorld) -> str:
+    lines = [f"KEY = {world.style.result_key!r}", "TOOLS = {"]
+    for entity, access in world.access.items():
+        lines += [
+            f"    {entity!r}: {{",
+            f"        'list': {access.list_tool!r},",
+            f"        'filters': {list(access.filters)!r},",
+            f"        'columns': {list(access.columns)!r},",
+            f"        'get': {access.get_tool!r},",
+            f"        'find': {access.find_tool!r},",
+            "    },",
+        ]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+class _Solver:
+    """Writes `def solve(call)`."""
+
+    def __init__(self, world: PlannerWorld, task: Task) -> None:
+        self.world, self.task = world, task
+        self.types = check(task, world)
+        self.lines: list[str] = []
+        self.hoisted: dict[str, str] = {}
+
+    def source(self) -> str:
+        """The whole function."""
+        steps = self.task.steps
+        acts = [step for step in steps if not isinstance(step, Let)]
+        self.emit(1, "SESSION['call'] = call", "MEMO.clear()")
+        if acts:
+            self.emit(1, "todo = []  # decided before the first change")
+        for step in steps:
+            self.step(step)
+        fields = [f"{name!r}: {self.reported(operand)}" for name, operand in self.task.report]
+        answer = self.braces("{", fields, "}")
+        if acts:
+            self.emit(
+                1,
+                f"answer = {answer}",
+                "for action, *arguments in todo:",
+                _INDENT + "action(*arguments)",
+            )
+            self.emit(1, "return answer")
+        else:
+            self.emit(1, f"return {answer}")
+        return "\n".join(["def solve(call):", *self.lines]) + "\n"
+
+    def emit(self, depth: int, *texts: str) -> None:
+        """Append lines at a depth of indentation."""
+        for text in texts:
+            self.lines += [_INDENT * depth + line for line in text.split("\n")]
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def step(self, step: Step) -> None:
+        match step:
+            case Let(var, node):
+                text = self.node(node)
+                self.emit(1, f"{var} = {text}")
+            case Act():
+                self.emit(1, self.act(step))
+            case If():
+                left, right = self.ident(step.lhs), self.ident(step.rhs)
+                self.emit(1, f"if not BRANCH or holds({left}, {step.op!r}, {right}):")
+                self.emit(2, *([self.act(act) for act in step.then] or ["pass"]))
+                if step.other:
+                    self.emit(1, "else:")
+                    self.emit(2, *(self.act(act) for act in step.other))
+            case ForEach(entity, atoms, op):
+                members = self.select(entity, atoms)
+                self.emit(1, f"for row in {members}:", f"{_INDENT}todo.append((a_{op}, row))")
+
+    def act(self, act: Act) -> str:
+        arguments = [self.operand(operand) for _, operand in act.args]
+        return f"todo.append({self.braces('(', [f'a_{act.op}', *arguments], ')')})"
+
+    def node(self, node: Node) -> str:
+        match node:
+            case To(src, rel):
+                return self.attribute(self.entity(src), self.operand(src), Attr(rel))
+            case Pick(entity, atoms, direction, attr):
+                parts = [self.select(entity, atoms), self.function(entity, attr), repr(direction)]
+                return f"pick{self.braces('(', parts, ')')}"
+            case Count(entity, atoms):
+                return f"len({self.select(entity, atoms)})"
+            case Sum(entity, atoms, attr):
+                value = self.attribute(entity, "row", attr, inside=True)
+                return f"sum([{value} for row in {self.select(entity, atoms)}])"
+            case Choose(entity, atoms, k, cons, goal):
+                conditions = [self.con(entity, con) for con in cons]
+                target = "None" if goal is None else f"({goal[0]!r}, {self.function(entity, goal[1])})"
+                parts = [
+                    self.select(entity, atoms),
+                    str(k),
+                    self.braces("[", conditions, "]"),
+                    target,
+                ]
+                return f"choose{self.braces('(', parts, ')')}"
+
+    def con(self, entity: str, con: Con) -> str:
+        function = self.function(entity, con.attr)
+        bound = "None" if con.value is None else self.operand(con.value)
+        return f"({con.kind!r}, {function}, {con.op!r}, {bound})"
+
+    def select(self, entity: str, atoms: Sequence[Atom]) -> str:
+        conditions = [self.condition(entity, atom) for atom in atoms]
+        return f"select({entity!r}, {self.braces('[', conditions, ']')})"
+
+    def condition(self, entity: str, atom: Atom) -> str:
+        if (entity, atom.attr.name) in self.world.derived:
+            if atom.value is None:
+                test = self.attribute(entity, "row", atom.attr, inside=True)
+                return f"(lambda row: {test}, {atom.op!r}, True)"
+            function = self.function(entity, atom.attr)
+            return f"({function}, {atom.op!r}, {self.ident(atom.value)})"
+        assert atom.value is not None
+        col = self.world.col(entity, atom.attr.name)
+        value = self.operand(atom.value)
+        if col.kind == "fk":
+            column, key = self.world.fk(entity, atom.attr.name)
+            return f"({column!r}, {atom.op!r}, {value}[{key!r}])"
+        return f"({col.column!r}, {atom.op!r}, {value})"
+
+    # ---------------------------------------------------------------------------------------------------- operands
+
+    def function(self, entity: str, attr: Attr) -> str:
+        """A function from a row to a comparable value; a stored relation is compared by its key."""
+        if (entity, attr.name) not in self.world.derived:
+            return f"lambda row: row[{self.world.col(entity, attr.name).column!r}]"
+        value = self.attribute(entity, "row", attr, inside=True)
+        return f"lambda row: {self.comparable(value, self.world.attr_type(entity, attr.name))}"
+
+    def attribute(self, entity: str, row: str, attr: Attr, *, inside: bool = False) -> str:
+        """An attribute of a row; `inside` a loop over rows, arguments that need calls are worked out before it."""
+        if (entity, attr.name) in self.world.derived:
+            arguments = [self.hoist(operand) if inside else self.operand(operand) for operand in attr.args]
+            return f"d_{attr.name}({', '.join([row, *arguments])})"
+        col = self.world.col(entity, attr.name)
+        if col.kind == "fk":
+            column, key = self.world.fk(entity, attr.name)
+            return f"named({col.ref!r}, {key!r}, {row}[{column!r}])"
+        return f"{row}[{col.column!r}]"
+
+    def operand(self, operand: Operand) -> str:
+        """A leaf: a number or text, or a whole row."""
+        match operand:
+            case Const(value, _, _):
+                return repr(value)
+            case Named(entity, by, value):
+                return f"lookup({entity!r}, {by!r}, {value!r})"
+            case Ref(var):
+                return var
+            case Of(var, attr):
+                return self.attribute(self.types[var].detail, var, attr)
+
+    def hoist(self, operand: Operand) -> str:
+        """A leaf as a name or constant, worked out before the statement under way."""
+        text = self.operand(operand)
+        if isinstance(operand, (Const, Ref)):
+            return text
+        if text not in self.hoisted:
+            self.hoisted[text] = f"given_{len(self.hoisted) + 1}"
+            self.emit(1, f"{self.hoisted[text]} = {text}")
+        return self.hoisted[text]
+
+    def ident(self, operand: Operand) -> str:
+        """A leaf as something that can be compared: rows by their ids."""
+        return self.comparable(self.operand(operand), self.type_of(operand))
+
+    def comparable(self, text: str, type_: Type | None) -> str:
+        kind = type_.kind if type_ is not None else ""
+        return {"row": f"{text}['id']", "bool": f"bool({text})"}.get(kind, text)
+
+    def reported(self, operand: Operand) -> str:
+        """A leaf as a field of the answer; an attribute of a chosen set is a list, in the set's order."""
+        if isinstance(operand, (Ref, Of)) and self.types[operand.var].kind == "rows":
+            attr = operand.attr if isinstance(operand, Of) else Attr("id")
+            entity = self.types[operand.var].detail
+            value = self.attribute(entity, "row", attr, inside=True)
+            return f"[{self.comparable(value, self.world.attr_type(entity, attr.name))} for row in {operand.var}]"
+        return self.ident(operand)
+
+    def type_of(self, operand: Operand) -> Type | None:
+        match operand:
+            case Const(_, kind, unit):
+                return Type(kind, unit)
+            case Named(entity, _, _):
+                return Type("row", entity)
+            case Ref(var):
+                return self.types[var]
+            case Of(var, attr):
+                return self.world.attr_type(self.types[var].detail, attr.name)
+
+    def entity(self, operand: Operand) -> str:
+        type_ = self.type_of(operand)
+        return type_.detail if type_ is not None else ""
+
+    def braces(self, left: str, parts: Sequence[str], right: str) -> str:
+        """A bracketed list: on one line when it is short, else one part per line."""
+        line = left + ", ".join(parts) + right
+        if len(line) <= 80 and "\n" not in line:
+            return line
+        inner = [_INDENT + part.replace("\n", "\n" + _INDENT) + "," for part in parts]
+        return "\n".join([left, *inner, right])

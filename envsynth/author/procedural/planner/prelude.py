@@ -1,0 +1,210 @@
+"""Source text that every compiled solver starts with: skills, reading through tools, filtering, choosing."""
+
+from __future__ import annotations
+
+SKILL_COMMENTS = {
+    "PAGES": "read every page of a listing, not only the first",
+    "POLICY": "follow the published rules",
+    "FIRST": "take the first candidate instead of the best or fitting one",
+    "GREEDY": "choose sets one by one instead of searching them all",
+    "BRANCH": "test conditions instead of assuming that they hold",
+    "WRITES": "make changes",
+    "FUZZY": "take the first name that starts alike instead of the exact one",
+    "STRICT": "tell < from <= and > from >=",
+    "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
+}
+"""What each flag means, as the comment beside it in the solver."""
+
+LISTING = {
+    "page": '''\
+def listing(tool, filters):
+    """All rows of a listing, page by page."""
+    found, page = [], 1
+    while page:
+        reply = read(tool, page=page, **filters)
+        found = found + reply[KEY]
+        page = reply["next_page"] if PAGES else None
+    return found
+''',
+    "offset": '''\
+def listing(tool, filters):
+    """All rows of a listing, from offset to offset."""
+    found = []
+    while True:
+        reply = read(tool, offset=len(found), **filters)
+        found = found + reply[KEY]
+        if not PAGES or not reply[KEY] or len(found) >= reply["total"]:
+            return found
+''',
+    "cursor": '''\
+def listing(tool, filters):
+    """All rows of a listing, from cursor to cursor."""
+    reply = read(tool, **filters)
+    found = reply[KEY]
+    while PAGES and reply["next_cursor"] is not None:
+        reply = read(tool, cursor=reply["next_cursor"], **filters)
+        found = found + reply[KEY]
+    return found
+''',
+}
+"""Reading a whole listing, by paging style."""
+
+READING = '''\
+SESSION = {}
+MEMO = {}
+
+
+def read(tool, **arguments):
+    """Call a reading tool; what was read is remembered until the next change."""
+    key = tool + repr(sorted(arguments.items()))
+    if key not in MEMO:
+        MEMO[key] = SESSION["call"](tool, **arguments)
+    return MEMO[key]
+
+
+def write(tool, **arguments):
+    """Call a changing tool."""
+    if not WRITES:
+        return {}
+    MEMO.clear()
+    return SESSION["call"](tool, **arguments)
+
+
+'''
+"""Calling tools."""
+
+THINKING = '''\
+def holds(left, op, right):
+    """Compare two values."""
+    if not STRICT:
+        op = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}.get(op, op)
+    if op == "is":
+        return bool(left)
+    if op == "==":
+        return left == right
+    if op == "!=":
+        return left != right
+    if op == "<":
+        return left < right
+    if op == "<=":
+        return left <= right
+    return left > right if op == ">" else left >= right
+
+
+def meets(row, conditions):
+    """Whether a row meets conditions on its columns."""
+    return all(holds(row[column], op, value) for column, op, value in conditions)
+
+
+def fetch(entity, conditions):
+    """Whole rows that meet conditions on columns; a tool filters what it can."""
+    tools = TOOLS[entity]
+    filters = {column: value for column, op, value in conditions if op == "==" and column in tools["filters"]}
+    asked = MEMO.setdefault("filters of " + tools["list"], [])
+    if filters and filters not in asked:
+        asked.append(filters)
+    if len(asked) > 2:
+        filters = {}  # reading the whole listing once costs fewer calls than one filter after the other
+    shown = [condition for condition in conditions if condition[0] in tools["columns"]]
+    found = [row for row in listing(tools["list"], filters) if meets(row, shown)]
+    if tools["get"]:
+        found = [read(tools["get"], id=row["id"]) for row in found]
+    return [row for row in found if meets(row, conditions)]
+
+
+def rows(entity, equal):
+    """Rows whose columns have these values."""
+    return fetch(entity, [(column, "==", value) for column, value in equal.items()])
+
+
+def named(entity, by, value):
+    """The one row with this name or id."""
+    tools = TOOLS[entity]
+    if by == "id" and tools["get"]:
+        return read(tools["get"], id=value)
+    found = read(tools["find"], name=value)[KEY] if by == "name" and tools["find"] else rows(entity, {by: value})
+    if len(found) != 1:
+        raise RuntimeError("no single " + entity + " with " + by + " " + repr(value))
+    return found[0]
+
+
+def lookup(entity, by, value):
+    """The row that the task calls by this name or id."""
+    if FUZZY and by == "name":
+        return [row for row in rows(entity, {}) if row["name"].split()[0] == value.split()[0]][0]
+    return named(entity, by, value)
+
+
+def select(entity, conditions):
+    """Rows that meet all conditions: (column or function of a row, comparator, value)."""
+    if ATOMS == "first":
+        conditions = conditions[:1]
+    if ATOMS == "none":
+        conditions = []
+    found = fetch(entity, [condition for condition in conditions if isinstance(condition[0], str)])
+    for attribute, op, value in conditions:
+        if not isinstance(attribute, str):
+            found = [row for row in found if holds(attribute(row), op, value)]
+    return found
+
+
+def pick(found, attribute, direction):
+    """The row with the largest ("max") or smallest ("min") attribute."""
+    if FIRST:
+        return found[0]
+    return max(found, key=attribute) if direction == "max" else min(found, key=attribute)
+'''
+"""Filtering and picking."""
+
+CHOOSING = '''\
+def subsets(size, count, start=0):
+    """All ways to take `count` of the numbers from `start` to `size` - 1."""
+    if count == 0:
+        yield []
+        return
+    for first in range(start, size - count + 1):
+        for rest in subsets(size, count - 1, first + 1):
+            yield [first] + rest
+
+
+def feasible(chosen, values, conditions, final=True):
+    """Whether the chosen numbers meet the set conditions; a set that may still grow only must not exceed a total."""
+    for index, (kind, attribute, op, bound) in enumerate(conditions):
+        column = [values[number][index] for number in chosen]
+        if kind == "distinct" and len(set(column)) < len(column):
+            return False
+        if kind == "sum" and (final or op in ("<", "<=")) and not holds(sum(column), op, bound):
+            return False
+    return True
+
+
+def choose(found, count, conditions, goal):
+    """`count` rows that meet the set conditions, with the best total if there is a goal (direction, attribute)."""
+    if FIRST:
+        return found[:count]
+    values = [[attribute(row) for kind, attribute, op, bound in conditions] for row in found]
+    sign = -1 if goal and goal[0] == "min" else 1
+    gains = [sign * goal[1](row) if goal else 0 for row in found]
+    best = None
+    if GREEDY and goal:
+        best = []
+        for number in sorted(range(len(found)), key=lambda number: -gains[number]):
+            if len(best) < count and feasible(best + [number], values, conditions, final=False):
+                best = best + [number]
+        return [found[number] for number in best]
+    for chosen in subsets(len(found), count):
+        if best is None or sum([gains[n] for n in chosen]) > sum([gains[n] for n in best]):
+            if feasible(chosen, values, conditions):
+                best = chosen
+    if best is None:
+        raise RuntimeError("no " + str(count) + " rows meet the conditions on the set")
+    return [found[number] for number in best]
+'''
+"""Choosing sets; part of a solver only when its task chooses one."""
+
+DEFINED = (
+    *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
+    *("rows", "named", "lookup", "select", "pick", "subsets", "feasible", "choose", "solve"),
+    *SKILL_COMMENTS,
+)
+"""Names that the prelude defines."""

@@ -1,0 +1,80 @@
+"""Skills of the solver, and which of them a task calls for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envsynth.author.procedural.ir import (
+    Act,
+    Atom,
+    Choose,
+    Con,
+    Count,
+    ForEach,
+    If,
+    Named,
+    Pick,
+    Sum,
+    Task,
+    walk,
+)
+from envsynth.author.procedural.planner.texts import PlannerWorld, mentions, needed_texts
+
+FLAGS: Mapping[str, bool | str] = {
+    "PAGES": True,
+    "POLICY": True,
+    "FIRST": False,
+    "GREEDY": False,
+    "BRANCH": True,
+    "WRITES": True,
+    "FUZZY": False,
+    "STRICT": True,
+    "ATOMS": "all",
+}
+"""Module-level names of every solver and their values with all skills."""
+
+SKILLS: Mapping[str, Mapping[str, bool | str]] = {
+    "no_pagination": {"PAGES": False},
+    "first_match": {"FIRST": True},
+    "greedy": {"GREEDY": True},
+    "no_branch": {"BRANCH": False},
+    "ignores_policy": {"POLICY": False},
+    "never_writes": {"WRITES": False},
+    "fuzzy_name": {"FUZZY": True},
+    "wrong_boundary": {"STRICT": False},
+    "first_constraint_only": {"ATOMS": "first"},
+    "no_filter": {"ATOMS": "none"},
+}
+"""Each ablation: the names that are overwritten after the source is loaded."""
+
+_ORDERED = ("<", "<=", ">", ">=")
+
+
+def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
+    """Name the skills that a task calls for; ablating any other skill changes nothing.
+
+    Args:
+        world: The composition.
+        task: A well-typed program.
+
+    Returns:
+        Names of `SKILLS` in their order. `no_pagination` is always among them: whether a listing has a second page
+        depends on the rows.
+    """
+    nodes = list(walk(task))
+    texts = needed_texts(world, task)
+    goals = any(isinstance(node, Choose) and node.goal for node in nodes)
+    widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Count, Sum, Choose, ForEach))]
+    in_play = {
+        "no_pagination": True,
+        "first_match": any(isinstance(node, (Pick, Choose)) for node in nodes),
+        "greedy": goals or mentions(texts, "GREEDY"),
+        "no_branch": any(isinstance(node, If) for node in nodes),
+        "ignores_policy": mentions(texts, "POLICY"),
+        "never_writes": any(isinstance(node, (Act, ForEach)) for node in nodes),
+        "fuzzy_name": any(isinstance(node, Named) and node.by == "name" for node in nodes),
+        "wrong_boundary": any(isinstance(node, (Atom, Con, If)) and node.op in _ORDERED for node in nodes),
+        "first_constraint_only": any(width > 1 for width in widths),
+        "no_filter": any(width > 0 for width in widths),
+    }
+    return [skill for skill in SKILLS if in_play[skill]]
