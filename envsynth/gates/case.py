@@ -1,0 +1,149 @@
+"""What a gate looks at: one task version in its environment version, with the runs that several gates share."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from envsynth.actors import AblatedActor, OracleActor, RandomActor
+from envsynth.environments import ToolEnv, build_image, make_env
+from envsynth.rollout import Actor, EpisodeRequest, rollout
+from envsynth.sandbox import Jail
+from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
+from envsynth.trajectory import Trajectory, Verdict
+from envsynth.verifiers import judge
+
+
+class Case:
+    """One task version under check; caches the image and the runs, closes its workers on exit.
+
+    Args:
+        spec: The environment version.
+        task: The task version.
+        jail: Where untrusted source runs.
+        seed: Seed of all randomness of the gates.
+        earlier: A case of the same task before its probes and turn limit were known. Its runs would be played move by
+            move again, so they are taken over.
+    """
+
+    def __init__(
+        self,
+        spec: EnvironmentSpec,
+        task: TaskVersion,
+        jail: Jail,
+        seed: str = "gates",
+        earlier: Case | None = None,
+    ) -> None:
+        self.spec = spec
+        self.task = task
+        self.jail = jail
+        self.seed = seed
+        self._runs: dict[str, Trajectory] = {}
+        self._columns: dict[tuple[str, Scalar], list[Scalar]] = {}
+        if earlier is not None and earlier.spec is spec and plays_alike(earlier.task, task):
+            # Random actors draw from the task's hash, which is another one now.
+            runs = earlier._runs.items()
+            self._runs = {name: run for name, run in runs if not run.void and not name.startswith("random/")}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the environment's workers; harmless when called twice."""
+        env = self.__dict__.pop("env", None)
+        if env is not None:
+            env.close()
+
+    @cached_property
+    def env(self) -> ToolEnv:
+        """One environment that plays this task, with room for solvers that take detours.
+
+        A solver that lacks a skill must fail because it is wrong: whether it is also slow depends on the turn limit,
+        which is derived from the solution.
+        """
+        return make_env(self.spec, self.task, jail=self.jail, max_turns=_room(self.task))
+
+    @cached_property
+    def image(self) -> bytes:
+        """The initial database image; raises `SpecError` when it cannot be built."""
+        return build_image(self.jail, self.spec.world, self.task.overlay)
+
+    @cached_property
+    def by_hash(self) -> dict[str, TaskVersion]:
+        """The task by its hash, for the actors that play solutions."""
+        return {self.task.hash: self.task}
+
+    @property
+    def gold(self) -> Trajectory:
+        """The solution's episode through tools in separate workers."""
+        return self._once("gold", lambda: OracleActor(self.by_hash, self.jail))
+
+    def play_ablated(self, skill: str) -> Trajectory:
+        """The episode of the solver that lacks one skill."""
+        return self._once(f"ablated/{skill}", lambda: AblatedActor(self.by_hash, skill, self.jail))
+
+    def play_random(self, index: int) -> Trajectory:
+        """An episode of random typed calls and a random typed answer."""
+        return self._once(f"random/{index}", lambda: RandomActor(seed=index))
+
+    def play(self, actor: Actor, seed: int = 0) -> Trajectory:
+        """Play one more episode with an actor."""
+        try:
+            return rollout([self.env], actor, [EpisodeRequest(self.task.hash, seed)])[0]
+        finally:
+            actor.close()
+
+    def _once(self, name: str, actor: Callable[[], Actor]) -> Trajectory:
+        if name not in self._runs:
+            self._runs[name] = self.play(actor())
+        return self._runs[name]
+
+    def judge(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        """Judge outcomes without playing."""
+        return judge(self.jail, self.task, self.image, outcomes)
+
+    def rng(self, purpose: str) -> random.Random:
+        """A generator of its own for each purpose, so that gates do not disturb one another."""
+        return random.Random(f"{self.seed}/{self.task.hash}/{purpose}")
+
+    def same_column(self, value: Scalar) -> list[Scalar]:
+        """Distinct values of every column that holds this value: what a careless actor would confuse it with."""
+        key = (type(value).__name__, value)
+        if key not in self._columns:
+            found: dict[Scalar, None] = {}
+            for cells in self.columns:
+                if any(type(cell) is type(value) and cell == value for cell in cells):
+                    found.update(dict.fromkeys(cells))
+            self._columns[key] = list(found)
+        return self._columns[key]
+
+    @cached_property
+    def columns(self) -> list[tuple[Scalar, ...]]:
+        """The cells of every column of the world, in order of tables and columns."""
+        tables = self.spec.world.tables
+        return [cells for table in tables for cells in zip(*self.spec.world.rows.get(table.name, ()), strict=True)]
+
+
+GATE_TURNS = 400
+"""Turns of an episode that a gate plays, or the task's own limit where that is higher."""
+
+_ADDED_LATER = ("probes", "max_turns", "provenance")
+"""What an author adds to a candidate once its solution has been played."""
+
+
+def _room(task: TaskVersion) -> int:
+    return max(GATE_TURNS, task.max_turns)
+
+
+def plays_alike(left: TaskVersion, right: TaskVersion) -> bool:
+    """Whether gates play two task versions alike: they differ in what no move depends on."""
+    names = [name for name in TaskVersion.model_fields if name not in _ADDED_LATER]
+    return _room(left) == _room(right) and all(getattr(left, name) == getattr(right, name) for name in names)

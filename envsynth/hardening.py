@@ -1,0 +1,294 @@
+"""Hardening: make a task harder step by step, and believe no step that is not measured.
+
+A child is accepted only if every gate passes and the ladder of skill-ablated solvers shows that it needs a skill which
+its parent did not need, and more skills in all. Versions are immutable: a lineage is a chain of children, each naming
+its parent by hash and its operator.
+
+Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.2.3: tasks are made iteratively harder, updating solution and
+verifier, and the toolset is augmented when it does not suffice. The ladder is ours: the paper gives no measure.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pydantic import JsonValue
+
+from envsynth.errors import Rejected
+from envsynth.gates import Case, all_gates, check
+from envsynth.report import Finding, GateReport, GateResult
+from envsynth.sandbox import Jail, shared_jail
+from envsynth.spec import EnvironmentSpec, TaskVersion
+from envsynth.store import Rejection
+
+MAX_STEPS = 4
+"""Accepted steps of one lineage, unless the caller asks for more."""
+MAX_TRIES = 60
+"""Proposals per step before a lineage ends."""
+PATIENCE = 100
+"""What each operator may cost on one parent before it is given up there."""
+COST_OF_DRAW = 4
+"""Patience that an operator loses on one parent when the author refuses its draw: cheap, so 25 draws."""
+COST_OF_AUDIT = 20
+"""Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
+HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
+"""Refusals that depend on the parent alone: the operator is not tried on it again."""
+MAX_GOLD_CALLS = 120
+"""Tool calls that a solution may need."""
+
+_BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
+"""Gates that a candidate meets first: cheap, and blind to what completing it adds."""
+_AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
+
+
+class Author(Protocol):
+    """Who proposes tasks; `ProceduralAuthor` is one."""
+
+    def root(self, draft: Any, number: int, attempt: int) -> TaskVersion:
+        """Propose a root task; raises `Rejected`."""
+        ...
+
+    def operators(self, task: TaskVersion) -> list[str]:
+        """Operators with a site in a task."""
+        ...
+
+    def propose(
+        self, draft: Any, parent: TaskVersion, operator: str, attempt: int, needed: frozenset[str]
+    ) -> TaskVersion:
+        """Propose a child; raises `Rejected`."""
+        ...
+
+    def complete(self, draft: Any, task: TaskVersion, gold_calls: int) -> TaskVersion:
+        """Finish an accepted candidate."""
+        ...
+
+
+class Drafted(Protocol):
+    """What an author gives for an environment."""
+
+    @property
+    def environment(self) -> EnvironmentSpec:
+        """The record."""
+        ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One accepted version of a lineage."""
+
+    task: TaskVersion
+    """The version."""
+    report: GateReport
+    """Its gates."""
+
+    @property
+    def skills(self) -> frozenset[str]:
+        """Skills whose ablation fails: what the task needs."""
+        skills = self.report.evidence("DF401").get("skills")
+        return frozenset(str(skill) for skill in skills) if isinstance(skills, list) else frozenset()
+
+    @property
+    def calls(self) -> int:
+        """Tool calls of the gold run."""
+        calls = self.report.evidence("EX201").get("calls")
+        return calls if isinstance(calls, int) else 0
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A root with its accepted children, and everything that was refused on the way."""
+
+    steps: tuple[Step, ...]
+    """Root first; empty when no root was found."""
+    rejections: tuple[Rejection, ...]
+    """Refused proposals, in order."""
+
+
+def audit(draft: Drafted, author: Author, candidate: TaskVersion, jail: Jail, parent: Step | None) -> Step | Rejection:
+    """Take a candidate through the gates, cheap ones first, and through the ladder.
+
+    Args:
+        draft: Its environment.
+        author: Finishes it (probes, turn limit) once the cheap gates pass.
+        candidate: The proposal.
+        jail: Where untrusted source runs.
+        parent: The version that it should be harder than; None for a root.
+
+    Returns:
+        The finished version with its full report, or why it was refused.
+    """
+    environment = draft.environment
+    with Case(environment, candidate, jail) as case:
+        first = check(environment, candidate, case=case, select=_BEFORE_PROBES, fail_fast=True)
+        if not first.ok:
+            return _refused(candidate, "gates", first)
+        calls = case.gold.n_calls
+        if calls > MAX_GOLD_CALLS:
+            return _rejection(candidate, "gates", "EX204", f"the solution needs {calls} calls, limit {MAX_GOLD_CALLS}")
+        # The commonest refusal, so it comes first: without a newly failing skill no child is harder.
+        if parent is not None and not _may_need_something_new(case, parent):
+            return _rejection(candidate, "ladder", "DF402", "needs no skill that its parent does not need")
+        ladder = check(environment, candidate, case=case, select=("DF401",))
+        if not ladder.ok:
+            return _refused(candidate, "ladder", ladder)
+        results = (*first.results, *ladder.results)
+        harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent)
+        if harder.status == "fail":
+            return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
+        task = author.complete(draft, candidate, calls)
+        with Case(environment, task, jail, earlier=case) as completed:
+            rest = check(environment, task, case=completed, select=_AFTER_LADDER, fail_fast=True)
+    report = GateReport(environment=environment.hash, task=task.hash, results=(*results, harder, *rest.results))
+    return Step(task, report) if report.ok else _refused(task, "gates", report)
+
+
+def _may_need_something_new(case: Case, parent: Step) -> bool:
+    """Whether a skill that the parent does not need may be necessary; a void run leaves that open."""
+    return any(
+        case.play_ablated(skill).verdict.status != "pass" for skill in case.task.ablations if skill not in parent.skills
+    )
+
+
+def _harder(step: Step, parent: Step | None) -> GateResult:
+    """DF402: a child needs a skill that its parent did not need, and more skills in all."""
+    if parent is None:
+        return GateResult(code="DF402", status="skipped", evidence={"why": "a root has no parent"})
+    new = sorted(step.skills - parent.skills)
+    evidence: dict[str, JsonValue] = {
+        "new": [*new],
+        "lost": [*sorted(parent.skills - step.skills)],
+        "calls_before": parent.calls,
+        "calls": step.calls,
+    }
+    if new and len(step.skills) > len(parent.skills):
+        return GateResult(code="DF402", status="pass", evidence=evidence)
+    message = f"needs {len(step.skills)} skills, its parent {len(parent.skills)}; new: {', '.join(new) or 'none'}"
+    finding = Finding(code="DF402", message=message, where="task", fix="another operator")
+    return GateResult(code="DF402", status="fail", findings=(finding,), evidence=evidence)
+
+
+def _refused(task: TaskVersion, stage: str, report: GateReport) -> Rejection:
+    bad = next(result for result in report.results if result.status not in ("pass", "skipped"))
+    message = bad.findings[0].message if bad.findings else bad.status
+    return _rejection(task, stage, bad.code, message)
+
+
+def _rejection(task: TaskVersion, stage: str, code: str, message: str) -> Rejection:
+    return Rejection(
+        environment=task.environment,
+        parent=task.lineage.parent,
+        operator=task.lineage.operator,
+        stage=stage,
+        code=code,
+        message=message,
+        draft={"prompt": task.prompt, "ir": task.ir},
+    )
+
+
+def find_root(draft: Drafted, author: Author, number: int, *, jail: Jail | None = None, tries: int = 80) -> Lineage:
+    """Propose root tasks until one passes every gate.
+
+    Args:
+        draft: The environment.
+        author: Who proposes.
+        number: Which lineage of the environment.
+        jail: Where untrusted source runs; the process's own when None.
+        tries: Proposals at most.
+
+    Returns:
+        A lineage of one step, or of none.
+    """
+    rejections: list[Rejection] = []
+    for attempt in range(tries):
+        try:
+            candidate = author.root(draft, number, attempt)
+        except Rejected as reason:
+            rejections.append(_by_author(draft, None, None, reason))
+            continue
+        outcome = audit(draft, author, candidate, jail or shared_jail(), None)
+        if isinstance(outcome, Step):
+            return Lineage((outcome,), tuple(rejections))
+        rejections.append(outcome)
+    return Lineage((), tuple(rejections))
+
+
+def _by_author(draft: Drafted, parent: str | None, operator: str | None, reason: Rejected) -> Rejection:
+    return Rejection(
+        environment=draft.environment.hash,
+        parent=parent,
+        operator=operator,
+        stage="author",
+        code=reason.code,
+        message=reason.message,
+    )
+
+
+def harden(
+    draft: Drafted,
+    author: Author,
+    start: Step,
+    *,
+    jail: Jail | None = None,
+    steps: int = MAX_STEPS,
+    tries: int = MAX_TRIES,
+    on_step: Callable[[Step], None] | None = None,
+) -> Lineage:
+    """Harden a task version step by step.
+
+    Args:
+        draft: Its environment.
+        author: Who proposes children.
+        start: The version to start from, with its report.
+        jail: Where untrusted source runs; the process's own when None.
+        steps: Accepted steps at most.
+        tries: Proposals per step; when none is accepted the lineage ends.
+        on_step: Called with each accepted step.
+
+    Returns:
+        The lineage from `start` on.
+    """
+    jail = jail or shared_jail()
+    chain = [start]
+    rejections: list[Rejection] = []
+    while len(chain) <= steps:
+        found = _one_step(draft, author, chain[-1], jail, tries, rejections)
+        if found is None:
+            break
+        chain.append(found)
+        if on_step is not None:
+            on_step(found)
+    return Lineage(tuple(chain), tuple(rejections))
+
+
+def _one_step(
+    draft: Drafted, author: Author, parent: Step, jail: Jail, tries: int, rejections: list[Rejection]
+) -> Step | None:
+    rng = random.Random(f"harden/{parent.task.hash}")
+    patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
+    for attempt in range(tries):
+        usable = [name for name, left in patience.items() if left > 0]
+        if not usable:
+            break
+        operator = _draw(rng, usable)
+        try:
+            candidate = author.propose(draft, parent.task, operator, attempt, parent.skills)
+        except Rejected as reason:
+            rejections.append(_by_author(draft, parent.task.hash, operator, reason))
+            patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
+            continue
+        outcome = audit(draft, author, candidate, jail, parent)
+        if isinstance(outcome, Step):
+            return outcome
+        rejections.append(outcome)
+        patience[operator] -= COST_OF_AUDIT
+    return None
+
+
+_WEIGHTS = {"side_effect": 3.0, "optimise": 3.0, "branch": 2.0, "constraint": 2.0, "hop": 2.0, "distractors": 1.5}
+
+
+def _draw(rng: random.Random, names: Sequence[str]) -> str:
+    return rng.choices(list(names), [_WEIGHTS.get(name, 1.0) for name in names])[0]

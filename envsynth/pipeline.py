@@ -1,0 +1,271 @@
+"""The pipeline: category -> draft -> gates -> hardening -> store, in one process or several, resumable.
+
+A unit of work is one environment with its lineages. Each unit is a function of category, seed and index, so it does not
+matter which process makes it, in which order, or after which interruption: equal inputs give equal hashes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydantic import JsonValue
+
+from envsynth.author.procedural.author import AUTHOR, ProceduralAuthor
+from envsynth.errors import AuthorError, SandboxError, SpecError
+from envsynth.executors import run_all
+from envsynth.gates import check
+from envsynth.hardening import MAX_STEPS, MAX_TRIES, Step, find_root, harden
+from envsynth.report import GateReport
+from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
+from envsynth.store import Rejection, Store
+
+REDRAWS = 4
+"""How often an environment is composed anew when no root task is found in it."""
+_REDRAW_STEP = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitRequest:
+    """One environment to make."""
+
+    category: str
+    """The category sentence."""
+    seed: str
+    """Seed of the run."""
+    index: int
+    """Which environment, from 0."""
+    lineages: int = 2
+    """Lineages of tasks in it."""
+    steps: int = MAX_STEPS
+    """Hardening steps per lineage at most."""
+    tries: int = MAX_TRIES
+    """Proposals per step."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What became of a request."""
+
+    index: int
+    """Which environment."""
+    environment: EnvironmentSpec
+    """The record."""
+    tasks: tuple[tuple[TaskVersion, GateReport], ...]
+    """Accepted versions, each parent before its children."""
+    rejections: tuple[Rejection, ...]
+    """Everything refused."""
+
+
+@dataclass
+class SynthesisResult:
+    """What a run added, and what it refused."""
+
+    run: str
+    """Key of the run; the same arguments resume it."""
+    environments: list[str] = field(default_factory=list[str])
+    """Hashes in order of index."""
+    tasks: list[str] = field(default_factory=list[str])
+    """Hashes, each parent before its children."""
+    rejections: Counter[str] = field(default_factory=Counter[str])
+    """Refusals by code, of the units that this call made."""
+    resumed: int = 0
+    """Units that an earlier call had finished."""
+
+
+def make_unit(request: UnitRequest) -> Unit:
+    """Make one environment with hardened tasks, without a store.
+
+    Args:
+        request: Which one.
+
+    Returns:
+        The environment, its accepted task versions and the refusals.
+
+    Raises:
+        AuthorError: no root task passed in several compositions.
+        SandboxError: the sandbox failed twice.
+    """
+    try:
+        return _make(request)
+    except SandboxError:
+        # The jail was ended from outside, as the kernel does when memory runs out; that says nothing about the unit,
+        # which is a function of its request: made again in a fresh jail, it is the same.
+        return _make(request)
+
+
+def _make(request: UnitRequest) -> Unit:
+    author = ProceduralAuthor(request.category, request.seed)
+    rejections: list[Rejection] = []
+    for redraw in range(REDRAWS):
+        draft = author.draft(request.index + redraw * _REDRAW_STEP)
+        tasks: list[tuple[TaskVersion, GateReport]] = []
+        programs: dict[str, None] = {}
+        for number in range(request.lineages):
+            root = find_root(draft, author, number)
+            rejections += root.rejections
+            if not root.steps or content_hash(root.steps[0].task.ir) in programs:
+                continue
+            lineage = harden(draft, author, root.steps[0], steps=request.steps, tries=request.tries)
+            rejections += lineage.rejections
+            programs.update(dict.fromkeys(content_hash(step.task.ir) for step in lineage.steps))
+            tasks += [(step.task, step.report) for step in lineage.steps]
+        if tasks:
+            return Unit(request.index, draft.environment, tuple(tasks), tuple(rejections))
+    codes = Counter(item.code for item in rejections).most_common(5)
+    raise AuthorError(
+        f"no task passed the gates for {request.category!r}, seed {request.seed}, index {request.index}, "
+        f"in {REDRAWS} compositions; most frequent refusals: {codes}; try another seed"
+    )
+
+
+def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
+    category: str,
+    *,
+    count: int,
+    seed: str | int = 0,
+    store: Store | None = None,
+    lineages: int = 2,
+    steps: int = MAX_STEPS,
+    tries: int = MAX_TRIES,
+    workers: int = 1,
+    on_unit: Callable[[Unit], None] | None = None,
+) -> SynthesisResult:
+    """Make environments with hardened tasks from a category sentence.
+
+    Units that an earlier call with the same arguments finished are not made again. Each unit is stored in one
+    transaction as soon as it is done, so an interruption loses at most the units in work.
+
+    Args:
+        category: A sentence such as "planning a travel itinerary".
+        count: Environments.
+        seed: Equal seeds give equal hashes.
+        store: Where they go; the default store when None.
+        lineages: Lineages of tasks per environment.
+        steps: Hardening steps per lineage at most.
+        tries: Proposals per step.
+        workers: Processes.
+        on_unit: Called in this process with each unit, after it was stored.
+
+    Returns:
+        The hashes, in order of index, and the refusals.
+
+    Raises:
+        AuthorError: the category is empty.
+        WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task.
+        ValueError: `count`, `lineages` or `workers` is below 1.
+    """
+    for name, value in (("count", count), ("lineages", lineages), ("workers", workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    ProceduralAuthor(category, seed)  # refuses what no unit could be made of, before a run is recorded
+    own = store is None
+    store = store or Store.open()
+    try:
+        # The count is not part of the key: asking for more later continues the same run.
+        params: dict[str, JsonValue] = {
+            "author": AUTHOR,
+            "category": category.strip(),
+            "seed": str(seed),
+            "lineages": lineages,
+        }
+        params |= {"steps": steps, "tries": tries}
+        key = content_hash(params)
+        store.start_run(key, "synthesize", params)
+        done = store.done_units(key)
+        requests = [
+            UnitRequest(category=category, seed=str(seed), index=index, lineages=lineages, steps=steps, tries=tries)
+            for index in range(count)
+            if index not in done
+        ]
+        result = SynthesisResult(run=key, resumed=count - len(requests))
+        _work(requests, store, key, result, workers, on_unit)
+        _collect(store, key, count, result)
+        store.finish_run(key)
+    finally:
+        if own:
+            store.close()
+    return result
+
+
+def _work(
+    requests: list[UnitRequest],
+    store: Store,
+    key: str,
+    result: SynthesisResult,
+    workers: int,
+    on_unit: Callable[[Unit], None] | None,
+) -> None:
+    def keep(_: int, unit: Unit) -> None:
+        store.commit_unit(key, unit.index, environment=unit.environment, tasks=unit.tasks, rejections=unit.rejections)
+        result.rejections.update(item.code for item in unit.rejections)
+        if on_unit is not None:
+            on_unit(unit)
+
+    run_all(make_unit, requests, workers=min(workers, max(1, len(requests))), on_result=keep)
+
+
+def _collect(store: Store, key: str, count: int, result: SynthesisResult) -> None:
+    for unit in store.units(key):
+        if unit.unit < count:
+            result.environments += [unit.environment] if unit.environment else []
+            result.tasks += unit.tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardened:
+    """What hardening a stored task brought."""
+
+    parent: TaskVersion
+    """The task; it never changes."""
+    steps: tuple[Step, ...]
+    """Accepted children, each the parent of the next."""
+    new: frozenset[str]
+    """Hashes of those that the store did not hold before."""
+    refused: tuple[Rejection, ...]
+    """Proposals that were refused."""
+
+
+def harden_stored(
+    ref: str,
+    *,
+    store: Store,
+    steps: int = MAX_STEPS,
+    tries: int = MAX_TRIES,
+    on_step: Callable[[Step], None] | None = None,
+) -> Hardened:
+    """Harden a stored task further. Each child is stored as soon as it is accepted.
+
+    Args:
+        ref: The task.
+        store: The store that holds it, and gets the children.
+        steps: Accepted steps at most.
+        tries: Proposals per step.
+        on_step: Called with each child, after it was stored.
+
+    Returns:
+        The children and the refusals; the same for the same task.
+
+    Raises:
+        SpecNotFound: there is no such task.
+        SpecError: its environment is by another author, or the task does not pass its gates.
+    """
+    task = store.task(ref)
+    author, draft = ProceduralAuthor.again(store.environment(task.environment))
+    report = store.latest_report(task.hash) or check(draft.environment, task)
+    if not report.ok:
+        bad = next(result.code for result in report.results if result.status not in ("pass", "skipped"))
+        raise SpecError(f"task {task.hash} does not pass gate {bad}: only a sound task can be hardened")
+    known = {entry.hash for entry in store.descendants(task.hash)}
+
+    def keep(step: Step) -> None:
+        store.add_task(step.task, None if step.task.hash in known else step.report)
+        if on_step is not None:
+            on_step(step)
+
+    lineage = harden(draft, author, Step(task, report), steps=steps, tries=tries, on_step=keep)
+    store.add_rejections(lineage.rejections)
+    children = lineage.steps[1:]
+    new = frozenset(step.task.hash for step in children if step.task.hash not in known)
+    return Hardened(parent=task, steps=children, new=new, refused=lineage.rejections)

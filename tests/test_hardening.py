@@ -1,0 +1,260 @@
+"""Hardening accepts a child only when it is sound and measurably harder; it never touches the parent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from envsynth.author.procedural.author import ProceduralAuthor
+from envsynth.errors import Rejected
+from envsynth.gates import Case, all_gates, check
+from envsynth.hardening import HOPELESS, Step, audit, find_root, harden
+from envsynth.report import GateReport, GateResult
+from envsynth.sandbox import shared_jail
+from envsynth.spec import Lineage
+
+AUTHOR = ProceduralAuthor("booking laboratory equipment", 1)
+DRAFT = AUTHOR.draft(1)
+
+
+@pytest.fixture(scope="module")
+def found():
+    lineage = find_root(DRAFT, AUTHOR, 1)
+    assert len(lineage.steps) == 1
+    return lineage
+
+
+@pytest.fixture(scope="module")
+def root(found) -> Step:
+    return found.steps[0]
+
+
+@pytest.fixture(scope="module")
+def hardened(root):
+    seen: list[Step] = []
+    lineage = harden(DRAFT, AUTHOR, root, steps=2, on_step=seen.append)
+    assert len(lineage.steps) == 3
+    assert tuple(seen) == lineage.steps[1:]
+    return lineage
+
+
+@dataclass
+class Scripted:
+    """An author that proposes given children in turn; everything else is the real author's."""
+
+    children: list
+    names: list[str] = field(default_factory=lambda: ["constraint"])
+    asked: list[tuple[str, int, frozenset[str]]] = field(default_factory=list)
+
+    def root(self, draft, number, attempt):
+        return AUTHOR.root(draft, number, attempt)
+
+    def operators(self, task):
+        return self.names
+
+    def propose(self, draft, parent, operator, attempt, needed=frozenset()):
+        self.asked.append((operator, attempt, needed))
+        child = self.children[min(len(self.asked), len(self.children)) - 1]
+        if isinstance(child, Rejected):
+            raise child
+        return child
+
+    def complete(self, draft, task, gold_calls):
+        return AUTHOR.complete(draft, task, gold_calls)
+
+
+def as_child(step: Step, **update):
+    lineage = Lineage(parent=step.task.hash, operator="constraint", depth=step.task.lineage.depth + 1)
+    return step.task.model_copy(update={"lineage": lineage, **update})
+
+
+def without(step: Step, skill: str) -> Step:
+    """The step as if its task did not need a skill: with that skill, a child is then harder."""
+    results = tuple(
+        result.model_copy(update={"evidence": {**result.evidence, "skills": sorted(step.skills - {skill})}})
+        if result.code == "DF401"
+        else result
+        for result in step.report.results
+    )
+    return Step(step.task, step.report.model_copy(update={"results": results}))
+
+
+def test_a_root_passes_every_gate_and_has_probes(root):
+    assert root.report.ok
+    assert {result.code for result in root.report.results} == {*(gate.code for gate in all_gates()), "DF402"}
+    assert root.report.task == root.task.hash
+    assert root.task.probes
+    assert root.calls <= 0.6 * root.task.max_turns
+    assert next(result.status for result in root.report.results if result.code == "DF402") == "skipped"
+
+
+def test_refusals_on_the_way_have_codes_and_stages(found, hardened):
+    refused = [*found.rejections, *hardened.rejections]
+    assert refused
+    for item in refused:
+        assert item.code
+        assert item.message
+        assert item.stage in ("author", "gates", "ladder")
+        assert item.environment == DRAFT.environment.hash
+        assert (item.parent is None) == (item.operator is None)
+    parents = {step.task.hash for step in hardened.steps}
+    assert all(item.parent in parents for item in hardened.rejections)
+
+
+def test_every_accepted_child_needs_a_new_skill_and_more_of_them(hardened):
+    for parent, child in zip(hardened.steps, hardened.steps[1:], strict=False):
+        assert child.skills - parent.skills
+        assert len(child.skills) > len(parent.skills)
+        evidence = child.report.evidence("DF402")
+        assert evidence["new"] == sorted(child.skills - parent.skills)
+        assert evidence["lost"] == sorted(parent.skills - child.skills)
+        assert (evidence["calls_before"], evidence["calls"]) == (parent.calls, child.calls)
+
+
+def test_versions_form_a_chain_and_never_change(root, hardened):
+    assert hardened.steps[0] == root
+    for depth, step in enumerate(hardened.steps):
+        assert step.task.lineage.depth == depth
+        assert step.task.environment == DRAFT.environment.hash
+        again = type(step.task).from_json(step.task.to_json())
+        assert again == step.task
+        assert again.hash == step.task.hash == step.report.task
+    for parent, child in zip(hardened.steps, hardened.steps[1:], strict=False):
+        assert child.task.lineage.parent == parent.task.hash
+        assert child.task.lineage.operator in AUTHOR.operators(parent.task)
+    assert AUTHOR.draft(1).environment.hash == DRAFT.environment.hash
+
+
+def test_every_version_passes_all_gates_again(hardened):
+    for step in hardened.steps:
+        report = check(DRAFT.environment, step.task)
+        assert report.ok, [finding.message for finding in report.findings]
+        assert report.evidence("DF401") == step.report.evidence("DF401")
+        assert report.evidence("EX201") == step.report.evidence("EX201")
+        known = {result.code: result.status for result in step.report.results}
+        assert {result.code: known[result.code] for result in report.results} == {
+            result.code: result.status for result in report.results
+        }
+
+
+def test_hardening_again_gives_the_same_children(root, hardened):
+    again = harden(DRAFT, AUTHOR, root, steps=1)
+    assert again.steps == hardened.steps[:2]
+
+
+def test_a_child_that_is_no_harder_is_refused(root):
+    author = Scripted([as_child(root)])
+    lineage = harden(DRAFT, author, root, steps=1)
+    assert lineage.steps == (root,)
+    assert [(item.stage, item.code) for item in lineage.rejections] == [("ladder", "DF402")] * 5
+    assert "needs no skill that its parent does not need" in lineage.rejections[0].message
+    assert all(needed == root.skills for _, _, needed in author.asked)
+
+
+def test_a_child_with_a_new_skill_but_no_more_of_them_is_refused(root):
+    new = sorted(root.skills)[0]
+    easier = without(root, new)
+    report = easier.report.model_copy(
+        update={
+            "results": tuple(
+                result.model_copy(update={"evidence": {"skills": [*result.evidence["skills"], "telepathy"]}})
+                if result.code == "DF401"
+                else result
+                for result in easier.report.results
+            )
+        }
+    )
+    parent = Step(root.task, report)
+    assert parent.skills == {*(root.skills - {new}), "telepathy"}
+    outcome = audit(DRAFT, AUTHOR, as_child(root), shared_jail(), parent)
+    assert (outcome.stage, outcome.code) == ("ladder", "DF402")
+    assert f"new: {new}" in outcome.message
+
+
+def test_a_child_with_a_new_skill_is_accepted_with_a_whole_report(root):
+    parent = without(root, sorted(root.skills)[0])
+    outcome = audit(DRAFT, AUTHOR, as_child(root, max_turns=400, probes=()), shared_jail(), parent)
+    assert isinstance(outcome, Step)
+    assert outcome.report.evidence("DF402")["new"] == [sorted(root.skills)[0]]
+    assert outcome.task.probes
+    assert outcome.task.max_turns < 400
+
+
+@pytest.mark.parametrize(
+    ("update", "code"),
+    [
+        ({"solution": "def solve(call):\n    return {}\n"}, "EX201"),
+        ({"prompt": "Do something else."}, "SP105"),
+        ({"answer_schema": {"type": "object"}}, "SP104"),
+    ],
+    ids=["solution", "prompt", "schema"],
+)
+def test_an_unsound_child_is_refused_by_the_gate_that_finds_it(root, update, code):
+    parent = without(root, sorted(root.skills)[0])
+    outcome = audit(DRAFT, AUTHOR, as_child(root, **update), shared_jail(), parent)
+    assert (outcome.stage, outcome.code) == ("gates", code)
+    assert outcome.parent == root.task.hash
+    assert outcome.draft["prompt"]
+
+
+def test_an_unsound_child_is_refused_after_the_ladder_too(root):
+    """A solution with another way in passes the cheap gates and the ladder, and fails SE502."""
+    parent = without(root, sorted(root.skills)[0])
+    sly = f"{root.task.solution}\nSLY = (1).__class__\n"
+    outcome = audit(DRAFT, AUTHOR, as_child(root, solution=sly), shared_jail(), parent)
+    assert (outcome.stage, outcome.code) == ("gates", "SE502")
+
+
+def test_a_solution_with_too_many_calls_is_refused(root, monkeypatch):
+    monkeypatch.setattr("envsynth.hardening.MAX_GOLD_CALLS", root.calls - 1)
+    outcome = audit(DRAFT, AUTHOR, as_child(root), shared_jail(), root)
+    assert outcome.code == "EX204"
+    assert f"needs {root.calls} calls, limit {root.calls - 1}" in outcome.message
+
+
+def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
+    for code in HOPELESS:
+        author = Scripted([Rejected(code, "never")])
+        lineage = harden(DRAFT, author, root, steps=1)
+        assert [item.code for item in lineage.rejections] == [code]
+    author = Scripted([Rejected("tie", "perhaps next time")])
+    assert len(harden(DRAFT, author, root, steps=1).rejections) == 25
+    assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 7
+    assert [attempt for _, attempt, _ in author.asked[-7:]] == list(range(7))
+
+
+def test_no_operator_ends_the_lineage(root):
+    author = Scripted([], names=[])
+    lineage = harden(DRAFT, author, root)
+    assert (lineage.steps, lineage.rejections) == ((root,), ())
+
+
+def test_no_root_within_the_tries_is_no_error():
+    lineage = find_root(DRAFT, AUTHOR, 0, tries=0)
+    assert (lineage.steps, lineage.rejections) == ((), ())
+
+
+def test_a_completed_case_takes_over_only_runs_that_would_repeat(root):
+    spec, jail = DRAFT.environment, shared_jail()
+    candidate = root.task.model_copy(update={"probes": (), "max_turns": 400})
+    with Case(spec, candidate, jail) as first:
+        gold, walk = first.gold, first.play_random(0)
+        with Case(spec, root.task, jail, earlier=first) as second:
+            assert second.gold is gold
+            assert second.play_random(0) is not walk
+        with Case(spec, root.task.model_copy(update={"max_turns": 500}), jail, earlier=first) as long:
+            assert long.gold is not gold
+        with Case(
+            spec, root.task.model_copy(update={"solution": root.task.solution + "\n"}), jail, earlier=first
+        ) as other:
+            assert other.gold is not gold
+            assert [turn.observation for turn in other.gold.turns] == [turn.observation for turn in gold.turns]
+
+
+def test_a_step_without_evidence_needs_nothing(root):
+    empty = GateReport(environment=DRAFT.environment.hash, task=root.task.hash, results=())
+    assert Step(root.task, empty).skills == frozenset()
+    assert Step(root.task, empty).calls == 0
+    odd = empty.model_copy(update={"results": (GateResult(code="DF401", status="pass", evidence={"skills": 3}),)})
+    assert Step(root.task, odd).skills == frozenset()

@@ -1,0 +1,248 @@
+"""The pipeline stores what it makes, resumes where it was stopped, and gives equal hashes in any number of processes."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+
+import pytest
+
+from envsynth import pipeline
+from envsynth.author.procedural.author import AUTHOR
+from envsynth.errors import AuthorError, SandboxError, SpecError, SpecNotFound, WorkError
+from envsynth.hardening import Lineage
+from envsynth.pipeline import REDRAWS, UnitRequest, harden_stored, make_unit, synthesize
+from envsynth.store import Store
+
+CATEGORY = "booking laboratory equipment"
+SMALL = {"seed": "1", "lineages": 1, "steps": 1}
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Makes each unit once for all tests that do not ask how it is made."""
+    return functools.cache(make_unit)
+
+
+@pytest.fixture
+def store(tmp_path):
+    with Store.open(tmp_path / "store.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def quick(monkeypatch, made):
+    """`synthesize` over units that are made once; lists which were asked for."""
+    asked: list[int] = []
+
+    def counted(request):
+        asked.append(request.index)
+        return made(request)
+
+    monkeypatch.setattr(pipeline, "make_unit", counted)
+    return asked
+
+
+def test_units_are_stored_with_everything(store, quick):
+    seen = []
+    result = synthesize(CATEGORY, count=2, store=store, on_unit=seen.append, **SMALL)
+    assert quick == [0, 1]
+    assert [unit.index for unit in seen] == [0, 1]
+    assert result.environments == [unit.environment.hash for unit in seen]
+    assert result.tasks == [task.hash for unit in seen for task, _ in unit.tasks]
+    assert result.resumed == 0
+    assert result.rejections == Counter(item.code for unit in seen for item in unit.rejections)
+    for unit in seen:
+        assert store.environment(unit.environment.hash) == unit.environment
+        for task, report in unit.tasks:
+            assert store.task(task.hash) == task
+            assert store.latest_report(task.hash) == report
+            assert report.ok
+        kept = store.rejections(unit.environment.hash)
+        assert {item.code for item in kept} == {item.code for item in unit.rejections}  # equal ones are kept once
+    (run,) = store.runs()
+    assert run.key == result.run
+    assert run.finished
+    assert store.done_units(result.run) == {0, 1}
+
+
+def test_parents_come_before_their_children(store, quick):
+    result = synthesize(CATEGORY, count=2, store=store, **SMALL)
+    tasks = [store.task(ref) for ref in result.tasks]
+    seen: list[str] = []
+    for task in tasks:
+        assert task.lineage.parent is None or task.lineage.parent in seen
+        seen.append(task.hash)
+    assert any(task.lineage.parent for task in tasks)
+
+
+def test_a_finished_run_makes_nothing_again(store, quick):
+    first = synthesize(CATEGORY, count=2, store=store, **SMALL)
+    again = synthesize(CATEGORY, count=2, store=store, **SMALL)
+    assert quick == [0, 1]
+    assert again.resumed == 2
+    assert (again.run, again.environments, again.tasks) == (first.run, first.environments, first.tasks)
+
+
+def test_a_higher_count_continues_the_run_and_a_lower_one_lists_its_part(store, quick):
+    one = synthesize(CATEGORY, count=1, store=store, **SMALL)
+    two = synthesize(f" {CATEGORY} ", count=2, store=store, **{**SMALL, "seed": 1})
+    assert quick == [0, 1]
+    assert (two.run, two.resumed) == (one.run, 1)
+    assert two.environments[:1] == one.environments
+    assert len(two.environments) == 2
+    part = synthesize(CATEGORY, count=1, store=store, **SMALL)
+    assert (part.environments, part.tasks) == (one.environments, one.tasks)
+
+
+def test_other_settings_are_another_run(store, quick):
+    first = synthesize(CATEGORY, count=1, store=store, **SMALL)
+    second = synthesize(CATEGORY, count=1, store=store, **{**SMALL, "steps": 0})
+    assert second.run != first.run
+    assert second.environments == first.environments
+    assert second.tasks == first.tasks[:1]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_run_resumes_and_gives_the_same(store, quick, tmp_path, interruption):
+    def stop(unit):
+        raise interruption
+
+    with pytest.raises(interruption):
+        synthesize(CATEGORY, count=2, store=store, on_unit=stop, **SMALL)
+    assert len(store.environments()) == 1  # what was finished is stored
+    resumed = synthesize(CATEGORY, count=2, store=store, **SMALL)
+    assert quick == [0, 1]
+    assert resumed.resumed == 1
+    with Store.open(tmp_path / "other.db") as other:
+        whole = synthesize(CATEGORY, count=2, store=other, **SMALL)
+    assert (resumed.run, resumed.environments, resumed.tasks) == (whole.run, whole.environments, whole.tasks)
+
+
+def test_a_failing_unit_keeps_those_before_it(store, quick, monkeypatch, made):
+    def fails(request):
+        if request.index == 1:
+            raise AuthorError("no task passed the gates")
+        return made(request)
+
+    monkeypatch.setattr(pipeline, "make_unit", fails)
+    with pytest.raises(WorkError, match="no task passed the gates"):
+        synthesize(CATEGORY, count=3, store=store, **SMALL)
+    (run,) = store.runs()
+    assert store.done_units(run.key) == {0}
+    assert not run.finished
+
+
+@pytest.mark.slow
+def test_processes_do_not_change_what_is_made(store, tmp_path):
+    alone = synthesize(CATEGORY, count=3, store=store, workers=1, **SMALL)
+    with Store.open(tmp_path / "other.db") as other:
+        together = synthesize(CATEGORY, count=3, store=other, workers=2, **SMALL)
+        assert (together.environments, together.tasks) == (alone.environments, alone.tasks)
+        assert together.rejections == alone.rejections
+        assert [other.task(ref) for ref in together.tasks] == [store.task(ref) for ref in alone.tasks]
+
+
+def test_a_unit_is_a_function_of_its_request(made):
+    request = UnitRequest(category=CATEGORY, index=0, **SMALL)
+    assert make_unit(request) == made(request)
+
+
+@pytest.mark.parametrize("name", ["count", "lineages", "workers"])
+def test_numbers_below_one_are_refused(store, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        synthesize(CATEGORY, store=store, **{"count": 1, **SMALL, name: 0})
+    assert store.runs() == []
+
+
+@pytest.mark.parametrize("category", ["", "   \n"])
+def test_an_empty_category_is_refused(store, category):
+    with pytest.raises(AuthorError, match="category is empty"):
+        synthesize(category, count=1, store=store, **SMALL)
+    assert store.runs() == []
+
+
+def test_an_unknown_category_gives_environments_of_general_words(store):
+    result = synthesize("zzyzx qwfp", count=1, store=store, **{**SMALL, "steps": 0})
+    (spec,) = store.environments()
+    assert result.environments == [spec.hash]
+    assert spec.provenance.author == AUTHOR
+    assert spec.provenance.category == "zzyzx qwfp"
+    assert len(spec.world.tables) >= 4
+
+
+def test_no_root_in_any_composition_is_an_error_with_its_reasons(monkeypatch):
+    drawn = []
+
+    def nothing(draft, author, number):
+        drawn.append(draft.environment.hash)
+        return Lineage((), ())
+
+    monkeypatch.setattr(pipeline, "find_root", nothing)
+    with pytest.raises(AuthorError, match=f"index 7, in {REDRAWS} compositions"):
+        make_unit(UnitRequest(category=CATEGORY, index=7, **SMALL))
+    assert len(set(drawn)) == REDRAWS
+
+
+def test_a_lost_sandbox_costs_one_more_try(monkeypatch, made):
+    real, calls = pipeline.find_root, []
+
+    def breaks_once(draft, author, number):
+        calls.append(number)
+        if len(calls) == 1:
+            raise SandboxError("the jail is gone")
+        return real(draft, author, number)
+
+    monkeypatch.setattr(pipeline, "find_root", breaks_once)
+    request = UnitRequest(category=CATEGORY, index=0, **SMALL)
+    assert make_unit(request) == made(request)
+    assert calls == [0, 0]
+    monkeypatch.setattr(pipeline, "find_root", lambda *_: (_ for _ in ()).throw(SandboxError("gone for good")))
+    with pytest.raises(SandboxError, match="gone for good"):
+        make_unit(request)
+
+
+def test_two_lineages_never_hold_the_same_program(made):
+    unit = made(UnitRequest(category=CATEGORY, index=0, seed="1", lineages=2, steps=1))
+    programs = [str(task.ir) for task, report in unit.tasks if task.lineage.operator != "distractors"]
+    assert len(set(programs)) == len(programs)
+
+
+def test_without_a_store_the_default_one_is_used(quick, tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "ENVSYNTH_STORE", str(tmp_path / "default.db"))
+    result = synthesize(CATEGORY, count=1, **SMALL)
+    with Store.open() as store:
+        assert [spec.hash for spec in store.environments()] == result.environments
+
+
+# --------------------------------------------------------------------------------------------------- hardening the stored
+
+
+def test_a_stored_task_is_hardened_further(store, quick):
+    result = synthesize(CATEGORY, count=1, store=store, **{**SMALL, "steps": 0})
+    (root,) = result.tasks
+    before = store.task_json(root)
+    seen = []
+    done = harden_stored(root, store=store, steps=1, on_step=seen.append)
+    assert done.parent == store.task(root)
+    assert tuple(seen) == done.steps
+    assert done.new == {step.task.hash for step in done.steps}
+    assert [child.hash for child in store.children(root)] == [step.task.hash for step in done.steps]
+    assert store.task_json(root) == before
+    again = harden_stored(root, store=store, steps=1)
+    assert again.steps == done.steps
+    assert again.new == frozenset()
+    assert len(store.children(root)) == len(done.steps)
+
+
+def test_only_a_sound_stored_task_of_this_author_is_hardened(store, made):
+    with pytest.raises(SpecNotFound):
+        harden_stored("feedbeef", store=store)
+    unit = made(UnitRequest(category=CATEGORY, index=0, seed="1", lineages=1, steps=0))
+    (task, _), *_ = unit.tasks
+    broken = task.model_copy(update={"solution": "def solve(call):\n    return {}\n"})
+    store.add_environment(unit.environment)
+    store.add_task(broken)
+    with pytest.raises(SpecError, match="does not pass gate EX201"):
+        harden_stored(broken.hash, store=store)
