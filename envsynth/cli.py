@@ -1,0 +1,1082 @@
+"""The command line: each verb parses its arguments, calls one documented function, and prints.
+
+Data go to stdout, progress and messages to stderr. Exit codes: 0 good, 1 error (one line and a hint), 2 usage, 3 a gate
+failed, 130 interrupted (everything finished is stored; the same command goes on).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
+from rich.tree import Tree
+
+from envsynth import __version__
+from envsynth.errors import EnvsynthError, SpecError, WorkError
+
+app = typer.Typer(
+    name="envsynth",
+    help="Synthesize verifiable, tool-using environments; check, harden, store, play, evaluate and export them.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Store file or URL; default $ENVSYNTH_STORE or ./envsynth.db.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
+WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes.")]
+
+EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED = 1, 3, 130
+SHOWN_CHARS = 300
+"""Characters of an observation on the terminal; `--json` has all."""
+SHOWN_TURNS, SHOWN_ENDS = 25, 8
+"""Most turns that are printed whole; of a longer episode, this many from its beginning and its end."""
+PAUSE_S = 2.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+
+# --------------------------------------------------------------------------------------------------- the whole program
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit. Every error of ours becomes one line; any other exception is a bug and shows itself.
+
+    Args:
+        arguments: What follows the program's name; `sys.argv` when None.
+    """
+    signal.signal(signal.SIGTERM, _terminated)
+    code: int | str | None = 0
+    try:
+        with _flushed():
+            app(args=None if arguments is None else list(arguments), prog_name="envsynth")
+    except SystemExit as stop:
+        code = stop.code
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except WorkError as error:
+        if not isinstance(error.__cause__, EnvsynthError | None):
+            raise
+        code = _complain(str(error))
+    except EnvsynthError as error:
+        code = _complain(str(error))
+    except OSError as error:
+        if error.filename is not None or error.errno not in _LOST_OUTPUT:
+            raise
+        # Whoever read our output has gone, or the disk is full; Python would try again at its own exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_ERROR if error.errno == errno.EPIPE else _complain(f"cannot write the output: {error.strerror}")
+    if code == EXIT_INTERRUPTED:
+        _say(
+            err,
+            "\ninterrupted: what was stored is kept; synthesize, demo and evaluate --save go on from there when run again",
+            "yellow",
+        )
+    raise SystemExit(code)
+
+
+_LOST_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+@contextmanager
+def _flushed() -> Generator[None]:
+    """Flush at the end of the block, so that output which cannot be written is noticed."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _complain(message: str) -> int:
+    _say(err, Text("error: ", style="bold red") + Text(message))
+    return EXIT_ERROR
+
+
+@contextmanager
+def _usage(name: str) -> Generator[None]:
+    """Report a refused value of a parameter as wrong usage."""
+    try:
+        yield
+    except SpecError as error:
+        raise typer.BadParameter(str(error), param_hint=name) from error
+
+
+# ------------------------------------------------------------------------------------------------------------- printing
+
+
+def _say(console: Console, text: str | Text, style: str = "") -> None:
+    """Print text without markup; a terminal gets it wrapped at words, a pipe or a file gets each line whole."""
+    console.print(Text(text, style) if isinstance(text, str) else text, soft_wrap=not console.is_terminal)
+
+
+def _print_json(value: Any) -> None:
+    ascii_only = "utf" not in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=ascii_only) + "\n")
+
+
+def _print_table(table: Table) -> None:
+    """Print a table; where there is no terminal, as wide as it needs, so that nothing is cut."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    wanted = Measurement.get(out, out.options.update(max_width=100_000), table).maximum
+    wide = Console(highlight=False, width=max(wanted, 1))
+    with wide.capture() as text:
+        wide.print(table)
+    sys.stdout.writelines(line.rstrip() + "\n" for line in text.get().splitlines())
+
+
+def _table(*columns: str, right: Sequence[str] = (), title: str | None = None) -> Table:
+    """A table without lines; all but the last column stay on one line, the last one is folded and never cut."""
+    table = Table(
+        box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left"
+    )
+    for name in columns:
+        table.add_column(
+            name, justify="right" if name in right else "left", no_wrap=name != columns[-1], overflow="fold"
+        )
+    return table
+
+
+def _panel(text: str | Text, title: str) -> None:
+    out.print(Panel(Text(text) if isinstance(text, str) else text, title=title, title_align="left", border_style="dim"))
+
+
+def _short(value: Any) -> str:
+    return (", ".join(map(str, cast("list[Any]", value))) or "none") if isinstance(value, list) else str(value)
+
+
+def _cut(text: str, limit: int = SHOWN_CHARS) -> str:
+    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit} more characters)"
+
+
+def _count(n: int, one: str) -> str:
+    return f"{n} {one}" if n == 1 else f"{n} {one}s"
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Generator[Callable[[str], None]]:
+    """Progress on stderr with count, rate and time left; yields a function that advances it by one.
+
+    A terminal gets a bar, anything else a line now and then.
+    """
+    began = time.monotonic()
+    done, told = 0, began - PAUSE_S
+
+    def rate() -> str:
+        spent = max(time.monotonic() - began, 1e-6)
+        return f"{60 * done / spent:.1f}/min"
+
+    if not err.is_terminal:
+
+        def tell(note: str = "") -> None:
+            nonlocal done, told
+            done += 1
+            now = time.monotonic()
+            if now - told >= PAUSE_S or done == total:
+                told = now
+                left = f", {(total - done) * (now - began) / done:.0f} s left" if done < total else ""
+                _say(err, f"{label} {done}/{total} ({rate()}{left}) {note}".rstrip())
+
+        yield tell
+        return
+    note_column = TextColumn(
+        "[dim]{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1), markup=True
+    )
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), note_column, console=err, expand=True
+    ) as bar:
+        task = bar.add_task(label, total=total, note="")
+
+        def advance(note: str = "") -> None:
+            nonlocal done
+            done += 1
+            bar.update(task, advance=1, note=f"{rate()} {note}".replace("[", "\\["))
+
+        yield advance
+
+
+def _version(value: bool) -> None:
+    if value:
+        _say(out, f"envsynth {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Synthesize verifiable, tool-using environments."""
+
+
+# ----------------------------------------------------------------------------------------------------------- synthesize
+
+
+@app.command()
+def synthesize(
+    category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments.")] = 1,
+    seed: SeedOption = 0,
+    lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
+    steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
+    workers: WorkersOption = 2,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make environments with hardened tasks and store them. The same command resumes an interrupted run."""
+    from envsynth.author.procedural.reading import read_category
+    from envsynth.pipeline import Unit
+    from envsynth.pipeline import synthesize as run
+    from envsynth.store import Store
+
+    _say(err, read_category(category).explain(), "dim")
+    with Store.open(store) as opened:
+        with _progress("environments", count) as advance:
+
+            def show(unit: Unit) -> None:
+                advance(
+                    f"{unit.environment.slug}: {_count(len(unit.tasks), 'task version')}, {len(unit.rejections)} refused"
+                )
+
+            result = run(
+                category,
+                count=count,
+                seed=seed,
+                store=opened,
+                lineages=lineages,
+                steps=steps,
+                workers=workers,
+                on_unit=show,
+            )
+        entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
+    if as_json:
+        summary = {
+            "run": result.run,
+            "environments": result.environments,
+            "tasks": result.tasks,
+            "resumed": result.resumed,
+        }
+        _print_json(summary | {"rejections": dict(sorted(result.rejections.items()))})
+        return
+    if result.resumed:
+        there = "all" if result.resumed == count else f"{result.resumed} of"
+        _say(err, f"{there} {_count(count, 'environment')} had been made before")
+    for digest in result.environments:
+        _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
+    _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- check
+
+TargetArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Task or environment (hash, prefix, slug), suite of the store, suite file (.jsonl), "
+        "or file of an environment with its task (.json).",
+    ),
+]
+
+
+@app.command()
+def check(
+    target: TargetArgument,
+    select: Annotated[list[str] | None, typer.Option("--select", help="Only these gate codes.")] = None,
+    save: Annotated[bool, typer.Option("--save", help="Keep the reports in the store.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run all gates on a task, or on each task of an environment or a suite. Exit code 3 when one fails."""
+    from envsynth.gates import check as run
+    from envsynth.gates import find_gate
+    from envsynth.store import Store
+    from envsynth.suite.targets import find_pairs
+
+    with _usage("--select"):
+        codes = [find_gate(code).code for code in select] if select else None
+    found = find_pairs(target, store)
+    if save and not found.stored:
+        raise typer.BadParameter(
+            "needs tasks of a store: import the file first (envsynth suite import)", param_hint="--save"
+        )
+    reports: list[Any] = []
+    with _progress("checks", len(found.pairs)) as advance:
+        for spec, task in found.pairs:
+            reports.append(run(spec, task, select=codes))
+            advance(f"{task.hash[:12]} {'pass' if reports[-1].ok else 'FAIL'}")
+    if save:
+        with Store.open(store) as keep:
+            for report in reports:
+                keep.add_report(report)
+    if as_json:
+        _print_json([report.model_dump(mode="json") | {"ok": report.ok} for report in reports])
+    else:
+        _print_reports(reports)
+    if not all(report.ok for report in reports):
+        raise typer.Exit(EXIT_GATE)
+
+
+def _print_reports(reports: Sequence[Any]) -> None:
+    """One report whole; of several, the sound ones in a line each."""
+    for report in reports:
+        if report.ok and len(reports) > 1:
+            ran = sum(result.status == "pass" for result in report.results)
+            _say(out, Text("pass", "green") + Text(f"  task {report.task[:12]}: {_count(ran, 'gate')}"))
+        else:
+            _print_report(report)
+    if len(reports) > 1:
+        _say(out, f"{sum(report.ok for report in reports)} of {len(reports)} tasks pass")
+
+
+def _print_report(report: Any) -> None:
+    table = _table(
+        "gate", "result", "evidence", title=f"task {report.task[:12]}: {'all gates pass' if report.ok else 'FAILED'}"
+    )
+    styles = {"pass": "green", "fail": "bold red", "void": "yellow", "skipped": "dim"}
+    for result in report.results:
+        lines = [", ".join(f"{key} {_short(value)}" for key, value in sorted(result.evidence.items()))]
+        lines += [item.message + (f" -> {item.fix}" if item.fix else "") for item in result.findings]
+        table.add_row(
+            result.code, Text(result.status, style=styles[result.status]), Text("\n".join(filter(None, lines)))
+        )
+    _print_table(table)
+
+
+@app.command()
+def explain(
+    code: Annotated[str | None, typer.Argument(help="Gate code, such as VF305; all codes when left out.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a gate: what it does, why, and how to mend a finding."""
+    from envsynth.gates import all_gates
+    from envsynth.gates import explain as run
+
+    if code is not None:
+        with _usage("CODE"):
+            page = run(code)
+        if as_json:
+            _print_json({"code": code.upper(), "page": page})
+        else:
+            _say(out, "\n\n".join(" ".join(part.split()) for part in page.split("\n\n")))
+        return
+    if as_json:
+        _print_json({item.code: item.title for item in all_gates()})
+        return
+    for item in all_gates():
+        _say(out, Text(item.code, "bold") + Text(f"  {item.title}"))
+
+
+# --------------------------------------------------------------------------------------------------------------- harden
+
+
+@app.command()
+def harden(
+    task: Annotated[str, typer.Argument(help="Task of the store: hash or unique prefix.")],
+    steps: Annotated[int, typer.Option(min=1, help="Accepted steps at most.")] = 2,
+    tries: Annotated[int, typer.Option(min=1, help="Proposals per step.")] = 60,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Harden a stored task further: children are stored, the task itself never changes. Equal tasks get equal children."""
+    from envsynth.pipeline import harden_stored
+    from envsynth.store import Store
+
+    with Store.open(store) as opened, _progress("hardening steps", steps) as advance:
+        result = harden_stored(
+            task, store=opened, steps=steps, tries=tries, on_step=lambda step: advance(str(step.task.lineage.operator))
+        )
+    if as_json:
+        children = [
+            {
+                "task": step.task.hash,
+                "operator": step.task.lineage.operator,
+                "depth": step.task.lineage.depth,
+                "skills": sorted(step.skills),
+                "calls": step.calls,
+                "new": step.task.hash in result.new,
+            }
+            for step in result.steps
+        ]
+        _print_json({"parent": result.parent.hash, "children": children, "refused": len(result.refused)})
+        return
+    for step in result.steps:
+        known = "" if step.task.hash in result.new else " (was there already)"
+        skills = _short(sorted(step.skills))
+        _say(
+            out,
+            f"{step.task.hash[:12]}  {step.task.lineage.operator}: {_count(step.calls, 'call')}, needs {skills}{known}",
+        )
+    _say(out, f"{_count(len(result.steps), 'step')} accepted, {_count(len(result.refused), 'proposal')} refused")
+
+
+# -------------------------------------------------------------------------------------------------------- list show tree
+
+
+@app.command("list")
+def list_(
+    category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
+    tasks: Annotated[bool, typer.Option("--tasks", help="List tasks instead of environments.")] = False,
+    leaves: Annotated[bool, typer.Option("--leaves", help="List the hardest task of each lineage only.")] = False,
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Count distinct refusals by stage and code, with an example.")
+    ] = False,
+    runs: Annotated[bool, typer.Option("--runs", help="List runs.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Rows at most; JSON has all.")] = 50,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what is in the store: environments, or tasks, refusals, runs."""
+    from dataclasses import asdict
+
+    from envsynth.store import Store, TaskQuery
+
+    if (tasks or leaves) + rejected + runs > 1:
+        raise typer.BadParameter("list one kind at a time: --tasks or --leaves, --rejected, --runs")
+    with Store.open(store, readonly=True) as opened:
+        if rejected:
+            rows = _refusals(opened.rejections())
+            columns = {"stage": "stage", "code": "code", "count": "count", "example": "example"}
+        elif runs:
+            rows = [asdict(entry) for entry in opened.runs()]
+            columns = {
+                "run": "key",
+                "finished": "finished",
+                "units": "n_units",
+                "tasks": "n_tasks",
+                "refused": "n_rejections",
+                "of": "params",
+            }
+        elif tasks or leaves:
+            rows = [asdict(entry) for entry in opened.task_entries(TaskQuery(category=category, leaves_only=leaves))]
+            columns = {"task": "hash", "kind": "kind", "depth": "depth", "operator": "operator", "audit": "status"}
+        else:
+            rows = [asdict(entry) for entry in opened.environment_entries(category)]
+            columns = {
+                "environment": "hash",
+                "tables": "n_tables",
+                "tools": "n_tools",
+                "rows": "n_rows",
+                "slug": "slug",
+            }
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_rows(rows, columns, limit)
+
+
+def _print_rows(rows: list[dict[str, Any]], columns: dict[str, str], limit: int) -> None:
+    if not rows:
+        _say(err, "nothing there; `envsynth synthesize` makes some")
+        return
+    # A slug may be half as wide as a terminal, so tasks stand below the one of their environment.
+    titles = dict.fromkeys(
+        row["slug"] if "slug" in row and "slug" not in columns.values() else "" for row in rows[:limit]
+    )
+    for title in titles:
+        table = _table(
+            *columns, right=("tables", "tools", "rows", "depth", "count", "units", "refused"), title=title or None
+        )
+        for row in rows[:limit]:
+            if not title or row["slug"] == title:
+                table.add_row(*(Text(_cell(key, row[key])) for key in columns.values()))
+        _print_table(table)
+    if len(rows) > limit:
+        _say(err, f"{len(rows) - limit} more: raise --limit or use --json")
+
+
+def _cell(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key == "params":
+        return ", ".join(f"{name} {value[name]}" for name in ("category", "seed") if name in value)
+    return str(value)[:12] if key in ("hash", "key") else str(value)
+
+
+def _refusals(rejections: Iterable[Any]) -> list[dict[str, Any]]:
+    """Count refusals by stage and code, the most frequent first; the first message of each is its example."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for item in rejections:
+        row = rows.setdefault(
+            (item.stage, item.code), {"stage": item.stage, "code": item.code, "count": 0, "example": item.message}
+        )
+        row["count"] += 1
+    return sorted(rows.values(), key=lambda row: (-row["count"], row["stage"], row["code"]))
+
+
+@app.command()
+def show(
+    ref: Annotated[str, typer.Argument(help="Hash, unique prefix or slug of an environment or task.")],
+    private: Annotated[bool, typer.Option("--private", help="Also the solution, verifier and oracle.")] = False,
+    rejections: Annotated[
+        bool,
+        typer.Option(
+            "--rejections",
+            help="Instead: which proposals were refused in this environment, or as children of this task, and why.",
+        ),
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show an environment or a task: what an actor reads, and with --private what judges it."""
+    from envsynth.store import Store
+    from envsynth.suite.targets import find_target
+
+    target = find_target(ref, store)
+    report, refused = None, []
+    if target.stored:
+        with Store.open(store, readonly=True) as opened:
+            if rejections:
+                named = {"parent": target.task.hash} if target.task else {"environment": target.environment.hash}
+                refused = opened.rejections(**named)
+            elif target.task is not None:
+                report = opened.latest_report(target.task.hash)
+    hidden: set[str] = set() if private else {"solution", "verifier", "oracle", "probes", "ir", "ablations"}
+    if rejections:
+        _show_rejections(refused, as_json=as_json)
+    elif target.task is None and as_json:
+        _print_json(target.environment.model_dump(mode="json"))
+    elif target.task is None:
+        _print_environment(target.environment, target.tasks)
+    elif as_json:
+        _print_json(target.task.model_dump(mode="json", exclude=hidden))
+    else:
+        _print_task(target.environment, target.task, report, private=private)
+
+
+def _show_rejections(refused: Sequence[Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json([item.model_dump(mode="json") for item in refused])
+        return
+    _print_rows(
+        _refusals(refused),
+        {"stage": "stage", "code": "code", "count": "count", "example": "example"},
+        limit=len(refused),
+    )
+    _say(err, f"{_count(len(refused), 'refusal')}; --json has each one, `envsynth explain CODE` documents the gates")
+
+
+def _print_task(spec: Any, task: Any, report: Any, *, private: bool) -> None:
+    _say(
+        out,
+        Text(f"task {task.hash}", "bold")
+        + Text(f"  {task.kind}, depth {task.lineage.depth}, at most {task.max_turns} turns"),
+    )
+    _say(out, f"in {spec.slug}")
+    _panel(task.prompt, "prompt")
+    if private:
+        _panel(task.oracle.to_json(), "oracle outcome")
+        for atom in task.verifier.atoms:
+            _say(out, f"{atom.id}  [{atom.kind}]  {atom.expression}\n    because: {atom.quote}")
+        _panel(task.solution, "solution")
+    if report is not None:
+        _print_report(report)
+    else:
+        _say(out, f"not audited in this store: envsynth check {task.hash[:12]} --save")
+
+
+def _print_environment(spec: Any, tasks: Sequence[Any]) -> None:
+    _say(
+        out, Text(spec.slug, "bold") + Text(f"  {spec.hash}\n{spec.title}\nplay it: gymnasium.make({spec.gym_id!r})\n")
+    )
+    tables = _table("table", "rows", "columns", right=("rows",))
+    for item in spec.world.tables:
+        tables.add_row(
+            item.name, str(len(spec.world.rows.get(item.name, ()))), ", ".join(column.name for column in item.columns)
+        )
+    _print_table(tables)
+    _say(out, "")
+    tools = _table("tool", "effect", "description")
+    for tool in spec.tools:
+        tools.add_row(tool.name, tool.effect, Text(tool.description))
+    _print_table(tools)
+    _say(out, "")
+    for rule in spec.policy:
+        _say(out, f"- {rule}")
+    _say(out, f"\n{_count(len(tasks), 'task version')}: envsynth tree {spec.slug}")
+
+
+@app.command()
+def tree(
+    ref: Annotated[str, typer.Argument(help="Task or environment: hash, unique prefix or slug.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show lineages: which operator made each version, what it needs, what it cost."""
+    from envsynth.store import Store
+    from envsynth.suite.targets import find_target
+
+    target = find_target(ref, store)
+    spec, found = target.environment, {task.hash: task for task in target.tasks}
+    reports: dict[str, Any] = {}
+    if target.stored:
+        with Store.open(store, readonly=True) as opened:
+            if target.task is not None:
+                root = opened.lineage(target.task.hash)[0]
+                found = {entry.hash: opened.task(entry.hash) for entry in opened.descendants(root.hash)}
+            reports = {digest: opened.latest_report(digest) for digest in found}
+    nodes = [
+        _lineage_node(digest, found, reports) for digest, task in found.items() if task.lineage.parent not in found
+    ]
+    if as_json:
+        _print_json({"environment": spec.hash, "slug": spec.slug, "lineages": nodes})
+        return
+    picture = Tree(Text(spec.slug, "bold"))
+    for node in nodes:
+        _grow(picture, node)
+    out.print(picture)
+
+
+def _lineage_node(digest: str, tasks: dict[str, Any], reports: dict[str, Any]) -> dict[str, Any]:
+    task, report = tasks[digest], reports.get(digest)
+    return {
+        "task": digest,
+        "operator": task.lineage.operator,
+        "params": task.lineage.params,
+        "kind": task.kind,
+        "skills": sorted(report.evidence("DF401").get("skills", [])) if report else [],
+        "calls": report.evidence("EX201").get("calls") if report else None,
+        "prompt": task.prompt,
+        "children": [
+            _lineage_node(key, tasks, reports) for key, child in tasks.items() if child.lineage.parent == digest
+        ],
+    }
+
+
+def _grow(picture: Tree, node: dict[str, Any]) -> None:
+    calls = "not audited" if node["calls"] is None else _count(node["calls"], "call")
+    text = (
+        Text(str(node["operator"] or "root"), "bold")
+        + Text(f" {node['task'][:12]}")
+        + Text(f" {node['kind']}, {calls}\n", "dim")
+    )
+    text.append(node["prompt"], "not dim")
+    text.append(f"\nneeds: {_short(node['skills'])}", style="cyan")
+    branch = picture.add(text)
+    for child in node["children"]:
+        _grow(branch, child)
+
+
+# ----------------------------------------------------------------------------------------------------------------- play
+
+
+@app.command()
+def play(
+    target: TargetArgument,
+    actor: Annotated[
+        str, typer.Option(help="human, oracle, idle, empty, echo, random, ablated:<skill> or chat:<model>.")
+    ] = "human",
+    seed: SeedOption = 0,
+    save: Annotated[bool, typer.Option("--save", help="Keep the trajectory in the store.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Print every turn and whole observations.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Play one episode (of several tasks: the hardest), yourself or with an actor; a person at the tools finds most."""
+    from envsynth.rollout import play as run
+    from envsynth.store import Store
+    from envsynth.suite.targets import find_pairs
+
+    found = find_pairs(target, store)
+    if save and not found.stored:
+        raise typer.BadParameter(
+            "needs a task of a store: import the file first (envsynth suite import)", param_hint="--save"
+        )
+    spec, task = max(found.pairs, key=lambda pair: pair[1].lineage.depth)
+    player = _factory(actor, [task], seed, ask=_ask, tell=_tell)()
+    try:
+        trajectory = run(spec, task, player, seed=seed)
+    finally:
+        player.close()
+    if save:
+        with Store.open(store) as opened:
+            opened.add_trajectories([trajectory])
+    if as_json:
+        _print_json(trajectory.model_dump(mode="json"))
+        return
+    if actor != "human":
+        _say(out, f"{actor} plays task {task.hash[:12]} of {spec.slug}")
+        _panel(task.prompt, "prompt")
+        _print_turns(trajectory.turns, full=full)
+    _print_verdict(trajectory)
+
+
+def _factory(actor: str, tasks: Sequence[Any], seed: int, **human: Callable[..., Any]) -> Any:
+    """The factory of an actor by its name; a name that is no actor's is wrong usage."""
+    from envsynth.actors import actor_factory
+
+    options: dict[str, Any] = {"seed": seed} if actor == "random" else dict(human) if actor == "human" else {}
+    if actor == "human" and not human:
+        raise typer.BadParameter("a person plays with `envsynth play`", param_hint="--actor")
+    kind, _, skill = actor.partition(":")
+    known = list(dict.fromkeys(name for task in tasks for name in task.ablations))
+    if kind == "ablated" and skill not in known:
+        raise typer.BadParameter(
+            f"no task here can lack the skill {skill!r}: there are {_short(known)}", param_hint="--actor"
+        )
+    with _usage("--actor"):
+        return actor_factory(actor, tasks, **options)
+
+
+def _ask(prompt: str) -> str:
+    try:
+        return err.input(Text(f"{prompt} ", "bold cyan"))
+    finally:
+        if not sys.stdin.isatty():
+            err.line()
+
+
+def _tell(text: str) -> None:
+    """Show a person an observation; a tool's documentation, which is JSON for models, as a call with its meaning."""
+    lines = Text()
+    for line in text.split("\n"):
+        lines.append(_signature(json.loads(line)) if line.startswith('{"name":') else Text(line + "\n"))
+    lines.rstrip()
+    err.print(Panel(lines, border_style="dim"))
+
+
+def _signature(tool: dict[str, Any]) -> Text:
+    schema = tool["parameters"]
+    needed = schema.get("required", [])
+    names = [name if name in needed else f"[{name}]" for name in schema.get("properties", {})]
+    return Text.assemble((f"{tool['name']}({', '.join(names)})\n", "bold"), f"    {tool['description']}\n")
+
+
+def _print_turns(turns: Sequence[Any], *, full: bool = False, hint: str = "--full shows all") -> None:
+    numbered = list(enumerate(turns, 1))
+    head, rest = (
+        (numbered, []) if full or len(turns) <= SHOWN_TURNS else (numbered[:SHOWN_ENDS], numbered[-SHOWN_ENDS:])
+    )
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim")
+    table.add_column(overflow="fold")
+    for number, turn in head:
+        _add_turn(table, number, turn, full=full)
+    if rest:
+        table.add_row("", Text(f"... {_count(len(turns) - 2 * SHOWN_ENDS, 'more turn')}, {hint}", "dim"))
+    for number, turn in rest:
+        _add_turn(table, number, turn, full=full)
+    _print_table(table)
+
+
+def _add_turn(table: Table, number: int, turn: Any, *, full: bool) -> None:
+    action = turn.action
+    if turn.call is not None:
+        arguments = (f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in turn.call.arguments.items())
+        action = f"{turn.call.tool}({', '.join(arguments)})"
+    table.add_row(str(number), Text(action if full else _cut(action), "cyan"))
+    table.add_row("", Text(turn.observation if full else _cut(turn.observation), "red" if turn.error else ""))
+
+
+def _print_verdict(trajectory: Any) -> None:
+    verdict = trajectory.verdict
+    style = {"pass": "bold green", "fail": "bold red", "void": "bold yellow"}[verdict.status]
+    _say(
+        out,
+        Text(verdict.status, style) + Text(f" after {_count(len(trajectory.turns), 'turn')} ({trajectory.stop.value})"),
+    )
+    for item in verdict.checks:
+        if not item.ok:
+            _say(out, f"  not met: {item.id}: {item.reason}" + (f" (because: {item.quote})" if item.quote else ""))
+    if verdict.failure:
+        _say(out, f"  no judgement: {verdict.failure}")
+
+
+# ----------------------------------------------------------------------------------------------------- suite and export
+
+suites = typer.Typer(help="Freeze, list and import suites: fixed, checksummed lists of tasks.", no_args_is_help=True)
+app.add_typer(suites, name="suite")
+
+
+@suites.command("freeze")
+def suite_freeze(
+    name: Annotated[str, typer.Argument(help="Name of the suite.")],
+    category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
+    leaves: Annotated[bool, typer.Option("--leaves/--all", help="Only the hardest version of each lineage.")] = True,
+    kind: Annotated[str | None, typer.Option(help="Only read, plan, optimise or act tasks.")] = None,
+    description: Annotated[str, typer.Option(help="What it is for.")] = "",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze the tasks of a query into a named suite. A frozen suite never changes."""
+    from envsynth.store import Store, TaskQuery
+    from envsynth.suite import freeze
+
+    if kind not in (None, "read", "plan", "optimise", "act"):
+        raise typer.BadParameter(f"{kind!r} is none of read, plan, optimise, act", param_hint="--kind")
+    query = TaskQuery(category=category, leaves_only=leaves, kind=kind, status="passed")  # type: ignore[arg-type]
+    with Store.open(store) as opened:
+        suite = freeze(opened, name, query, description=description)
+    _print_suites([suite], as_json=as_json, one=True)
+
+
+def _print_suites(found: Sequence[Any], *, as_json: bool, one: bool = False) -> None:
+    facts = [{"name": item.name, "tasks": len(item.items), "checksum": item.checksum} for item in found]
+    if as_json:
+        _print_json(facts[0] if one else facts)
+        return
+    for item in facts:
+        _say(out, f"{item['name']}: {_count(item['tasks'], 'task')}, checksum {item['checksum']}")
+
+
+@suites.command("list")
+def suite_list(store: StoreOption = None, as_json: JsonOption = False) -> None:
+    """List the frozen suites of the store."""
+    from envsynth.store import Store
+
+    with Store.open(store, readonly=True) as opened:
+        found = [opened.suite(name) for name in opened.suites()]
+    _print_suites(found, as_json=as_json)
+    if not found and not as_json:
+        _say(err, "no suite there; `envsynth suite freeze NAME` makes one")
+
+
+@suites.command("import")
+def suite_import(
+    path: Annotated[Path, typer.Argument(help="A suite file (.jsonl).")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a suite file. Its tasks count as unaudited until `envsynth check --save` has run on them."""
+    from dataclasses import asdict
+
+    from envsynth.store import Store
+    from envsynth.suite import import_jsonl
+
+    with Store.open(store) as opened:
+        result = import_jsonl(path, opened)
+    if as_json:
+        _print_json(asdict(result))
+    else:
+        _say(out, str(result))
+
+
+@app.command()
+def export(
+    suite: Annotated[str, typer.Argument(help="Name of a frozen suite.")],
+    path: Annotated[Path, typer.Argument(help="File to write: .jsonl or .parquet.")],
+    public: Annotated[
+        bool, typer.Option("--public", help="Leave out solutions, verifiers and oracles (Parquet).")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a frozen suite as JSONL (complete, importable) or Parquet (a table for data tools)."""
+    from envsynth.store import Store
+    from envsynth.suite import export_jsonl, export_parquet
+
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise typer.BadParameter(f"{path}: the name must end in .jsonl or .parquet", param_hint="PATH")
+    if public and path.suffix == ".jsonl":
+        raise typer.BadParameter("a JSONL suite is complete: --public is for .parquet", param_hint="--public")
+    with Store.open(store, readonly=True) as opened:
+        frozen = opened.suite(suite)
+        if path.suffix == ".jsonl":
+            export_jsonl(frozen, opened, path)
+        else:
+            export_parquet(frozen, opened, path, include_private=not public)
+    if as_json:
+        _print_json({"path": str(path), "suite": frozen.name, "tasks": len(frozen.items), "checksum": frozen.checksum})
+    else:
+        _say(out, f"{path}: {_count(len(frozen.items), 'task')}, checksum {frozen.checksum}")
+
+
+# ------------------------------------------------------------------------------------------------------------- evaluate
+
+
+@app.command()
+def evaluate(
+    target: TargetArgument,
+    actor: Annotated[
+        str, typer.Option(help="oracle, idle, empty, echo, random, ablated:<skill> or chat:<model>.")
+    ] = "oracle",
+    n: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Episodes per task.")] = 1,
+    k: Annotated[list[int] | None, typer.Option("-k", help="Report pass@k for these k; 1 when left out.")] = None,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 1,
+    save: Annotated[
+        bool, typer.Option("--save", help="Keep the trajectories in the store; those it has are not played again.")
+    ] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate an actor: unbiased pass@k and pass^k with confidence intervals; void episodes are counted apart."""
+    from envsynth.evaluate import EvaluationOptions
+    from envsynth.evaluate import evaluate as run
+    from envsynth.evaluate.report import check_ks
+    from envsynth.store import Store
+    from envsynth.suite.targets import find_pairs
+
+    ks = tuple(k or [1])
+    with _usage("-k"):
+        check_ks(n, ks)
+    found = find_pairs(target, store)
+    if save and not found.stored:
+        raise typer.BadParameter(
+            "needs tasks of a store: import the file first (envsynth suite import)", param_hint="--save"
+        )
+    factory = _factory(actor, [task for _, task in found.pairs], seed)
+    slots = 8 if actor.startswith("chat:") else 1
+    options = EvaluationOptions(workers=1 if slots > 1 else workers, slots=slots)
+    with _progress("episodes", len(found.pairs) * n) as advance:
+        if not save:
+            report = run(
+                found.pairs, factory, n, ks, seed, options=options, on_done=lambda item: advance(item.verdict.status)
+            )
+        else:
+            with Store.open(store) as opened:
+                done = [item for _, task in found.pairs for item in opened.trajectories(task.hash, actor=factory.name)]
+
+                def keep(item: Any) -> None:
+                    opened.add_trajectories([item])
+                    advance(item.verdict.status)
+
+                report = run(found.pairs, factory, n, ks, seed, options=options, done=done, on_done=keep)
+    if as_json:
+        _print_json(report.model_dump(mode="json"))
+    else:
+        _print_evaluation(report)
+
+
+def _print_evaluation(report: Any) -> None:
+    names = ("k", "pass@k", "95 % interval", "pass^k", "95 % interval ", "tasks")
+    table = _table(
+        *names, right=names, title=f"{report.actor}: {report.passed} of {report.scored} scored episodes passed"
+    )
+    for rate in report.rates:
+        at = (_share(rate.pass_at), _span(rate.pass_at_interval))
+        table.add_row(str(rate.k), *at, _share(rate.pass_hat), _span(rate.pass_hat_interval), str(rate.tasks))
+    _print_table(table)
+    if report.void:
+        _say(out, f"{_count(report.void, 'episode')} void (infrastructure failed), in no rate", "yellow")
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _span(value: tuple[float, float] | None) -> str:
+    return "-" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"
+
+
+# ---------------------------------------------------------------------------------------------------------- demo doctor
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for store, suite, trajectories and report.")] = Path(
+        "demo"
+    ),
+    seed: SeedOption = 0,
+    count: Annotated[int, typer.Option("--count", min=1, help="Environments per category.")] = 2,
+    workers: WorkersOption = 2,
+) -> None:
+    """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
+    from envsynth.demo import CATEGORIES, run_demo
+
+    with _progress("environments", count * len(CATEGORIES)) as advance:
+        result = run_demo(
+            folder, seed=seed, count=count, workers=workers, say=lambda line: _say(err, line), on_unit=advance
+        )
+    for task, report in result.lineage:
+        skills = report.evidence("DF401").get("skills", [])
+        title = f"{task.lineage.operator or 'root'}: {report.evidence('EX201').get('calls')} calls"
+        _panel(Text(task.prompt) + Text(f"\nneeds: {_short(skills)}", "cyan"), title)
+    _print_turns(result.episode.turns, hint="see the report")
+    _print_verdict(result.episode)
+    _print_ladder(result.ladder)
+    _say(out, "the report, for a browser:")
+    typer.echo(str(result.report))
+
+
+def _print_ladder(ladder: Iterable[Any]) -> None:
+    names = ("actor", "passed", "pass@1", "95 % interval", "mean calls")
+    table = _table(*names, right=names[1:])
+    for row in ladder:
+        interval = f"{row.low:.2f} to {row.high:.2f}"
+        table.add_row(row.actor, f"{row.passed} of {row.scored}", f"{row.rate:.2f}", interval, f"{row.mean_calls:.1f}")
+    _print_table(table)
+
+
+@app.command()
+def doctor(
+    topic: Annotated[str, typer.Argument(help="What to look at: all, sandbox or store.")] = "all",
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at this machine: the sandbox's layers with a self-test, the store, optional extras. Exit code 1 when unsafe."""
+    from envsynth.doctor import examine
+
+    if topic not in ("all", "sandbox", "store"):
+        raise typer.BadParameter(f"{topic!r} is none of all, sandbox, store", param_hint="TOPIC")
+    found = examine(topic, store)
+    if as_json:
+        _print_json(found)
+    else:
+        for section, facts in found.items():
+            _say(out, section, "bold")
+            _print_facts(facts, "  ")
+    if not found.get("sandbox", {}).get("ok", True):
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _print_facts(facts: Any, indent: str) -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict | list):
+            _say(out, f"{indent}{name}")
+        if isinstance(value, dict):
+            _print_facts(value, indent + "  ")
+        elif isinstance(value, list):
+            _print_items(value, indent + "  - ")
+        elif value != "":
+            _say(out, f"{indent}{name}: {_cell(name, value)}")
+
+
+def _print_items(items: Any, indent: str) -> None:
+    for item in items:
+        attack = not isinstance(item, str)
+        _say(
+            out,
+            indent
+            + (f"{item['attempt']}: {'contained' if item['contained'] else 'NOT CONTAINED'}" if attack else item),
+        )
+
+
+if __name__ == "__main__":
+    main()

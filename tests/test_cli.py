@@ -1,0 +1,392 @@
+"""The command line: what each verb prints, where, and how it exits."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import envsynth.cli
+from envsynth import __version__
+from envsynth.cli import app
+from envsynth.errors import AuthorError, WorkError
+from envsynth.spec import EnvironmentSpec, TaskVersion
+from envsynth.store import Store
+from tests.command_line import CATEGORY, SMALL, Ran, call, run
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
+    return lambda *arguments: call(capsys, *arguments)
+
+
+@pytest.fixture
+def leaf(store_path: Path) -> str:
+    with Store.open(store_path, readonly=True) as store:
+        return max(store.task_entries(), key=lambda entry: entry.depth).hash
+
+
+@pytest.fixture
+def slug(store_path: Path) -> str:
+    with Store.open(store_path, readonly=True) as store:
+        return store.environment_entries()[0].slug
+
+
+@pytest.fixture
+def pair_file(tmp_path: Path, shop: EnvironmentSpec, value_task: TaskVersion) -> Path:
+    path = tmp_path / "shop.json"
+    pair = {"environment": shop.model_dump(mode="json"), "task": value_task.model_dump(mode="json")}
+    path.write_text(json.dumps(pair))
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- the program as such
+
+
+def test_version_and_help(cli: Cli) -> None:
+    assert cli("--version") == Ran(0, f"envsynth {__version__}\n", "")
+    text = cli("--help").out
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert (command.name or command.callback.__name__) in text
+
+
+def test_wrong_usage_is_exit_code_2(cli: Cli) -> None:
+    for arguments in (["nothing"], ["list", "--nothing"], ["synthesize"], ["list", "--limit", "many"]):
+        found = cli(*arguments)
+        assert (found.code, found.out) == (2, "")
+        assert "Usage:" in found.err
+
+
+def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(code: str) -> str:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("envsynth.gates.explain", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        envsynth.cli.main(["explain", "VF301"])
+
+
+@pytest.mark.parametrize(("cause", "bug"), [(AuthorError("no task"), False), (TypeError("a bug"), True)])
+def test_a_bug_in_a_worker_shows_its_traceback_too(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, cause: Exception, bug: bool
+) -> None:
+    def failing(code: str) -> str:
+        raise WorkError(f"item 0 failed: {cause}") from cause
+
+    monkeypatch.setattr("envsynth.gates.explain", failing)
+    if bug:
+        with pytest.raises(WorkError):
+            envsynth.cli.main(["explain", "VF301"])
+    else:
+        assert cli("explain", "VF301") == Ran(1, "", "error: item 0 failed: no task\n")
+
+
+def test_a_reader_who_goes_away_is_no_error_message(store_path: Path) -> None:
+    command = f"{sys.executable} -m envsynth.cli show trip-planning --json | head -c 1 > /dev/null"
+    found = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert (found.stdout, found.stderr) == ("", "")
+
+
+def test_no_colour_without_a_terminal(store_path: Path, slug: str) -> None:
+    found = run("show", slug, NO_COLOR="1")
+    assert found.code == 0
+    assert "\x1b" not in found.out + found.err
+
+
+def test_no_color_is_respected_on_a_terminal(cli: Cli, store_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[bool, str] = {}
+    for plain in (False, True):
+        page = io.StringIO()
+        monkeypatch.setattr(envsynth.cli, "out", Console(file=page, force_terminal=True, width=80, no_color=plain))
+        cli("check", "trip-planning", "--select", "SP101")
+        shown[plain] = page.getvalue()
+    assert "\x1b[32m" in shown[False]
+    assert "\x1b[32m" not in shown[True]
+    assert "SP101" in shown[True]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_is_cut_on_a_terminal(
+    cli: Cli, slug: str, leaf: str, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    for arguments in (
+        ["list"],
+        ["list", "--tasks"],
+        ["list", "--rejected"],
+        ["list", "--runs"],
+        ["tree", slug],
+        ["show", leaf],
+    ):
+        page = io.StringIO()
+        monkeypatch.setattr(envsynth.cli, "out", Console(file=page, force_terminal=True, width=width, no_color=True))
+        assert cli(*arguments).code == 0
+        text = re.sub(r"\x1b\[[0-9;]*m", "", page.getvalue())
+        assert "…" not in text
+        assert max(map(len, text.split("\n"))) <= width
+
+
+# ---------------------------------------------------------------------------------------------------------- synthesize
+
+
+def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    first = cli("synthesize", CATEGORY, "--count", 1, *SMALL, "--store", path)
+    assert first.code == 0
+    assert "words: pack 'laboratory'" in first.err
+    assert "environments 1/1 (" in first.err
+    assert "/min)" in first.err
+    lines = first.out.splitlines()
+    assert lines[-1].startswith("1 environment, ")
+    again = cli("synthesize", CATEGORY, "--count", 1, *SMALL, "--store", path)
+    assert again.out == first.out
+    assert "all 1 environment had been made before" in again.err
+    found = json.loads(cli("synthesize", CATEGORY, "--count", 1, *SMALL, "--store", path, "--json").out)
+    assert found["resumed"] == 1
+    assert found["environments"][0][:12] == lines[0][:12]
+
+
+# ------------------------------------------------------------------------------------------------------ check explain
+
+
+def test_check_a_task_and_an_environment(cli: Cli, slug: str, leaf: str) -> None:
+    one = cli("check", leaf[:8], "--select", "sp101", "--select", "EX201")
+    assert one.code == 0
+    assert f"task {leaf[:12]}: all gates pass" in one.out
+    many = cli("check", slug, "--select", "SP101")
+    assert many.out.splitlines()[-1].endswith("tasks pass")
+    assert many.out.count("pass  task ") == len(many.out.splitlines()) - 1
+    reports = json.loads(cli("check", "first", "--select", "SP101", "--json").out)
+    assert [report["ok"] for report in reports] == [True] * len(reports)
+
+
+def test_check_saves_reports(cli: Cli, store_path: Path, leaf: str) -> None:
+    assert cli("check", leaf, "--select", "SP101", "--save").code == 0
+    with Store.open(store_path, readonly=True) as store:
+        assert [result.code for result in store.reports(leaf)[-1].results] == ["SP101"]
+
+
+def test_check_a_file_of_an_environment_and_its_task(cli: Cli, pair_file: Path) -> None:
+    found = cli("check", pair_file, "--select", "EX201", "--select", "SP102")
+    assert found.code == 0
+    content = json.loads(pair_file.read_text())
+    del content["task"]["environment"]
+    pair_file.write_text(json.dumps({"environment": content["environment"], "tasks": [content["task"]]}))
+    assert cli("check", pair_file, "--select", "SP102").code == 0
+
+
+def test_a_failed_gate_is_exit_code_3(cli: Cli, pair_file: Path) -> None:
+    content = json.loads(pair_file.read_text())
+    content["task"]["oracle"]["answer"] = {"value": 1}
+    pair_file.write_text(json.dumps(content))
+    found = cli("check", pair_file, "--select", "EX202")
+    assert found.code == 3
+    assert "FAILED" in found.out
+    assert "EX202  fail" in found.out
+    assert [report["ok"] for report in json.loads(cli("check", pair_file, "--select", "EX202", "--json").out)] == [
+        False
+    ]
+
+
+def test_explain(cli: Cli) -> None:
+    page = cli("explain", "vf305")
+    assert page.out.startswith("VF305: ")
+    assert json.loads(cli("explain", "vf305", "--json").out)["code"] == "VF305"
+    everything = json.loads(cli("explain", "--json").out)
+    assert [line.split()[0] for line in cli("explain").out.splitlines()] == list(everything)
+
+
+# -------------------------------------------------------------------------------------------------------------- harden
+
+
+def test_harden_a_stored_task(cli: Cli, store_path: Path) -> None:
+    with Store.open(store_path, readonly=True) as store:
+        root = next(entry for entry in store.task_entries() if entry.depth == 0)
+        child = store.children(root.hash)[0]
+    found = json.loads(cli("harden", root.hash[:10], "--steps", 1, "--json").out)
+    assert found["parent"] == root.hash
+    assert [(item["task"], item["new"]) for item in found["children"]] == [(child.hash, False)]
+    again = cli("harden", root.hash[:10], "--steps", 1)
+    assert "(was there already)" in again.out
+
+
+# ------------------------------------------------------------------------------------------------------ list show tree
+
+
+def test_list_in_json_and_as_tables(cli: Cli, slug: str) -> None:
+    environments = json.loads(cli("list", "--json").out)
+    assert [entry["slug"] for entry in environments] == [slug]
+    tasks = json.loads(cli("list", "--tasks", "--json").out)
+    assert len(tasks) > len(json.loads(cli("list", "--leaves", "--json").out)) >= 1
+    text = cli("list", "--tasks").out
+    assert all(task["hash"][:12] in text for task in tasks)
+    assert cli("list", "--category", "no such sentence").err == "nothing there; `envsynth synthesize` makes some\n"
+    assert "1 more: raise --limit" in cli("list", "--tasks", "--limit", len(tasks) - 1).err
+    runs = json.loads(cli("list", "--runs", "--json").out)
+    assert [(entry["command"], entry["finished"]) for entry in runs] == [("synthesize", True)]
+
+
+def test_why_was_this_rejected(cli: Cli, slug: str) -> None:
+    rows = json.loads(cli("list", "--rejected", "--json").out)
+    assert rows
+    assert all(row["count"] >= 1 and row["example"] for row in rows)
+    assert rows == sorted(rows, key=lambda row: -row["count"])
+    refused = json.loads(cli("show", slug, "--rejections", "--json").out)
+    assert sum(row["count"] for row in rows) == len(refused)
+    assert {"stage", "code", "message", "operator", "parent"} <= refused[0].keys()
+    assert rows[0]["code"] in cli("show", slug, "--rejections").out
+
+
+def test_show_an_environment_and_a_task(cli: Cli, slug: str, leaf: str) -> None:
+    page = cli("show", slug).out
+    assert f"gymnasium.make('envsynth/{slug}-v1')" in page
+    assert json.loads(cli("show", slug, "--json").out)["slug"] == slug
+    public, private = (json.loads(cli("show", leaf, "--json", *extra).out) for extra in ([], ["--private"]))
+    assert private.keys() - public.keys() == {"solution", "verifier", "oracle", "probes", "ir", "ablations"}
+    text = cli("show", leaf).out
+    assert "def solve" not in text
+    assert "def solve" in cli("show", leaf, "--private").out
+    assert "all gates pass" in text
+
+
+def test_a_slug_is_its_environment_even_when_it_has_one_leaf(cli: Cli, slug: str) -> None:
+    assert json.loads(cli("show", slug, "--json").out)["slug"] == slug
+    assert cli("show", slug[:12]).out == cli("show", slug).out
+
+
+def test_tree_of_an_environment_is_that_of_its_leaf(cli: Cli, slug: str, leaf: str) -> None:
+    found = json.loads(cli("tree", slug, "--json").out)
+    assert found == json.loads(cli("tree", leaf, "--json").out)
+    root = found["lineages"][0]
+    assert root["operator"] is None
+    assert root["calls"] >= 1
+    assert root["children"][0]["task"] == leaf
+    text = cli("tree", slug).out
+    assert f"root {root['task'][:12]}" in text
+
+
+# ---------------------------------------------------------------------------------------------------------------- play
+
+
+@pytest.mark.parametrize(
+    ("actor", "status"), [("oracle", "pass"), ("idle", "fail"), ("random", "fail"), ("empty", "fail")]
+)
+def test_play(cli: Cli, leaf: str, actor: str, status: str) -> None:
+    text = cli("play", leaf, "--actor", actor, "--seed", 1).out
+    assert f"\n{status} after " in text
+    found = json.loads(cli("play", leaf, "--actor", actor, "--seed", 1, "--json").out)
+    assert (found["verdict"]["status"], found["actor"], found["seed"]) == (status, actor, 1)
+
+
+def test_play_cuts_long_episodes_and_observations(cli: Cli) -> None:
+    short, full = (cli("play", "trip-planning", "--actor", "oracle", *extra).out for extra in ([], ["--full"]))
+    assert "... 12 more turns, --full shows all" in short
+    assert "more characters)" in short
+    assert len(short.splitlines()) < len(full.splitlines())
+    assert "more turns" not in full
+    assert "more characters)" not in full
+    assert max(map(len, short.splitlines())) < 400
+
+
+def test_play_saves(cli: Cli, store_path: Path, leaf: str) -> None:
+    assert cli("play", leaf, "--actor", "idle", "--save").code == 0
+    with Store.open(store_path, readonly=True) as store:
+        assert [item.actor for item in store.trajectories(leaf)] == ["idle"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "end"),
+    [
+        (["list_items", "set_qty item_id=2 qty=42", "answer value=774"], "fail after 3 turns (answered)"),
+        (["list_items page=2", "answer value=774"], "pass after 2 turns (answered)"),
+        (["list_items page=2"], "fail after 1 turn (actor_stopped)"),
+        (["what?", "quit"], "fail after 1 turn (actor_stopped)"),
+    ],
+)
+def test_a_person_plays_through_a_pipe(
+    cli: Cli, pair_file: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str], end: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines) + "\n"))
+    found = cli("play", pair_file)
+    assert found.out.splitlines()[0] == end
+    assert "list_items([page])" in found.err
+    assert "your turn>" in found.err
+    assert '{"name"' not in found.err
+
+
+# ------------------------------------------------------------------------------------------------- suite export evaluate
+
+
+def test_freeze_export_import_check_evaluate(cli: Cli, slug: str, tmp_path: Path) -> None:
+    assert cli("suite", "freeze", "leaves", "--description", "for a test").out.startswith("leaves: 1 task, checksum ")
+    listed = json.loads(cli("suite", "list", "--json").out)
+    assert [item["name"] for item in listed] == ["first", "leaves"]
+    path = tmp_path / "first.jsonl"
+    exported = json.loads(cli("export", "first", path, "--json").out)
+    assert exported["checksum"] == listed[0]["checksum"]
+    assert cli("export", "first", tmp_path / "first.parquet", "--public").code == 0
+    assert cli("check", path, "--select", "SP101").code == 0
+    other = tmp_path / "other.db"
+    imported = json.loads(cli("suite", "import", path, "--store", other, "--json").out)
+    assert imported["unaudited"] == list(imported["new_tasks"])
+    assert cli("check", "first", "--save", "--store", other, "--select", "SP101").code == 0
+    again = json.loads(cli("suite", "import", path, "--store", other, "--json").out)
+    assert (again["unaudited"], again["new_tasks"]) == ([], [])
+    for target in (path, "first", slug):
+        report = json.loads(cli("evaluate", target, "--actor", "oracle", "--json").out)
+        assert (report["passed"], report["void"]) == (report["scored"], 0)
+
+
+def test_evaluate_prints_rates_and_goes_on(cli: Cli, store_path: Path) -> None:
+    first = cli("evaluate", "first", "--actor", "random", "-n", 2, "-k", 1, "-k", 2, "--save", "--seed", 5)
+    assert first.out.startswith("random: 0 of ")
+    assert [line.split()[0] for line in first.out.splitlines()[1:]] == ["k", "1", "2"]
+    assert "episodes " in first.err
+    again = cli("evaluate", "first", "--actor", "random", "-n", 2, "-k", 1, "-k", 2, "--save", "--seed", 5)
+    assert again.out == first.out
+    assert "episodes " not in again.err
+
+
+# -------------------------------------------------------------------------------------------------------------- examples
+
+
+@pytest.mark.parametrize("with_store", [True, False])
+def test_built_in_examples_need_no_store(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_store: Path, with_store: bool
+) -> None:
+    path = made_store if with_store else tmp_path / "missing.db"
+    monkeypatch.setenv("ENVSYNTH_STORE", str(path))
+    assert "Three days out of Hangzhou" in cli("show", "trip-planning").out
+    assert "root " in cli("tree", "trip-planning").out
+    assert cli("check", "trip-planning", "--select", "EX201").code == 0
+    assert json.loads(cli("play", "trip-planning", "--actor", "oracle", "--json").out)["verdict"]["status"] == "pass"
+    assert json.loads(cli("evaluate", "trip-planning", "--actor", "idle", "--json").out)["passed"] == 0
+    assert path.exists() == with_store
+
+
+def test_every_reading_verb_prints_nothing_but_json(cli: Cli, slug: str, leaf: str) -> None:
+    verbs: list[list[Any]] = [
+        ["list"],
+        ["list", "--runs"],
+        ["show", slug],
+        ["show", leaf],
+        ["tree", slug],
+        ["explain"],
+        ["suite", "list"],
+        ["doctor", "store"],
+        ["check", leaf, "--select", "SP101"],
+        ["play", leaf, "--actor", "idle"],
+        ["evaluate", leaf, "--actor", "idle"],
+    ]
+    for verb in verbs:
+        assert json.loads(cli(*verb, "--json").out), verb
