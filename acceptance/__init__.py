@@ -1,0 +1,1 @@
+"""What envsynth claims, as commands: each line prints value, target, PASS or FAIL."""

@@ -1,0 +1,1 @@
+"""Measurements: scripts here, their results as JSON under `results/`."""
