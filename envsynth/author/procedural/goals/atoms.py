@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envsynth.author.procedural.goals.expressions import Expressions, GoalsWorld
-from envsynth.author.procedural.goals.library import HELPERS, closure, split
+from envsynth.author.procedural.goals.snippets import HELPERS, closure, split
 from envsynth.author.procedural.ir import (
     Act,
     Attr,
