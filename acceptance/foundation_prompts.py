@@ -91,6 +91,8 @@ def page(drawn: list[dict[str, Any]], reader: dict[str, Any]) -> str:
         lines += [
             f"A reader with prompt, policy and tool documentation alone solved **{solved} of {len(reader)}**. Each task",
             "allowed one answer, after as many looks as the reader liked, each within the turn limit",
+            "(three instances shared the tasks; that they read nothing else was an instruction, not enforced; remarks are",
+            "put in our words from their reports; prompt 1 was drawn and solved again after a gate changed its lineage)",
             f"(`benchmarks/reader.py`; the reader was {', '.join(readers)}).",
             "",
         ]

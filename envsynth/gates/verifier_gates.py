@@ -57,8 +57,10 @@ def nothing_fails(case: Case) -> GateResult:
 def guessing_fails(case: Case) -> GateResult:
     """Judge constant answers, echoes of the prompt, random typed answers drawn from the data, and random tool walks.
 
-    Why: a task whose answer can be guessed rewards guessing. Random typed answers know the right columns; 48 of them
-    and 3 random walks must all fail. Fix: more conditions, more fields, or a larger space of answers.
+    Why: a task whose answer can be guessed rewards guessing. Random typed answers know the right columns; up to 48 of
+    them and 3 random walks must all fail. Limit: a draw that equals the oracle's answer is left out, so where exactly
+    one answer is right the draws only test the verifier, not how guessable the task is. Fix: more conditions, more
+    fields, or a larger space of answers.
     """
     rng = case.rng("guess")
     fields = _fields(case)
