@@ -136,6 +136,15 @@ def _work(connection: Connection, function: Callable[[Any], Any], initializer: C
     # Ctrl-C reaches the whole process group; the parent decides what happens to the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminated)
+    try:
+        _serve(connection, function, initializer)
+    finally:
+        # From here on the process ends by itself and runs its `atexit` functions. The parent may not have seen that yet
+        # and ask a worker to end that it takes for busy: the request must not break off what puts children away.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any], initializer: Callable[[], None] | None) -> None:
     with _Boundary() as started:
         if initializer is not None:
             initializer()

@@ -208,3 +208,30 @@ def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: P
     for line in lines if workers > 1 else []:
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.split()[2]), 0)
+
+
+ENDING = """
+import atexit, os, sys, time
+from multiprocessing import Pipe, Process
+from envsynth.executors import _work
+
+def slow_end():
+    os.write(1, b"ending")
+    time.sleep(1.0)
+    os.write(1, b" ended")
+
+if __name__ == "__main__":
+    ours, theirs = Pipe()
+    ours.close()
+    atexit.register(slow_end)
+    _work(theirs, print, None)
+"""
+
+
+def test_a_worker_that_ends_already_is_not_broken_off_by_a_request_to_end() -> None:
+    with subprocess.Popen([sys.executable, "-c", ENDING], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(6) == b"ending"
+        process.terminate()
+        rest, messages = process.communicate(timeout=30)
+    assert (rest, messages.decode(), process.returncode) == (b" ended", "", 0)
