@@ -107,6 +107,26 @@ def _measure(store: Store, claims: Claims, trials: int) -> None:
             for report in reports.values()
         )
         claims.line(name, f"{killed} of {total}", "100 %", killed == total and total > 0)
+    passed = sum(
+        report.evidence("VF302").get("killed") == report.evidence("VF302")["total"] for report in reports.values()
+    )
+    walks = sum(int(report.evidence("VF302")["walks"]) for report in reports.values())
+    claims.line(
+        f"constant, echoed and typed random answers and {walks} random walks refused",
+        f"{passed} of {len(tasks)}",
+        "all",
+        passed == len(tasks),
+    )
+    shares = [
+        float(share) for report in reports.values() if (share := report.evidence("VF308").get("share")) is not None
+    ]
+    rarest = max(shares, default=1.0)
+    claims.line(
+        f"largest share of guesses that hit, over the {len(shares)} tasks without changes",
+        f"1 in {1 / rarest:.0f}" if rarest else "none",
+        "< 1 in 64",
+        rarest < 1 / 64,
+    )
     missing = sum(int(task.provenance.details.get("mutants_without_witness", 0)) for task in tasks)
     equal = sum(int(task.provenance.details.get("equivalent_mutants", 0)) for task in tasks)
     print(f"      constraint mutants that are no test: {equal} equivalent, {missing} without a witness")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from envsynth.actors.chat_actor import ChatActor
 from envsynth.actors.factory import ActorFactory, actor_factory, actor_names
+from envsynth.actors.guesses import GUESS_LIMIT, columns_of, guess_share, guess_shares, guess_value
 from envsynth.actors.human import HumanActor, command_to_action
 from envsynth.actors.random_play import RandomActor
 from envsynth.actors.scripted import ConstantActor, EchoActor, EmptyActor, IdleActor
@@ -15,6 +16,7 @@ from envsynth.actors.solution import AblatedActor, OracleActor
 from envsynth.actors.values import echo_value, random_value, zero_value
 
 __all__ = [
+    "GUESS_LIMIT",
     "AblatedActor",
     "ActorFactory",
     "ChatActor",
@@ -30,8 +32,12 @@ __all__ = [
     "actor_names",
     "answer_move",
     "call_move",
+    "columns_of",
     "command_to_action",
     "echo_value",
+    "guess_share",
+    "guess_shares",
+    "guess_value",
     "random_value",
     "zero_value",
 ]

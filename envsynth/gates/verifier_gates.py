@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterable, Iterator
 from typing import cast
 
 from pydantic import JsonValue
 
-from envsynth.actors import zero_value
+from envsynth.actors import GUESS_LIMIT, columns_of, guess_shares, guess_value, zero_value
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed, skipped
-from envsynth.gates.guesses import guess_value
 from envsynth.report import Finding, GateResult
 from envsynth.spec import Outcome, ProbeCase, RowChange, Scalar, Table
 from envsynth.verifiers import schema_problem
@@ -57,10 +58,9 @@ def nothing_fails(case: Case) -> GateResult:
 def guessing_fails(case: Case) -> GateResult:
     """Judge constant answers, echoes of the prompt, random typed answers drawn from the data, and random tool walks.
 
-    Why: a task whose answer can be guessed rewards guessing. Random typed answers know the right columns; up to 48 of
-    them and 3 random walks must all fail. Limit: a draw that equals the oracle's answer is left out, so where exactly
-    one answer is right the draws only test the verifier, not how guessable the task is. Fix: more conditions, more
-    fields, or a larger space of answers.
+    Why: a verifier that accepts what merely looks like an answer rewards guessing. Random typed answers know the right
+    columns; up to 48 of them and 3 random walks must all fail. A draw that equals the oracle's answer is left out: how
+    often that happens is the business of VF308. Fix: a stricter verifier, or for plans more conditions.
     """
     rng = case.rng("guess")
     fields = _fields(case)
@@ -69,10 +69,7 @@ def guessing_fails(case: Case) -> GateResult:
         (f"constant {str(constant)[:20]!r}", Outcome(answer=dict.fromkeys(fields, constant))) for constant in constants
     ]
     for index in range(48 if fields else 0):
-        answer = {
-            name: guess_value(rng, schema, case.task.oracle.answer.get(name), case.same_column)
-            for name, schema in fields.items()
-        }
+        answer = _guess(case, rng, fields)
         if answer != case.task.oracle.answer:
             outcomes.append((f"random {index}", Outcome(answer=answer)))
     result = _must_refuse("VF302", case, outcomes, "the guess")
@@ -80,6 +77,11 @@ def guessing_fails(case: Case) -> GateResult:
     lucky = [index for index, run in enumerate(walks) if run.verdict.status == "pass"]
     findings = [*result.findings, *(Finding(code="VF302", message=f"random walk {index} passes") for index in lucky)]
     return failed("VF302", findings, **{**result.evidence, "walks": len(walks)})
+
+
+def _guess(case: Case, rng: random.Random, fields: dict[str, dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    answer = case.task.oracle.answer
+    return {name: guess_value(rng, schema, answer.get(name), case.same_column) for name, schema in fields.items()}
 
 
 def answer_mutants(case: Case) -> Iterator[Named]:
@@ -252,3 +254,39 @@ def format_alone_fails(case: Case) -> GateResult:
     if not outcomes:
         return passed("VF307", total=0)
     return _must_refuse("VF307", case, outcomes, "half a job:")
+
+
+N_GUESSES = 192
+"""Guesses at a task that accepts several answers."""
+
+
+@gate("VF308", "a guess hits less often than once in 64")
+def guess_is_rare(case: Case) -> GateResult:
+    """Say how often a guesser hits who looks nothing up, but knows the schema, the columns and the size of the numbers.
+
+    Why: a name out of 30 is right once in 30 tries, and a count below 20 once in 20: in a group of rollouts such hits
+    look like skill. For a task with one right answer the share is computed: for a text the best of a uniform draw and a
+    random cell over the columns that hold it, for a number one in twice its size (at least 21) or its frequency in the
+    column that the field is named after; fields multiply. For a task that accepts several answers 192 guesses are
+    judged. Limits: fields count as independent, so an actor that reads one table and reports a row of it at random hits
+    more often; and a task that asks for changes is left to VF307, which shows that no answer alone passes. Fix: ask for
+    another field, or from a larger table.
+    """
+    if case.task.oracle.changes:
+        return skipped("VF308", "the task asks for changes: an answer alone fails (VF307)")
+    if case.task.kind == "read":
+        shares = guess_shares(case.task.oracle.answer, columns_of(case.spec.world), case.task.answer_schema)
+        share = math.prod(shares.values())
+        found = (
+            [] if share < GUESS_LIMIT else [Finding(code="VF308", message=_often(share), where="task.oracle.answer")]
+        )
+        return failed("VF308", found, share=share, fields=dict(shares))
+    rng, fields = case.rng("guess share"), _fields(case)
+    verdicts = case.judge([Outcome(answer=_guess(case, rng, fields)) for _ in range(N_GUESSES)])
+    share = sum(verdict.status == "pass" for verdict in verdicts) / N_GUESSES
+    found = [] if share < GUESS_LIMIT else [Finding(code="VF308", message=_often(share), where="task.verifier")]
+    return failed("VF308", found, share=share, guesses=N_GUESSES)
+
+
+def _often(share: float) -> str:
+    return f"a guess is right once in {1 / share:.0f} tries, allowed is less often than once in {1 / GUESS_LIMIT:.0f}"

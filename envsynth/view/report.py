@@ -31,6 +31,7 @@ GATE_TITLES = {
     "VF304": "state mutants refused",
     "VF305": "constraint mutants refused",
     "VF306": "alternatives accepted",
+    "VF308": "a guess hits rarely",
     "SE501": "no leak",
 }
 """Short titles of the gates that the summary shows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from envsynth.author.procedural.author import ProceduralAuthor
@@ -16,17 +18,17 @@ AUTHOR = ProceduralAuthor("booking laboratory equipment", 1)
 
 @pytest.fixture(scope="module")
 def steps():
-    """Accepted root tasks by kind, with their environments: at least one that writes and one that only reads or plans."""
+    """Accepted root tasks by kind, with their environments: at least one that writes, one that plans, one that reads."""
     found: dict[str, tuple] = {}
-    for index in range(6):
+    for index in range(12):
         draft = AUTHOR.draft(index)
         for number in range(2):
             lineage = find_root(draft, AUTHOR, number)
             if lineage.steps:
                 found.setdefault(lineage.steps[0].task.kind, (draft.environment, lineage.steps[0]))
-        if "act" in found and "plan" in found:
+        if {"act", "plan", "read"} <= set(found):
             return found
-    pytest.fail(f"no act and plan root among 12 lineages, only {list(found)}")
+    pytest.fail(f"no act, plan and read root among 24 lineages, only {list(found)}")
 
 
 def codes(spec, task, *select):
@@ -174,10 +176,36 @@ def test_vf301_finds_a_task_that_is_already_done(steps):
     assert "VF301" in codes(spec, changed(step.task, verifier=lax), "VF301")
 
 
-def test_vf302_finds_a_guessable_answer(steps):
+def test_vf302_finds_a_verifier_that_accepts_what_looks_like_an_answer(steps):
     spec, step = steps["plan"]
     lax = step.task.verifier.model_copy(update={"atoms": step.task.verifier.atoms[:2]})
     assert "VF302" in codes(spec, changed(step.task, verifier=lax), "VF302")
+
+
+def test_vf308_finds_a_right_answer_that_a_guess_hits_often(steps):
+    spec, step = steps["read"]
+    report = check(spec, step.task, select=["VF308"])
+    assert report.ok
+    shares = report.evidence("VF308")["fields"]
+    assert set(shares) == set(step.task.oracle.answer)
+    assert report.evidence("VF308")["share"] == pytest.approx(math.prod(shares.values()))
+    for wanted in (7, "North", True):
+        easy = Outcome(answer={"x": wanted})
+        schema = {"properties": {"x": {"enum": ["North", "South"]} if wanted == "North" else {}}}
+        assert codes(spec, changed(step.task, oracle=easy, answer_schema=schema), "VF308") == {"VF308"}, wanted
+
+
+def test_vf308_finds_a_plan_that_many_guesses_meet(steps):
+    spec, step = steps["plan"]
+    assert check(spec, step.task, select=["VF308"]).evidence("VF308")["guesses"] == 192
+    lax = step.task.verifier.model_copy(update={"atoms": step.task.verifier.atoms[:2]})
+    assert codes(spec, changed(step.task, verifier=lax), "VF308") == {"VF308"}
+
+
+def test_vf308_leaves_tasks_that_write_to_vf307(steps):
+    spec, step = steps["act"]
+    (result,) = check(spec, step.task, select=["VF308"]).results
+    assert result.status == "skipped"
 
 
 def test_vf303_finds_a_verifier_that_does_not_look_at_the_answer(steps):

@@ -105,9 +105,9 @@ def leaks_in(evidence: str) -> list[str]:
     return found + [f"evidence {text}" for text in EVIDENCE_OF_ESCAPE if f'"{text}' in evidence]
 
 
-def processes(host: int) -> int:
-    """Count the living processes of the jails that a host process started."""
-    count = 0
+def pids(host: int) -> frozenset[int]:
+    """The living processes of the jails that a host process started."""
+    found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
@@ -115,14 +115,19 @@ def processes(host: int) -> int:
         except OSError:  # it has ended meanwhile
             continue
         if b"boot.py" in command and b'"host": %d,' % host in command and state not in "ZX":
-            count += 1
-    return count
+            found.append(int(folder.name))
+    return frozenset(found)
 
 
-def wait_for_processes(host: int, expected: int, seconds: float = 3.0) -> int:
-    """Wait until so many processes are left; return how many there are."""
+def processes(host: int, besides: frozenset[int] = frozenset()) -> int:
+    """Count the living processes of a host's jails besides those: other tests' jails may be ending meanwhile."""
+    return len(pids(host) - besides)
+
+
+def wait_for_processes(host: int, expected: int, besides: frozenset[int] = frozenset(), seconds: float = 3.0) -> int:
+    """Wait until so many processes are left besides those; return how many there are."""
     deadline = time.monotonic() + seconds
-    while (count := processes(host)) > expected and time.monotonic() < deadline:
+    while (count := processes(host, besides)) > expected and time.monotonic() < deadline:
         time.sleep(0.01)
     return count
 
@@ -181,7 +186,7 @@ def attack(jail: Jail, name: str, source: str) -> CallResult:
 def try_program(jail: Jail, canaries: Canaries, name: str) -> Finding:
     """Run one program and look for leaks."""
     source = prepare((HOSTILE | MORE)[name][0], canaries.folder, canaries.shared, canaries.port)
-    baseline = processes(os.getpid())
+    besides = pids(os.getpid())
     memory = resident_mb()
     started = time.monotonic()
     result = attack(jail, name, source)
@@ -194,7 +199,7 @@ def try_program(jail: Jail, canaries: Canaries, name: str) -> Finding:
         leaks.append(f"the host was held up for {seconds:.1f} s")
     if resident_mb() - memory > HOST_GROWTH_MB:
         leaks.append(f"the host grew by {resident_mb() - memory:.0f} MB")
-    left = wait_for_processes(os.getpid(), baseline) - baseline
+    left = wait_for_processes(os.getpid(), 0, besides)
     if left > 0:
         leaks.append(f"{left} processes are left")
     if not fresh_worker_works(jail, image()):

@@ -17,7 +17,7 @@ from envsynth.errors import SandboxError
 from envsynth.sandbox import Failure, Jail, Limits, inspect_sandbox, shared_jail
 from envsynth.sandbox import jail as jail_module
 from envsynth.sandbox.jailed import syscalls
-from tests.sandbox.containment import processes, wait_for_processes
+from tests.sandbox.containment import pids, processes, wait_for_processes
 
 FOREVER = "def forever():\n    while True:\n        try: sum(range(100000))\n        except BaseException: pass\ndef one(): return 1\n"
 
@@ -46,21 +46,21 @@ def test_several_workers_live_at_once() -> None:
 
 def test_closing_a_jail_ends_everything_and_leaks_nothing() -> None:
     gc.collect()
-    before, running = descriptors(), processes(os.getpid())
+    before, others = descriptors(), pids(os.getpid())
     for _ in range(2):
         jail = Jail()
         kept = jail.worker("tools")
         for _ in range(5):
             with jail.worker("tools") as worker:
                 assert worker.load("x = 1").ok
-        assert processes(os.getpid()) == running + 3  # guard, zygote, the worker kept
+        assert processes(os.getpid(), others) == 3  # guard, zygote, the worker kept
         jail.close()
         jail.close()
         assert not kept.alive
         assert not jail.alive
         with pytest.raises(SandboxError, match="closed"):
             jail.worker("tools")
-    assert wait_for_processes(os.getpid(), running) == running
+    assert wait_for_processes(os.getpid(), 0, others) == 0
     assert descriptors() == before
 
 
@@ -91,15 +91,15 @@ def zombies() -> int:
 
 
 def test_forgotten_worker_and_jail_are_closed() -> None:
-    running = processes(os.getpid())
+    others = pids(os.getpid())
     jail = Jail()
     worker = jail.worker("tools")
     del worker
     gc.collect()
-    assert wait_for_processes(os.getpid(), running + 2) == running + 2
+    assert wait_for_processes(os.getpid(), 2, others) == 2
     del jail
     gc.collect()
-    assert wait_for_processes(os.getpid(), running) == running
+    assert wait_for_processes(os.getpid(), 0, others) == 0
 
 
 HOST = """
@@ -156,14 +156,14 @@ def test_fork_of_the_host_does_not_keep_the_jail_alive() -> None:
 
 
 def test_jail_that_died_says_so() -> None:
-    running = processes(os.getpid())
+    others = pids(os.getpid())
     with Jail() as jail:
         worker = jail.worker("tools")
         assert worker.load(FOREVER).ok
         jail._process.kill()
         jail._process.wait()
         assert not jail.alive
-        assert wait_for_processes(os.getpid(), running) == running
+        assert wait_for_processes(os.getpid(), 0, others) == 0
         with pytest.raises(SandboxError, match="shared_jail"):
             jail.worker("tools")
         result = worker.call("one")
@@ -190,13 +190,13 @@ def test_jail_may_be_used_by_several_threads() -> None:
 
 def test_workers_are_killed_by_the_zygote_where_descriptors_are_missing() -> None:
     with Jail(Limits(soft_s=0.2, hard_s=0.4)) as jail:
-        running = processes(os.getpid())
+        others = pids(os.getpid())
         worker = jail.worker("tools")
         os.close(worker._pidfd)
         worker._pidfd = None
         assert worker.load(FOREVER).ok
         assert worker.call("forever").status is Failure.HARD_TIMEOUT
-        assert wait_for_processes(os.getpid(), running) == running
+        assert wait_for_processes(os.getpid(), 0, others) == 0
         crashing = jail.worker("tools")
         os.close(crashing._pidfd)
         crashing._pidfd = None

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 from typing import Any, cast
 
+from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
@@ -56,8 +57,6 @@ MAX_CHANGES = 12
 """Row changes of one task."""
 SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
 """Policy sentence of every environment: the task program's snapshot semantics, in public words."""
-GUESS_SHARE = 1 / 64
-"""Largest share of all k-sets that may be feasible: above it, a random typed answer passes too often."""
 _STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
 
 
@@ -280,12 +279,17 @@ class ProceduralAuthor:
                 raise Rejected("nonbinding", why)
         if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
             raise Rejected("nonbinding", why)
+        kind, schema = kind_of(program), answer_schema(program, result)
+        if kind == "read":
+            share = guess_share(result.answer, columns_of(draft.environment.world), schema)
+            if share >= GUESS_LIMIT:
+                raise Rejected("guessable", f"a guess at the answer is right once in {1 / share:.0f} tries")
         quotes = dict(sentences(program, draft.docs, voice.register, voice.variant))
         return TaskVersion(
             environment=draft.environment.hash,
-            kind=kind_of(program),
+            kind=kind,
             prompt=render(program, draft.docs, voice.register, voice.variant),
-            answer_schema=answer_schema(program, result),
+            answer_schema=schema,
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
             solution=compile_plan(world, program),
@@ -393,5 +397,5 @@ def _screen(sampler: Sampler, program: Task, result: OracleResult) -> None:
         accepted = len(info.optimal) or info.feasible
         if info.feasible < 2:
             raise Rejected("tight", "only one set is feasible")
-        if accepted >= GUESS_SHARE * info.table_sets:
+        if accepted >= GUESS_LIMIT * info.table_sets:
             raise Rejected("loose", f"{accepted} of {info.table_sets} sets are accepted")

@@ -282,27 +282,47 @@ class Sampler:
         if kind == "choose":
             return self.choose_root()
         numeric = {
-            name: self.additive(name) if kind == "sum" else self.attr_names(name, ("num",))
+            name: self.additive(name) if kind in ("sum", "count") else self.attr_names(name, ("num",))
             for name in self.world.tables
         }
         entity = self.rng.choice([name for name, found in numeric.items() if found])
         atoms = (self.atom(entity),)
-        if kind == "count":
-            field = f"number_of_{plural_slug(self.world, entity)}"
-            return Task((Let("X1", Count(entity, atoms)),), ((field, Ref("X1")),))
         name = self.rng.choice(numeric[entity])
         attr = self.attr(entity, name)
+        total = Let("X1", Sum(entity, atoms, attr)), (f"sum_of_{name}", Ref("X1"))
         if kind == "sum":
-            return Task((Let("X1", Sum(entity, atoms, attr)),), ((f"sum_of_{name}", Ref("X1")),))
+            return Task((total[0],), (total[1],))
+        if kind == "count":
+            # A number of rows alone is soon guessed.
+            field = f"number_of_{plural_slug(self.world, entity)}"
+            return Task((total[0], Let("X2", Count(entity, atoms))), ((field, Ref("X2")), total[1]))
         pick = Let("X1", Pick(entity, atoms, self.rng.choice(["max", "min"]), attr))
+        fact = self.report_fact(entity, "X1", name)
         if kind == "pickact":
-            return Task((pick, self.act([("X1", entity)])), ())
-        return Task((pick,), (self.report_row(entity, "X1"),))
+            return Task((pick, self.act([("X1", entity)])), (fact,))
+        return Task((pick,), (self.report_row(entity, "X1"), fact))
 
     def report_row(self, entity: str, var: str) -> tuple[str, Operand]:
         """The answer field that states which row a variable denotes."""
         by = self.world.naming(entity)
         return f"{self.world.slug(entity)}_{by}", Of(var, Attr(by))
+
+    def report_fact(self, entity: str, var: str, known: str) -> tuple[str, Operand]:
+        """The answer field that states a fact about the row that a variable denotes, because names are soon guessed.
+
+        Args:
+            entity: Of the row.
+            var: The variable.
+            known: Attribute by which the row was found; its value is no news, so another one is drawn.
+
+        Raises:
+            Rejected: `no_attribute` when the entity has no other.
+        """
+        names = [name for name in self.attr_names(entity, ("num", "date", "str")) if name != known]
+        if not names:
+            raise Rejected("no_attribute", f"{entity} has no second attribute to ask for")
+        name = self.rng.choice(names)
+        return f"{self.world.slug(entity)}_{name}", Of(var, self.attr(entity, name))
 
     def choose_root(self) -> Task:
         """Draw a plan task: any k rows with a condition on their total, which some set meets.
