@@ -53,7 +53,7 @@ def test_closing_a_jail_ends_everything_and_leaks_nothing() -> None:
         for _ in range(5):
             with jail.worker("tools") as worker:
                 assert worker.load("x = 1").ok
-        assert processes(os.getpid(), others) == 3  # guard, zygote, the worker kept
+        assert wait_for_processes(os.getpid(), 3, others) == 3  # guard, zygote, the worker kept
         jail.close()
         jail.close()
         assert not kept.alive
