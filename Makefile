@@ -2,12 +2,14 @@
 #
 # PYTHON=python3.12   which interpreter makes the virtual environment
 # VENV=.venv          where it goes
+# COVERAGE=1          `make test` also measures branch coverage and fails below the threshold in pyproject.toml
 # WHEELS=<folder or page>   an extra source of wheels for pip (`--find-links`), for machines without an index,
 #                     and for a CPU build of torch (`make train-env`); the index's own build may be gigabytes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV ?= .venv
 WHEELS ?=
+COVERAGE ?=
 TOPIC ?= foundation
 PIP_FLAGS = --disable-pip-version-check --quiet -c constraints.txt $(if $(WHEELS),--find-links $(WHEELS))
 BIN = $(VENV)/bin
@@ -34,7 +36,8 @@ demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, e
 	$(BIN)/envsynth demo --out demo
 
 test: $(VENV)/.dev ## install, then the test suite (10 minutes at most on 2 cores)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network and not docs"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network and not docs" \
+		$(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 
 slow: $(VENV)/.dev ## tests that take longer, and the commands of the documentation
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or docs"

@@ -50,6 +50,8 @@ def main() -> int:
         "ruff": [str(BIN / "ruff"), "check", "."],
         "format": [str(BIN / "ruff"), "format", "--check", "."],
         "pyright": [str(BIN / "pyright")],
+        "pre-commit hooks on all files": [str(BIN / "pre-commit"), "run", "--all-files"],
+        "pre-push hooks on all files": [str(BIN / "pre-commit"), "run", "--all-files", "--hook-stage", "pre-push"],
     }
     for name, command in {} if fast else checks.items():
         code, text = run(command)

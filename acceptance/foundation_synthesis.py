@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.claims import Claims
+from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
 from envsynth.author.procedural import prompt_edits
+from envsynth.author.procedural.ir import Act, ForEach, Of, Ref, Task, To, from_json, lets, walk
 from envsynth.gates.spec_gates import parse_apart
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store, TaskQuery
 
 CATEGORY = "planning a travel itinerary"
@@ -54,6 +57,23 @@ def edited_prompts(store: Store, trials: int) -> tuple[int, int, list[str]]:
         else:
             survivors.append(f"{edit} in {task.prompt}")
     return changed, min(trials, len(places)), survivors
+
+
+def action_share(spec: EnvironmentSpec, task: TaskVersion) -> float:
+    """How often a guesser performs the right actions and answers rightly, who knows all but which rows are meant.
+
+    One in the rows of its table for each variable that an action uses, times the share of the answer; 1 when the prompt
+    names all arguments.
+    """
+    program = from_json(task.ir)
+    if not isinstance(program, Task) or any(isinstance(node, ForEach) for node in walk(program)):
+        return 0.0
+    entities = {let.var: let.node.entity for let in lets(program) if not isinstance(let.node, To)}
+    acts = [operand for node in walk(program) if isinstance(node, Act) for _, operand in node.args]
+    share = guess_share(task.oracle.answer, columns_of(spec.world), task.answer_schema)
+    for var in dict.fromkeys(operand.var for operand in acts if isinstance(operand, Ref | Of)):
+        share /= len(spec.world.rows[entities[var]]) if var in entities else 1
+    return share
 
 
 def main() -> int:
@@ -126,6 +146,13 @@ def _measure(store: Store, claims: Claims, trials: int) -> None:
         f"1 in {1 / rarest:.0f}" if rarest else "none",
         "< 1 in 64",
         rarest < 1 / 64,
+    )
+    specs = {item.hash: item for item in store.environments()}
+    acting = [action_share(specs[task.environment], task) for task in tasks if task.oracle.changes]
+    print(
+        f"      of {len(acting)} tasks with changes (no gate): {sum(share == 1 for share in acting)} name all arguments of"
+        f" their actions and ask for no answer; in {sum(GUESS_LIMIT <= share < 1 for share in acting)} a guess at the"
+        f" rows meant hits at least once in {1 / GUESS_LIMIT:.0f}"
     )
     missing = sum(int(task.provenance.details.get("mutants_without_witness", 0)) for task in tasks)
     equal = sum(int(task.provenance.details.get("equivalent_mutants", 0)) for task in tasks)

@@ -11,13 +11,10 @@ import random
 from dataclasses import dataclass
 from typing import Any, cast
 
-from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
-    Act,
-    ForEach,
     IRTypeError,
     Task,
     check,
@@ -25,7 +22,6 @@ from envsynth.author.procedural.ir import (
     from_json,
     kind_of,
     to_json,
-    walk,
     without_dead_lets,
 )
 from envsynth.author.procedural.mechanism import Row, ToolDraft
@@ -37,7 +33,7 @@ from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
 from envsynth.author.procedural.render import REGISTERS, Register, render, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
-from envsynth.author.procedural.sites import chosen_lets
+from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
 from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.spec import (
     EnvironmentSpec,
@@ -53,8 +49,6 @@ AUTHOR = "procedural/1"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""
-MAX_CHANGES = 12
-"""Row changes of one task."""
 SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
 """Policy sentence of every environment: the task program's snapshot semantics, in public words."""
 _STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
@@ -272,7 +266,7 @@ class ProceduralAuthor:
             raise Rejected("type", str(error)) from error
         sampler = Sampler(world, edit.overlay, random.Random(f"screen/{stream}"))
         result = _run(sampler, program)
-        _screen(sampler, program, result)
+        refuse_poor(sampler, program, result)
         if before is not None:
             why = binding_failure(str(lineage.operator), before, result, sampler, program)
             if why:
@@ -281,9 +275,7 @@ class ProceduralAuthor:
             raise Rejected("nonbinding", why)
         kind, schema = kind_of(program), answer_schema(program, result)
         if kind == "read":
-            share = guess_share(result.answer, columns_of(draft.environment.world), schema)
-            if share >= GUESS_LIMIT:
-                raise Rejected("guessable", f"a guess at the answer is right once in {1 / share:.0f} tries")
+            refuse_guessable(result.answer, draft.environment.world, schema)
         quotes = dict(sentences(program, draft.docs, voice.register, voice.variant))
         return TaskVersion(
             environment=draft.environment.hash,
@@ -373,29 +365,3 @@ def _run(sampler: Sampler, program: Task) -> OracleResult:
         return sampler.oracle.run(program)
     except Reject as reason:
         raise Rejected(reason.code, str(reason)) from reason
-
-
-def _screen(sampler: Sampler, program: Task, result: OracleResult) -> None:
-    """Reject programs that are ambiguous, empty, guessable or too large, before anything is compiled.
-
-    Raises:
-        Rejected: the code says which.
-    """
-    writes = any(isinstance(node, (Act, ForEach)) for node in walk(program))
-    if writes and not result.changes:
-        raise Rejected("act_empty", "the actions change nothing: doing nothing would pass")
-    if len(result.changes) > MAX_CHANGES:
-        raise Rejected("act_many", f"{len(result.changes)} row changes")
-    if result.write_overlap:
-        raise Rejected("write_overlap", "two actions touch the same row")
-    if result.changes and sampler.oracle.order_sensitive(program, result):
-        raise Rejected("order_sensitive", "a condition changes its truth during the task")
-    if any(value in (0, None, [], "") for value in result.answer.values()):
-        raise Rejected("trivial_answer", "an answer field is empty or zero")
-    for let, _ in chosen_lets(program):
-        info = result.info[let.var]
-        accepted = len(info.optimal) or info.feasible
-        if info.feasible < 2:
-            raise Rejected("tight", "only one set is feasible")
-        if accepted >= GUESS_LIMIT * info.table_sets:
-            raise Rejected("loose", f"{accepted} of {info.table_sets} sets are accepted")

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from envsynth.author.procedural.author import AUTHOR, MAX_CHANGES, SCREEN_TURNS, ProceduralAuthor
+from envsynth.author.procedural.author import AUTHOR, SCREEN_TURNS, ProceduralAuthor
 from envsynth.author.procedural.ir import digest, from_json
 from envsynth.author.procedural.operators import OPERATORS
+from envsynth.author.procedural.screen import MAX_CHANGES
 from envsynth.errors import AuthorError, Rejected, SpecError
 
 CATEGORY = "planning a travel itinerary"
@@ -205,7 +206,7 @@ def test_refusals_of_roots_have_codes(author, draft):
             "no_action",
         ),
         *("no_atom", "no_value", "nonbinding", "null_value", "order_sensitive", "search_cap", "tie", "tight"),
-        *("trivial_answer", "type", "write_overlap"),
+        *("guessable", "no_attribute", "no_route", "trivial_answer", "type", "write_overlap"),
     }
     assert codes
 
