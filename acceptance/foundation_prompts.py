@@ -90,9 +90,9 @@ def page(drawn: list[dict[str, Any]], reader: dict[str, Any]) -> str:
     if reader:
         lines += [
             f"A reader with prompt, policy and tool documentation alone solved **{solved} of {len(reader)}**. Each task",
-            "allowed one answer, after as many looks as the reader liked, each within the turn limit",
-            "(three instances shared the tasks; that they read nothing else was an instruction, not enforced; remarks are",
-            "put in our words from their reports; prompt 1 was drawn and solved again after a gate changed its lineage)",
+            "allowed one answer, after as many looks as the reader liked, each within the turn limit. A server held the",
+            "tasks in memory and wrote the verdicts; nothing of them lay in a file. That the reader did not look into the",
+            "source of this project was an instruction. Three instances shared the tasks; the remarks are their own",
             f"(`benchmarks/reader.py`; the reader was {', '.join(readers)}).",
             "",
         ]
@@ -108,7 +108,7 @@ def page(drawn: list[dict[str, Any]], reader: dict[str, Any]) -> str:
         if verdict is not None and not verdict["passed"]:
             lines += [f"    Not solved: {verdict['note']} (not met: {', '.join(verdict['failed_checks'])})", ""]
         elif verdict is not None and verdict["note"]:
-            lines += [f"    The reader remarks: {verdict['note']}.", ""]
+            lines += [f"    The reader remarks: {verdict['note'].rstrip('.')}.", ""]
     return "\n".join(lines)
 
 

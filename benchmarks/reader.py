@@ -1,95 +1,138 @@
 """Can a reader solve the prompts? Play them by hand with prompt and tool documentation alone; one answer each.
 
-The 50 tasks are those of `docs/reference/prompts.md`. A reader (a person, or a language model with this module as its
-only access) calls `Session(number)`, reads `.text`, calls `.call(tool, **arguments)` as often as the turn limit allows,
-and gives one `.answer(**fields)`. The verdict is written to the results file; a second answer to the same task is refused.
+The 50 tasks are those of `docs/reference/prompts.md`. A server holds them in its memory and deletes the store file, so
+that a reader (a person or a language model) has the first observation and the tools, and no file to look into. It
+alone writes verdicts; a second answer to the same task is refused. `text` starts a task again, as often as wanted.
 
-    python -m acceptance.foundation_prompts --store tasks.db     synthesize the tasks into a store
-    READER_STORE=tasks.db python                                  >>> from benchmarks.reader import Session
-    python -m benchmarks.reader                                   count the verdicts
+    python -m acceptance.foundation_prompts --store tasks.db         synthesize the tasks into a store
+    python -m benchmarks.reader serve tasks.db door "who reads"      hold them behind the socket `door`
+    python -m benchmarks.reader ask door 7 text                      read task 7
+    python -m benchmarks.reader ask door 7 call TOOL '{"page": 1}'   use a tool
+    python -m benchmarks.reader ask door 7 answer '{"n": 3}' NOTE    answer, once
+    python -m benchmarks.reader count                                count the verdicts
 """
 
 from __future__ import annotations
 
 import json
-import os
+import sys
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any
 
-from envsynth.environments import make_env
+from envsynth.environments import ToolEnv, make_env
 from envsynth.store import Store
 
-RESULTS = Path(os.environ.get("READER_RESULTS", "benchmarks/results/reader.json"))
-STORE = Path(os.environ.get("READER_STORE", "tasks.db"))
+RESULTS = Path(__file__).resolve().parent / "results" / "reader.json"
+PROMPTS = RESULTS.with_name("prompts.json")
 
 
-class Session:
-    """One attempt at one task.
+class Desk:
+    """The tasks, in memory, with the verdicts.
 
     Args:
-        number: 1 to 50, as in the documentation page.
+        store: The store that holds the tasks; its file is deleted.
         reader: Who reads.
     """
 
-    def __init__(self, number: int, reader: str) -> None:
-        self.number = number
+    def __init__(self, store: Path, reader: str) -> None:
         self.reader = reader
-        if str(number) in _results():
-            raise SystemExit(f"task {number} has been answered already")
-        with Store.open(STORE, readonly=True) as store:
-            digest = json.loads(Path("benchmarks/results/prompts.json").read_text())["tasks"][number - 1]["task"]
-            task = store.task(digest)
-            self._env = make_env(store.environment(task.environment), task)
-        self.text, _ = self._env.reset(seed=0)
-        self.calls = 0
-        self.task = digest
+        self.hashes = [item["task"] for item in json.loads(PROMPTS.read_text())["tasks"]]
+        self.envs: dict[int, ToolEnv] = {}
+        self.calls: dict[int, int] = {}
+        with Store.open(store, readonly=True) as opened:
+            for number, digest in enumerate(self.hashes, 1):
+                task = opened.task(digest)
+                self.envs[number] = make_env(opened.environment(task.environment), task)
+        for part in (store, *store.parent.glob(f"{store.name}-*")):
+            part.unlink()
 
-    def call(self, tool: str, **arguments: Any) -> Any:
-        """Call a tool; return what it gives, or the error it reports.
+    def text(self, number: int) -> str:
+        """Start a task, from its first observation."""
+        self.calls[number] = 0
+        return self.envs[number].reset(seed=0)[0]
 
-        Raises:
-            SystemExit: the turn limit was reached.
-        """
-        text, _, terminated, truncated, _ = self._env.step(json.dumps({"tool": tool, "arguments": arguments}))
+    def call(self, number: int, tool: str, arguments: dict[str, Any]) -> str:
+        """Call a tool; return what it gives, or the error it reports."""
+        if number not in self.calls:
+            return "read the task's text first"
+        action = json.dumps({"tool": tool, "arguments": arguments})
+        text, _, terminated, truncated, _ = self.envs[number].step(action)
+        self.calls[number] += 1
         if terminated or truncated:
-            raise SystemExit("the episode is over: the turn limit was reached")
-        self.calls += 1
-        return json.loads(text)
+            del self.calls[number]
+            return "the turn limit was reached: read the task's text to start again"
+        return text
 
-    def answer(self, note: str = "", /, **fields: Any) -> str:
-        """Give the one answer; return `pass` or `fail`.
-
-        Args:
-            note: What was unclear, in the reader's words.
-            **fields: The fields of the answer.
-        """
-        _, reward, _, _, info = self._env.step(json.dumps({"answer": fields}))
-        verdict = info.get("verdict") or {}
-        failed = [check["id"] for check in verdict.get("checks", []) if not check["ok"]]
-        found = _results()
-        found[str(self.number)] = {
-            "task": self.task,
+    def answer(self, number: int, fields: dict[str, Any], note: str) -> str:
+        """Give the one answer; return `pass` or `fail`, and record it with what was unclear, in the reader's words."""
+        found = results()
+        if str(number) in found:
+            return f"task {number} has been answered already"
+        if number not in self.calls:
+            return "read the task's text first"
+        _, reward, _, _, info = self.envs[number].step(json.dumps({"answer": fields}))
+        checks = (info.get("verdict") or {}).get("checks", [])
+        failed = [check["id"] for check in checks if not check["ok"]]
+        found[str(number)] = {
+            "task": self.hashes[number - 1],
             "reader": self.reader,
             "passed": reward == 1.0,
             "failed_checks": failed,
-            "calls": self.calls,
+            "calls": self.calls.pop(number),
             "note": note,
         }
-        RESULTS.write_text(
-            json.dumps(dict(sorted(found.items(), key=lambda item: int(item[0]))), indent=1, ensure_ascii=False) + "\n"
-        )
-        self._env.close()
+        ordered = dict(sorted(found.items(), key=lambda item: int(item[0])))
+        RESULTS.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n")
         return "pass" if reward == 1.0 else f"fail: {failed}"
 
+    def serve(self, door: str) -> None:
+        """Answer requests, one connection each, until interrupted."""
+        with Listener(door, "AF_UNIX") as listener:
+            print(f"{len(self.envs)} tasks behind {door}", flush=True)
+            while True:
+                with listener.accept() as connection:
+                    self._one(connection)
 
-def _results() -> dict[str, Any]:
+    def _one(self, connection: Connection) -> None:
+        try:
+            request = json.loads(connection.recv_bytes())
+            number, what, rest = int(request["number"]), request["what"], request["rest"]
+            if number not in self.envs:
+                reply = f"there are tasks 1 to {len(self.envs)}"
+            elif what == "text":
+                reply = self.text(number)
+            elif what == "call":
+                reply = self.call(number, rest[0], json.loads(rest[1]) if len(rest) > 1 else {})
+            elif what == "answer":
+                reply = self.answer(number, json.loads(rest[0]), " ".join(rest[1:]))
+            else:
+                reply = "ask for text, call or answer"
+        except (EOFError, LookupError, ValueError) as error:  # a malformed request is the reader's to mend
+            reply = f"not understood: {error}"
+        connection.send_bytes(reply.encode())
+
+
+def results() -> dict[str, Any]:
+    """Return the verdicts so far, by task number."""
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
 def main() -> int:
-    """Count the verdicts."""
-    found = _results()
-    print(f"{sum(item['passed'] for item in found.values())} of {len(found)} solved")
+    """Serve, ask or count."""
+    match sys.argv[1:]:
+        case ["serve", store, door, reader]:
+            Desk(Path(store), reader).serve(door)
+        case ["ask", door, number, what, *rest]:
+            with Client(door, "AF_UNIX") as connection:
+                connection.send_bytes(json.dumps({"number": number, "what": what, "rest": rest}).encode())
+                print(connection.recv_bytes().decode())
+        case ["count"]:
+            found = results()
+            print(f"{sum(item['passed'] for item in found.values())} of {len(found)} solved")
+        case _:
+            print(__doc__)
+            return 2
     return 0
 
 
