@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from envsynth.pipeline import synthesize
 from envsynth.sandbox import Jail
@@ -27,6 +28,10 @@ from envsynth.spec import (
 )
 from envsynth.store import Store, TaskQuery
 from envsynth.suite import freeze
+
+# How long an example takes says how busy the machine is, nothing about the code.
+settings.register_profile("envsynth", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("envsynth")
 
 LIST_ITEMS = """
 def list_items(db, page=1):
