@@ -1,0 +1,1 @@
+"""The policy: its model, how it samples, and how it learns from groups of trajectories."""
