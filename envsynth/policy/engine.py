@@ -24,7 +24,7 @@ from torch import Tensor
 
 from envsynth.policy.experts import MIN_ROWS
 from envsynth.policy.model import Policy
-from envsynth.policy.sampling import Sampling, draw, truncated_log_probs, uniform_stream
+from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 
 
 class TurnEnd(StrEnum):
