@@ -57,6 +57,11 @@ def lively_weights(policy: Policy, seed: int = 0) -> Policy:
     return policy
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def tiny() -> PolicyConfig:
     return TINY
