@@ -20,7 +20,9 @@ _DOCS = """
     Errors Returns Gives Change Read Rows Row column columns value values give exactly unknown argument arguments found
     invalid conflict malformed required error errors code message result results page cursor offset next total items data
     filtered filter ordered per missing field fields new null several several first last day this done nowhere needs need
-    must may can change changes reply other leave out returns text texts None Unknown
+    must may can change changes reply other leave out returns text texts None Unknown List Can Descriptions conditions
+    asks request about added description pattern minimum maximum holds when again never below gives starts which within
+    another will those ones skip pass previous rows match pages together each more makes make gives
 """
 
 

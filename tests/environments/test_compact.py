@@ -256,12 +256,15 @@ def test_first_observations_of_full_worlds_are_structured_and_exact(index: int) 
     system, prompt = compact_first(text)
     assert expand_first(system, prompt) == text
     assert prompt == "Do it.\n\n# Rules\nnone"
-    assert system.endswith("answer = (type object)\nturns 20")
-    assert "tool = " not in system
+    assert system.startswith("today 2031-05-02 turns 20\n")
+    assert system.endswith("\nanswer = (type object)")
+    assert "\n= " not in system
     assert len(system) < 0.8 * len(text)
 
 
-@pytest.mark.parametrize("system", ["hello", "today 2031-05-02", "today x\nanswer ()\nturns 3\nnonsense"])
+@pytest.mark.parametrize(
+    "system", ["hello", "today 2031-05-02", "today x\nanswer ()", "today x turns 3\nanswer ()\nnonsense"]
+)
 def test_expand_first_refuses_lines_that_it_does_not_know(system: str) -> None:
     with pytest.raises(SpecError, match="compact text"):
         expand_first(system, "x")

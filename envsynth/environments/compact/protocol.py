@@ -3,7 +3,7 @@
 Each function is exact: the JSON text comes back character by character. Text that has another form than the environment
 writes is kept as it is behind a mark, so the functions take any text.
 
-    first observation   lines of today, rule, tool, answer and turns; and the prompt, apart
+    first observation   lines of today with turns, rules, tools and answer; and the prompt, apart
     call                brin name Kelo            {"tool":"brin","arguments":{"name":"Kelo"}}
     answer              = colour red              {"answer":{"colour":"red"}}
     observation         [(name Kelo)]             {"result":[{"name":"Kelo"}]}
@@ -34,6 +34,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TODAY = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?")
 _TURNS = re.compile(r"You have ([1-9]\d*) turns\.")
 _RAW = "? "
+_LINES = ("today", "rule", "tool", "answer")
 
 
 def _json(text: str) -> JsonValue:
@@ -188,11 +189,16 @@ def _short_first(text: str) -> tuple[str, str]:
     turns = _TURNS.fullmatch(how.removeprefix(f"{ACTION_FORMAT}\n"))
     if not _TODAY.fullmatch(today) or turns is None:
         raise SpecError("no first observation")
-    lines = [f"today {today}"]
+    lines = [f"today {today} turns {turns[1]}"]
     lines += [f"rule {rule.removeprefix('- ')}" for part in rules for rule in part.split("\n")]
-    lines += [f"tool {compact_tool(_object(doc))}" for doc in tools.split("\n")]
-    lines += [f"answer {compact_schema_or_value(_object(schema))}", f"turns {turns[1]}"]
+    lines += [_marked(compact_tool(_object(doc))) for doc in tools.split("\n")]
+    lines.append(f"answer {compact_schema_or_value(_object(schema))}")
     return "\n".join(lines), prompt
+
+
+def _marked(line: str) -> str:
+    """A tool's line; only what could be taken for another line needs a mark."""
+    return f"tool {line}" if line.partition(" ")[0] in _LINES else line
 
 
 def _cut(text: str, mark: str) -> tuple[str, str]:
@@ -224,18 +230,22 @@ def expand_first(system: str, prompt: str) -> str:
     """
     if not system:
         return prompt
-    found: dict[str, list[str]] = {"today": [], "rule": [], "tool": [], "answer": [], "turns": []}
+    found: dict[str, list[str]] = {word: [] for word in _LINES}
     for line in system.split("\n"):
         word, _, rest = line.partition(" ")
-        if word not in found:
-            raise SpecError(f"compact text: unknown line {line[:60]!r}")
-        found[word].append(rest)
-    if [len(found[word]) for word in ("today", "answer", "turns")] != [1, 1, 1]:
-        raise SpecError("compact text: needs one line each of today, answer and turns")
-    lines = ["# Task", prompt, "", "# Today", *found["today"]]
+        if word in found:
+            found[word].append(rest)
+        else:
+            found["tool"].append(line)
+    if [len(found[word]) for word in ("today", "answer")] != [1, 1]:
+        raise SpecError("compact text: needs one line of today and one of answer")
+    today, mark, turns = found["today"][0].partition(" turns ")
+    if not mark:
+        raise SpecError(f"compact text: the line of today tells no turns: {today[:60]!r}")
+    lines = ["# Task", prompt, "", "# Today", today]
     if found["rule"]:
         lines += ["", "# Rules", *(f"- {rule}" for rule in found["rule"])]
     lines += ["", "# Tools", *(compact_json(expand_tool(line)) for line in found["tool"])]
     schema = expand_schema_or_value(found["answer"][0])
     lines += ["", "# Final answer", "JSON Schema of the answer:", compact_json(schema)]
-    return "\n".join([*lines, "", "# How to act", ACTION_FORMAT, f"You have {found['turns'][0]} turns."])
+    return "\n".join([*lines, "", "# How to act", ACTION_FORMAT, f"You have {turns} turns."])
