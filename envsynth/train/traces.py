@@ -18,9 +18,12 @@ from envsynth.author.procedural.nano import NanoAuthor, nano_tasks, retry_traces
 from envsynth.author.procedural.nano.author import NANO_CATEGORY
 from envsynth.environments.actions import first_observation
 from envsynth.errors import SpecError
+from envsynth.executors import run_all
 from envsynth.policy.template import episode_messages, render
 from envsynth.trajectory import Trajectory, Turn
 
+CHUNK = 250
+"""Tasks that one process draws at a time."""
 CONTEXT, ACTION, MISTAKE = 0, 1, 2
 """What a token of a lesson is: read, imitated, or another's mistake, which is read and never predicted."""
 
@@ -91,9 +94,7 @@ def lessons_hash(lessons: Iterable[Lesson]) -> str:
     return digest.hexdigest()
 
 
-def nano_lessons(
-    count: int, seed: str | int, *, mistakes: float = 0.15, max_tokens: int, on_lesson: Callable[[], None] | None = None
-) -> list[Lesson]:
+def nano_lessons(count: int, seed: str | int, *, mistakes: float = 0.15, max_tokens: int) -> list[Lesson]:
     """Make lessons of the nano tier: the planner's episodes, a share of them with one mistake put right.
 
     Args:
@@ -101,7 +102,6 @@ def nano_lessons(
         seed: Equal seeds give equal lessons.
         mistakes: Share of lessons with a mistake, in [0, 1].
         max_tokens: Longest lesson (tokens); longer ones are left out.
-        on_lesson: Called after each task.
 
     Returns:
         The lessons, in the order of the tasks.
@@ -118,6 +118,59 @@ def nano_lessons(
                 worlds = {item.environment.slug: author.draft(int(str(index))).composition}
             (trace,) = retry_traces(worlds[item.environment.slug], trace, chance)
         found.append(lesson_of(first_observation(item.environment, item.task), trace.turns))
-        if on_lesson is not None:
-            on_lesson()
     return [item for item in found if len(item) <= max_tokens]
+
+
+@dataclass(frozen=True)
+class LessonMaker:
+    """Makes one chunk of lessons, in whichever process: the chunk's seed decides everything."""
+
+    mistakes: float
+    """Share of lessons with a mistake, in [0, 1]."""
+    max_tokens: int
+    """Longest lesson (tokens)."""
+
+    def __call__(self, chunk: tuple[str, int]) -> list[Lesson]:
+        """Make the lessons of a chunk.
+
+        Args:
+            chunk: Seed, and how many tasks.
+
+        Returns:
+            The lessons.
+        """
+        seed, count = chunk
+        return nano_lessons(count, seed, mistakes=self.mistakes, max_tokens=self.max_tokens)
+
+
+def many_lessons(
+    count: int,
+    seed: int,
+    *,
+    max_tokens: int,
+    mistakes: float = 0.15,
+    workers: int = 1,
+    on_chunk: Callable[[int], None] | None = None,
+) -> list[Lesson]:
+    """Make many lessons of the nano tier, in several processes; their number changes nothing.
+
+    Args:
+        count: How many tasks are drawn.
+        seed: Equal seeds give equal lessons.
+        max_tokens: Longest lesson (tokens).
+        mistakes: Share of lessons with a mistake, in [0, 1].
+        workers: Processes.
+        on_chunk: Told how many tasks a finished chunk had.
+
+    Returns:
+        The lessons, in an order that follows from the seed.
+    """
+    sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
+    chunks = [(f"{seed}/lessons/{index}", size) for index, size in enumerate(sizes)]
+
+    def told(index: int, lessons: list[Lesson]) -> None:
+        if on_chunk is not None:
+            on_chunk(sizes[index])
+
+    found = run_all(LessonMaker(mistakes, max_tokens), chunks, workers=min(workers, len(chunks)), on_result=told)
+    return [lesson for part in found for lesson in part]
