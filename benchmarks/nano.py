@@ -18,7 +18,7 @@ import torch
 
 from envsynth.evaluate import EvaluationOptions, evaluate
 from envsynth.policy.checkpoint import git_revision, load_checkpoint
-from envsynth.train.actor import PolicyActorFactory
+from envsynth.train.actor import policy_factory
 from envsynth.train.run_folder import StepReport
 from envsynth.train.training import TrainConfig, Watch, nano_pairs, run_training
 
@@ -31,7 +31,7 @@ def measure(checkpoint: Path, tasks: int, draws: int, seed: int, threads: int) -
     for names, held_out in (("unseen_tasks", False), ("unseen_names", True)):
         pairs, kinds = nano_pairs(tasks, f"{seed}/benchmark", held_out=held_out)
         for manner, temperature, n in (("greedy", 0.0, 1), ("sampled", 1.0, draws)):
-            factory = PolicyActorFactory(str(checkpoint), temperature, seed, 48, threads)
+            factory = policy_factory(checkpoint, temperature=temperature, seed=seed, n_slots=48, threads=threads)
             began = time.monotonic()
             report = evaluate(pairs, factory, n, (1,), seed, options=EvaluationOptions(slots=48))
             rate = report.rate(1)

@@ -57,6 +57,8 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give
 WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes.")]
 
 EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED = 1, 3, 130
+POLICY_SLOTS = 32
+"""Episodes that a checkpoint plays at the same time: it decides for all of them in one pass."""
 SHOWN_CHARS = 300
 """Characters of an observation on the terminal; `--json` has all."""
 SHOWN_TURNS, SHOWN_ENDS = 25, 8
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code == EXIT_INTERRUPTED:
         _say(
             err,
-            "\ninterrupted: what was stored is kept; synthesize, demo and evaluate --save go on from there when run again",
+            "\ninterrupted: what was stored is kept; synthesize, demo, evaluate --save and train --resume go on from there when run again",
             "yellow",
         )
     raise SystemExit(code)
@@ -924,8 +926,12 @@ def export(
 def evaluate(
     target: TargetArgument,
     actor: Annotated[
-        str, typer.Option(help="oracle, idle, empty, echo, random, ablated:<skill> or chat:<model>.")
+        str,
+        typer.Option(
+            help="oracle, idle, empty, echo, random, ablated:<skill>, chat:<model>, or the folder of a run or checkpoint."
+        ),
     ] = "oracle",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a checkpoint; 0 plays greedily.")] = 0.0,
     n: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Episodes per task.")] = 1,
     k: Annotated[list[int] | None, typer.Option("-k", help="Report pass@k for these k; 1 when left out.")] = None,
     seed: SeedOption = 0,
@@ -951,8 +957,13 @@ def evaluate(
         raise typer.BadParameter(
             "needs tasks of a store: import the file first (envsynth suite import)", param_hint="--save"
         )
-    factory = _factory(actor, [task for _, task in found.pairs], seed)
-    slots = 8 if actor.startswith("chat:") else 1
+    plays_policy = Path(actor).is_dir()
+    factory = (
+        _policy_factory(Path(actor), temperature, seed)
+        if plays_policy
+        else _factory(actor, [task for _, task in found.pairs], seed)
+    )
+    slots = POLICY_SLOTS if plays_policy else 8 if actor.startswith("chat:") else 1
     options = EvaluationOptions(workers=1 if slots > 1 else workers, slots=slots)
     with _progress("episodes", len(found.pairs) * n) as advance:
         if not save:
@@ -993,6 +1004,129 @@ def _share(value: float | None) -> str:
 
 def _span(value: tuple[float, float] | None) -> str:
     return "-" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def _torch_wing(module: str) -> Any:
+    """Load a module that needs torch; its absence is an error with the extra to install."""
+    import importlib
+
+    from envsynth.errors import MissingExtra
+
+    try:
+        return importlib.import_module(f"envsynth.train.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise MissingExtra(
+            f"{error.name} is not installed: training and playing checkpoints need the extra [train],"
+            " for example `pip install 'envsynth[train]'` or `make train-env`"
+        ) from error
+
+
+def _policy_factory(folder: Path, temperature: float, seed: int) -> Any:
+    from envsynth.errors import CheckpointError
+
+    module = _torch_wing("actor")
+    try:
+        return module.policy_factory(folder, temperature=temperature, seed=seed, n_slots=POLICY_SLOTS)
+    except CheckpointError as error:
+        raise typer.BadParameter(str(error), param_hint="--actor") from error
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the run: metrics and checkpoints.")] = Path("run"),
+    tier: Annotated[str, typer.Option(help="Which tasks: nano.")] = "nano",
+    sft_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds of imitation; 150 when no budget is given.")
+    ] = None,
+    sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of imitation, instead of seconds.")] = None,
+    grpo_seconds: Annotated[float | None, typer.Option(min=0.1, help="Seconds of reinforcement learning.")] = None,
+    grpo_steps: Annotated[int | None, typer.Option(min=1, help="Steps of it, instead of seconds.")] = None,
+    lessons: Annotated[int, typer.Option(min=1, help="Tasks whose solutions are imitated.")] = 6000,
+    seed: SeedOption = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder as it was asked for.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a policy from random weights on the CPU: imitation, then reinforcement learning. Needs the extra [train]."""
+    module = _torch_wing("training")
+    config = None
+    if not resume:
+        if all(value is None for value in (sft_seconds, sft_steps, grpo_seconds, grpo_steps)):
+            sft_seconds = 150.0
+        with _usage("--tier and budgets"):
+            config = module.TrainConfig(
+                tier=tier,
+                seed=seed,
+                sft_steps=sft_steps,
+                sft_seconds=sft_seconds,
+                grpo_steps=grpo_steps,
+                grpo_seconds=grpo_seconds,
+                lessons=lessons,
+            )
+        with _usage("--out"):
+            module.new_run(folder)
+    with _training_progress(folder) as watch:
+        trained = module.run_training(folder, config, watch=module.Watch(on_lessons=watch[0], on_step=watch[1]))
+    found = {"sft": trained.sft, "grpo": trained.grpo}
+    shown = {phase: None if path is None else str(path) for phase, path in found.items()}
+    if as_json:
+        _print_json({"run": str(folder), "threads": trained.threads, "checkpoints": shown})
+        return
+    for phase, path in shown.items():
+        if path is not None:
+            _say(out, f"{phase}: {path}")
+    _say(err, f"play it with: envsynth evaluate TARGET --actor {folder}", "dim")
+
+
+@contextmanager
+def _training_progress(folder: Path) -> Generator[tuple[Callable[[int], None], Callable[[Any], None]]]:
+    """Progress of a run on stderr: share of the budget, rate, time left, and how well it does.
+
+    A terminal gets a bar per phase, anything else a line now and then.
+    """
+    told, made, tokens, began, before = time.monotonic(), 0, 0, 0.0, ""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"),
+        console=err,
+    )  # fmt: skip
+    task = bar.add_task("lessons", total=None, note="")
+
+    def tell(label: str, note: str, fraction: float | None) -> None:
+        nonlocal told
+        bar.update(task, description=label, note=note, total=None if fraction is None else 1.0, completed=fraction or 0)
+        if not err.is_terminal and time.monotonic() - told >= PAUSE_S:
+            told = time.monotonic()
+            share = "" if fraction is None else f" {100 * fraction:.0f} %"
+            _say(err, f"{label}{share} {note}")
+
+    def lessons(count: int) -> None:
+        nonlocal made
+        made += count
+        tell("lessons", str(made), None)
+
+    def step(report: Any) -> None:
+        nonlocal tokens, began, before
+        if report.phase != before:
+            tokens, began, before = 0, time.monotonic(), report.phase
+        tokens += report.tokens
+        rate = tokens / max(time.monotonic() - began, 1e-6)
+        left = report.elapsed_s * (1 - report.fraction) / max(report.fraction, 1e-6)
+        names = {"accuracy/action": "accuracy", "loss/sft": "loss", "reward/mean": "reward"}
+        marks = ", ".join(
+            f"{short} {report.metrics[name]:.3f}" for name, short in names.items() if name in report.metrics
+        )
+        tell(report.phase, f"step {report.step}, {rate:.0f} tokens/s, {left:.0f} s left, {marks}", report.fraction)
+
+    _say(err, f"metrics: {folder / 'metrics.jsonl'}", "dim")
+    if err.is_terminal:
+        with bar:
+            yield lessons, step
+    else:
+        yield lessons, step
 
 
 # ---------------------------------------------------------------------------------------------------------- demo doctor

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from envsynth.environments.compact import compact_observation
-from envsynth.policy.checkpoint import check_vocabulary, load_checkpoint
+from envsynth.policy.checkpoint import check_vocabulary, find_checkpoint, load_checkpoint
 from envsynth.policy.drawing import Sampling
 from envsynth.policy.engine import Engine, SlotRecord
 from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.template import opening, read_action, render
 from envsynth.policy.tokens import ASSISTANT, END, RESULT, VOCABULARY_HASH, encode
+from envsynth.train.threads import choose_threads
 from envsynth.trajectory import Episode, Move
 
 MAX_TURN_TOKENS: Final = 64
@@ -199,3 +200,28 @@ class PolicyActorFactory:
         sampling = Sampling(temperature=self.temperature)
         return PolicyActor(policy, n_slots=self.n_slots, sampling=sampling, seed=str(self.seed), name=self.name)
 
+
+
+def policy_factory(
+    folder: Path, *, temperature: float = 0.0, seed: int = 0, n_slots: int = 32, threads: int | None = None
+) -> PolicyActorFactory:
+    """Return what makes actors of a checkpoint; the checkpoint is read now, so that a damaged one is refused early.
+
+    Args:
+        folder: A checkpoint, or the folder of a run: its newest one.
+        temperature: 0 plays greedily.
+        seed: Seed of sampling.
+        n_slots: Episodes at the same time at most (count).
+        threads: Threads of each process; None measures what is fastest.
+
+    Returns:
+        The factory; picklable.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it reads another vocabulary.
+        SpecError: the temperature is out of range.
+    """
+    found = find_checkpoint(folder)
+    check_vocabulary(load_checkpoint(found).record, VOCABULARY_HASH)
+    Sampling(temperature=temperature)
+    return PolicyActorFactory(str(found), temperature, seed, n_slots, threads or choose_threads())
