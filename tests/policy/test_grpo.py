@@ -489,13 +489,13 @@ def test_truncated_weight_is_detached_and_bounded():
 
 
 def test_mask_leaves_the_denominators():
-    """Rejecting one of two trajectories halves nothing for the other."""
+    """Rejecting one of two trajectories doubles nothing for the other; the clip is out of the way."""
     logp = torch.full((2, 2), -1.0, dtype=F64, requires_grad=True)
     mask = torch.ones(2, 2, dtype=torch.bool)
     mu = torch.tensor([[-1.0, -1.0], [0.0, 0.0]], dtype=F64)
     inputs = LossInputs(mu=mu, mask=mask, advantages=torch.tensor([-1.0, -1.0], dtype=F64))
     for reduction in ("sequence_mean", "token_mean"):
-        config = GrpoConfig(kl_beta=0.0, off_policy_delta=0.5, reduction=reduction)
+        config = replace(PLAIN, off_policy_delta=0.5, reduction=reduction)
         slopes = gradient(grpo_loss(logp, inputs, config, count_totals(mask))[0], logp)
         assert slopes.tolist() == [[0.25, 0.25], [0.0, 0.0]]
 
