@@ -295,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, help="TOML files; tests/mutants/*.toml by default")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="judge these alone; repeatable")
     parser.add_argument("--workers", type=int, default=1, help="how many run side by side")
-    parser.add_argument("--timeout", type=float, default=120.0, help="limit of the tests of one mutant, seconds")
+    parser.add_argument("--timeout", type=float, default=300.0, help="limit of the tests of one mutant, seconds")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the project")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of lines")
     options = parser.parse_args(arguments)

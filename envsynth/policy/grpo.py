@@ -282,8 +282,8 @@ def reduce_tokens(values_NT: Tensor, inputs: LossInputs, config: GrpoConfig, tot
     row_sums_N = _on_actions(values_NT, inputs.mask).sum(dim=1)
     if config.reduction == "token_mean":
         return row_sums_N.sum() / totals.n_tokens
-    if config.reduction == "constant_length":
-        return row_sums_N.sum() / (totals.n_trajectories * (config.constant_length or 1))
+    if config.constant_length is not None:  # given with the reduction of that name, and only with it
+        return row_sums_N.sum() / (totals.n_trajectories * config.constant_length)
     return (row_sums_N / _trajectory_tokens(inputs)).sum() / totals.n_trajectories
 
 

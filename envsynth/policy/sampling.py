@@ -136,12 +136,10 @@ def draw(logits_PV: Tensor, config: SamplingConfig, uniform_P: Tensor) -> Sample
     keep_PV = keep_mask(logits_PV, config)
     z_PV = temper(logits_PV, config.temperature).masked_fill(~keep_PV, -math.inf)
     cumulative_PV = z_PV.double().softmax(dim=-1).cumsum(dim=-1)
+    # u < 1 keeps the threshold below the total even after rounding, and a token outside the set adds nothing to the sum,
+    # so the first position above the threshold is always in the set.
     threshold_P1 = uniform_P.double()[:, None] * cumulative_PV[:, -1:]
-    ids_P1 = torch.searchsorted(cumulative_PV, threshold_P1, right=True)
-    # u times the total may round up to the total itself, which lies behind the last kept token.
-    n_vocabulary = keep_PV.shape[-1]
-    last_kept_P1 = n_vocabulary - 1 - keep_PV.flip(-1).int().argmax(dim=-1, keepdim=True)
-    ids_P = torch.minimum(ids_P1, last_kept_P1)[:, 0]
+    ids_P = torch.searchsorted(cumulative_PV, threshold_P1, right=True)[:, 0]
     return Sample(ids=ids_P, log_probs=_gather_log_probs(z_PV, ids_P), keep=keep_PV)
 
 

@@ -24,7 +24,14 @@ from envsynth.policy.grpo import (
     off_policy_keep,
     unbiased_kl,
 )
-from envsynth.policy.sampling import SamplingConfig, draw, kept_from_mask, kept_log_probs, token_log_probs
+from envsynth.policy.sampling import (
+    SamplingConfig,
+    draw,
+    keep_mask,
+    kept_from_mask,
+    kept_log_probs,
+    token_log_probs,
+)
 
 F64 = torch.float64
 PLAIN = GrpoConfig(kl_beta=0.0, clip_low=1.0, clip_high=1e9, off_policy_delta=math.inf)
@@ -278,6 +285,25 @@ def test_kl_gradient_on_policy_still_flows_through_the_ratio():
     assert relative_error(gradient(loss, theta), gradient(kl(theta, reference), theta)) < 1e-12
 
 
+@pytest.mark.parametrize("is_ref_cut", [True, False])
+def test_kl_gradient_under_kept_sets_is_that_of_the_truncated_policies(is_ref_cut):
+    """The reference's mass in the kept set is a constant: uncut, it inflates the value and leaves the gradient."""
+    theta, old, reference = one_step()
+    keep = keep_mask(old[None, :], SamplingConfig(top_p=0.8))[0]
+    inside = keep.nonzero()[:, 0]
+    assert 2 <= len(inside) < 6
+    kept = kept_from_mask(keep.expand(len(inside), 6), inside)
+    logp, mu, ref = (
+        kept_log_probs(x.expand(len(inside), 6), inside, sets, 1.0)[:, None]
+        for x, sets in ((theta, kept), (old, kept), (reference, kept if is_ref_cut else None))
+    )
+    loss, _ = expected_kl_loss(logp, mu, ref, mu[:, 0].exp())
+    wanted = kl(theta[inside], reference[inside])
+    assert relative_error(gradient(loss, theta), gradient(wanted, theta)) < 1e-12
+    mass = number(reference.softmax(-1)[inside].sum())
+    assert number(loss - wanted) == pytest.approx(0.0 if is_ref_cut else -math.log(mass) + mass - 1, abs=1e-12)
+
+
 def test_kl_value_is_unbiased_and_has_less_variance_than_k1():
     """K2: a million draws from a stale policy; the 99 % interval covers the exact KL, and r k3 varies less than r k1."""
     theta = randn(6, seed=11)
@@ -489,13 +515,13 @@ def test_truncated_weight_is_detached_and_bounded():
 
 
 def test_mask_leaves_the_denominators():
-    """Rejecting one of two trajectories halves nothing for the other."""
+    """Rejecting one of two trajectories doubles nothing for the other; the clip is out of the way."""
     logp = torch.full((2, 2), -1.0, dtype=F64, requires_grad=True)
     mask = torch.ones(2, 2, dtype=torch.bool)
     mu = torch.tensor([[-1.0, -1.0], [0.0, 0.0]], dtype=F64)
     inputs = LossInputs(mu=mu, mask=mask, advantages=torch.tensor([-1.0, -1.0], dtype=F64))
     for reduction in ("sequence_mean", "token_mean"):
-        config = GrpoConfig(kl_beta=0.0, off_policy_delta=0.5, reduction=reduction)
+        config = replace(PLAIN, off_policy_delta=0.5, reduction=reduction)
         slopes = gradient(grpo_loss(logp, inputs, config, count_totals(mask))[0], logp)
         assert slopes.tolist() == [[0.25, 0.25], [0.0, 0.0]]
 
