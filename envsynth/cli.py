@@ -257,6 +257,10 @@ def synthesize(
     seed: SeedOption = 0,
     lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
+    tier: Annotated[
+        str, typer.Option(help="full: mechanisms, hardened. nano: two tables, invented words, one or two calls.")
+    ] = "full",
+    held_out: Annotated[bool, typer.Option("--held-out", help="Nano tier: names that no training world has.")] = False,
     workers: WorkersOption = 2,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -267,7 +271,12 @@ def synthesize(
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
 
-    _say(err, read_category(category).explain(), "dim")
+    if tier not in ("full", "nano"):
+        raise typer.BadParameter(f"{tier!r} is neither full nor nano", param_hint="--tier")
+    if held_out and tier != "nano":
+        raise typer.BadParameter("only the nano tier has held-out names", param_hint="--held-out")
+    if tier == "full":
+        _say(err, read_category(category).explain(), "dim")
     with Store.open(store) as opened:
         with _progress("environments", count) as advance:
 
@@ -284,6 +293,8 @@ def synthesize(
                 lineages=lineages,
                 steps=steps,
                 workers=workers,
+                tier=tier,
+                held_out=held_out,
                 on_unit=show,
             )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
@@ -302,6 +313,37 @@ def synthesize(
     for digest in result.environments:
         _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
     _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- stats
+
+
+@app.command()
+def stats(
+    limit: Annotated[int, typer.Option(min=1, help="Tasks per tier whose solution is played.")] = 100,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how long episodes are, by tier: tokens that a policy reads, and characters of JSON."""
+    from dataclasses import asdict
+
+    from envsynth.lengths import stored_lengths
+    from envsynth.store import Store
+
+    with Store.open(store, readonly=True) as opened:
+        rows = [asdict(item) for item in stored_lengths(opened, limit=limit)]
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        _say(err, "nothing there; `envsynth synthesize` makes some")
+        return
+    table = _table("tier", "what", "tasks", "median", "p90", "max", right=("tasks", "median", "p90", "max"))
+    for row in rows:
+        for what in ("tokens", "characters"):
+            found = row[what]
+            table.add_row(row["tier"], what, str(row["n"]), *(str(found[key]) for key in ("median", "p90", "max")))
+    _print_table(table)
 
 
 # ---------------------------------------------------------------------------------------------------------------- check

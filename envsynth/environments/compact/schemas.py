@@ -1,10 +1,13 @@
 """The compact notation of tool documents and answer schemas.
 
-    brin (name? age?: integer colour [red blue] day "YYYY-MM-DD" n: integer minimum = 1) Find rows.
+    brin (name age?: integer colour? [red blue] day? "YYYY-MM-DD" n?: integer minimum = 1) Find rows.
 
-A closed object is written as a signature: `?` marks what may be left out, the type is told
-unless it is a text, then the values of an enumeration, the description and other keywords, in the order that they have.
-Whatever has another shape is written in full as a JSON value, so nothing is ever lost.
+A closed object is written as a signature: `?` marks what may be left out, the type is told unless it is a text, then the
+description, the values of an enumeration and other keywords. Whatever has another shape is written in full as a JSON
+value, so nothing is ever lost.
+
+Records that were stored have their keys sorted, records that were just made have them as their author wrote them, and
+the text that an actor gets shows which. `~` before a signature says that its keys are not sorted.
 """
 
 from __future__ import annotations
@@ -33,38 +36,51 @@ def compact_schema(schema: Mapping[str, JsonValue]) -> str | None:
         schema: Any JSON Schema.
 
     Returns:
-        `(name? age?: integer)`, or None when the schema is no closed object in the usual order of keys.
+        `(name age?: integer)`, or None when the schema is no closed object in one of the usual orders of keys.
     """
-    if list(schema) != _OBJECT or schema["type"] != "object" or schema["additionalProperties"] is not False:
+    if sorted(schema) != sorted(_OBJECT) or schema["type"] != "object" or schema["additionalProperties"] is not False:
         return None
     properties, required = schema["properties"], schema["required"]
     if not isinstance(properties, dict) or not isinstance(required, list):
         return None
-    if required != [name for name in properties if name in required]:
+    names = [name for name in required if isinstance(name, str) and name in properties]
+    if names != required or len(dict.fromkeys(names)) != len(names) or not all(map(_NAME.fullmatch, properties)):
         return None
-    parts: list[str] = []
-    for name, item in properties.items():
-        part = _property(item) if _NAME.fullmatch(name) else None
-        if part is None:
-            return None
-        parts.append(name + ("" if name in required else "?") + part)
-    return f"({' '.join(parts)})"
+    parts = {name: _property(item) for name, item in properties.items()}
+    if None in parts.values():
+        return None
+    # With sorted keys the order of the text is free to tell the order of what is required.
+    in_order = _is_sorted(schema)
+    order = [*names, *(name for name in properties if name not in names)] if in_order else list(properties)
+    written = " ".join(f"{name}{'' if name in names else '?'}{parts[name]}" for name in order)
+    signature = f"({written})" if in_order else f"~({written})"
+    return signature if _same(read_schema(Reader(signature)), schema) else None
+
+
+def _is_sorted(schema: Mapping[str, JsonValue]) -> bool:
+    properties = cast("dict[str, dict[str, JsonValue]]", schema["properties"])
+    return all(list(keys) == sorted(keys) for keys in (schema, properties, *properties.values()))
+
+
+def _same(left: JsonValue, right: JsonValue | Mapping[str, JsonValue]) -> bool:
+    """Equal, and with all keys in the same order."""
+    return compact(left) == compact(cast("JsonValue", right))
 
 
 def _property(item: JsonValue) -> str | None:
-    """What follows a parameter's name; None when its schema does not begin with the type of one of the usual types."""
-    if not isinstance(item, dict) or list(item)[:1] != ["type"] or item["type"] not in _TYPES:
+    """What follows a parameter's name; None when its schema has not the type of a scalar or a list."""
+    if not isinstance(item, dict) or item.get("type") not in _TYPES:
         return None
     written = "" if item["type"] == "string" else f": {item['type']}"
-    for key, value in list(item.items())[1:]:
+    for key, value in item.items():
         if key == "description" and isinstance(value, str) and _plain(value):
             written += f' "{value}"'
         elif key == "enum" and isinstance(value, list):
             # A list of objects would be written as a table, which is not told from a keyword's value.
             written += f" [{' '.join(compact(option) for option in value)}]"
-        elif _NAME.fullmatch(key) and key not in ("description", "enum"):
+        elif _NAME.fullmatch(key) and key not in ("description", "enum", "type"):
             written += f" {key} = {compact(value)}"
-        else:
+        elif key != "type":
             return None
     return written
 
@@ -77,7 +93,7 @@ def read_schema(reader: Reader) -> dict[str, JsonValue]:
     """Read a signature.
 
     Args:
-        reader: Stands at the opening parenthesis.
+        reader: Stands at the signature.
 
     Returns:
         The schema.
@@ -85,8 +101,9 @@ def read_schema(reader: Reader) -> dict[str, JsonValue]:
     Raises:
         SpecError: no signature stands here.
     """
+    as_written = reader.skip("~")
     reader.need("(")
-    properties: dict[str, JsonValue] = {}
+    properties: dict[str, dict[str, JsonValue]] = {}
     required: list[JsonValue] = []
     while not reader.skip(")"):
         if properties:
@@ -97,7 +114,20 @@ def read_schema(reader: Reader) -> dict[str, JsonValue]:
         if not reader.skip("?"):
             required.append(name)
         properties[name] = _read_property(reader)
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+    found: dict[str, JsonValue] = {
+        "type": "object",
+        "properties": {name: dict(item) for name, item in properties.items()},
+        "required": required,
+        "additionalProperties": False,
+    }
+    if as_written:
+        return found
+    ordered = {name: _sorted(properties[name]) for name in sorted(properties)}
+    return _sorted({**found, "properties": cast("JsonValue", ordered)})
+
+
+def _sorted(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {key: value[key] for key in sorted(value)}
 
 
 def _read_property(reader: Reader) -> dict[str, JsonValue]:

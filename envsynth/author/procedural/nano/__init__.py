@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envsynth.author.procedural.nano.author import NANO_AUTHOR, NanoAuthor, NanoTask, nano_tasks
+from envsynth.author.procedural.nano.author import NANO_AUTHOR, NanoAuthor, NanoTask, nano_kind, nano_tasks
 from envsynth.author.procedural.nano.tasks import KINDS
 from envsynth.author.procedural.nano.traces import Trace, gold_trace, retry_traces
 
@@ -13,6 +13,7 @@ __all__ = [
     "NanoTask",
     "Trace",
     "gold_trace",
+    "nano_kind",
     "nano_tasks",
     "retry_traces",
 ]

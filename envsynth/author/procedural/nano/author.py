@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from envsynth.author.procedural.author import Draft, ProceduralAuthor, Voice
-from envsynth.author.procedural.compose import signature, to_world
+from envsynth.author.procedural.compose import Composition, signature, to_world
 from envsynth.author.procedural.docs import public_docs
-from envsynth.author.procedural.ir import Act, Const, Task, from_json, swap, walk
+from envsynth.author.procedural.ir import Act, Attr, Const, Let, Of, Only, Task, check, digest, from_json, swap
 from envsynth.author.procedural.nano.tasks import KINDS
 from envsynth.author.procedural.nano.traces import Trace, gold_trace
 from envsynth.author.procedural.nano.world import nano_world
@@ -83,7 +83,8 @@ class NanoAuthor(ProceduralAuthor):
             public_docs=docs,
             provenance=Provenance(author=NANO_AUTHOR, category=self.category, seed=stream, details=details),
         )
-        return Draft(composition, spec, docs)
+        # As a store gives it back, so that an actor reads the same text of a fresh record and a stored one.
+        return Draft(composition, EnvironmentSpec.from_json(spec.to_json()), docs)
 
     def root(self, draft: Draft, number: int, attempt: int) -> TaskVersion:
         """Propose a task; its kind follows from the number, so that all kinds come in turn.
@@ -105,14 +106,15 @@ class NanoAuthor(ProceduralAuthor):
         kind = list(KINDS)[(start + number) % len(KINDS)]
         voice = Voice("terse", rng.randrange(3))
         edit = Edit(KINDS[kind](draft.composition, rng), (), {"kind": kind})
-        return self._assemble(draft, edit, Lineage(), voice, stream, None)
+        task = self._assemble(draft, edit, Lineage(), voice, stream, None)
+        return TaskVersion.from_json(task.to_json())
 
     def operators(self, task: TaskVersion) -> list[str]:
         """None: nano tasks stay small."""
         return []
 
     def complete(self, draft: Draft, task: TaskVersion, gold_calls: int) -> TaskVersion:
-        """Finish an accepted candidate: probes, among them wrong targets and values of writes, and the turn limit.
+        """Finish an accepted candidate: probes of near misses, and the turn limit.
 
         Args:
             draft: The world.
@@ -125,38 +127,67 @@ class NanoAuthor(ProceduralAuthor):
         finished = super().complete(draft, task, gold_calls)
         sampler = Sampler(draft.composition, (), random.Random(f"probes/{task.provenance.seed}"))
         return finished.model_copy(
-            update={"max_turns": MAX_TURNS, "probes": (*finished.probes, *_wrong_arguments(sampler, task))}
+            update={"max_turns": MAX_TURNS, "probes": (*finished.probes, *_near_misses(sampler, task))}
         )
 
 
-def _wrong_arguments(sampler: Sampler, task: TaskVersion) -> Iterator[ProbeCase]:
-    """The outcomes of a write with another row, or another value, than the one asked for."""
+def _near_misses(sampler: Sampler, task: TaskVersion) -> Iterator[ProbeCase]:
+    """The outcomes of another row, another value or another field than the one asked for."""
     program: Task = from_json(task.ir)
-    for act in [node for node in walk(program) if isinstance(node, Act)]:
-        entity = sampler.world.actions[act.op].tables[0]
-        for place, (name, operand) in enumerate(act.args):
-            if not isinstance(operand, Const):
-                continue
-            column = "name" if name == "name" else operand.unit
-            others = [row[column] for row in sampler.rows(entity) if row[column] != operand.value]
-            other = replace(operand, value=sampler.rng.choice(others))
-            args = (*act.args[:place], (name, other), *act.args[place + 1 :])
-            try:
-                result = sampler.oracle.run(swap(program, act, replace(act, args=args)))
-            except Reject:
-                continue  # the row has that value already: no change, which gate VF304 covers
-            outcome = to_outcome(result.answer, result.changes)
-            yield ProbeCase(name=f"argument/{act.op}.{name}", accept=False, outcome=outcome)
+    seen = [(task.oracle.answer, task.oracle.changes)]
+    for name, variant in _variants(sampler, program):
+        try:
+            result = sampler.oracle.run(variant)
+        except Reject:
+            continue  # no outcome: the row has that value already, or no row has it
+        outcome = to_outcome(result.answer, result.changes)
+        if (outcome.answer, outcome.changes) not in seen:
+            seen.append((outcome.answer, outcome.changes))
+            yield ProbeCase(name=name, accept=False, outcome=outcome)
+
+
+def _variants(sampler: Sampler, program: Task) -> Iterator[tuple[str, Task]]:
+    for index, step in enumerate(program.steps):
+        if isinstance(step, Act):
+            entity = sampler.world.actions[step.op].tables[0]
+            for place, (name, operand) in enumerate(step.args):
+                if isinstance(operand, Const):
+                    args = (*step.args[:place], (name, _other(sampler, entity, operand)), *step.args[place + 1 :])
+                    yield f"argument/step{index}.{name}", swap(program, step, replace(step, args=args))
+        elif isinstance(step, Let) and isinstance(step.node, Only):
+            for atom in step.node.atoms:
+                if isinstance(atom.value, Const):
+                    value = _other(sampler, step.node.entity, atom.value)
+                    yield f"constraint/value/{step.var}", swap(program, atom, replace(atom, value=value))
+    types = check(program, sampler.world)
+    for place, (field, operand) in enumerate(program.report):
+        if isinstance(operand, Of):
+            others = [name for name in _columns(sampler, types[operand.var].detail) if name != operand.attr.name]
+            wrong = replace(operand, attr=Attr(sampler.rng.choice(others)))
+            report = (*program.report[:place], (field, wrong), *program.report[place + 1 :])
+            yield f"answer/other field/{field}", replace(program, report=report)
+
+
+def _columns(sampler: Sampler, entity: str) -> list[str]:
+    return [col.name for col in sampler.world.tables[entity] if col.kind in ("name", "text")]
+
+
+def _other(sampler: Sampler, entity: str, operand: Const) -> Const:
+    """Another value of the same column; a logical name is a physical one in nano worlds."""
+    values = [row[operand.unit] for row in sampler.rows(entity) if row[operand.unit] != operand.value]
+    return replace(operand, value=sampler.rng.choice(values))
 
 
 @dataclass(frozen=True)
 class NanoTask:
-    """A task for training, proven by the oracle; its gates have not run."""
+    """A task for training, proven by the oracle; no gate has run, so it is not `checked`."""
 
     environment: EnvironmentSpec
     """Its world."""
     task: TaskVersion
     """The task."""
+    composition: Composition
+    """The world as the author has it, for more traces."""
     kind: str
     """Which of `KINDS`."""
     trace: Trace
@@ -174,7 +205,7 @@ def nano_tasks(
     """Make distinct tasks fast, for training: each is type-checked, proven by the oracle and screened.
 
     What the gates add (play in the sandbox, mutants, re-parse) is left out; `synthesize` runs them all on the same
-    tasks. The record is the one that `synthesize` stores, but for its probes.
+    tasks, and adds probes to the record.
 
     Args:
         count: How many.
@@ -195,11 +226,12 @@ def nano_tasks(
     author = NanoAuthor(category, seed, held_out=held_out)
     for index in range(-(-count // per_world)):
         draft = author.draft(index)
+        programs: dict[str, None] = {}
         for number in range(min(per_world, count - index * per_world)):
-            yield _screened(author, draft, number)
+            yield _screened(author, draft, number, programs)
 
 
-def _screened(author: NanoAuthor, draft: Draft, number: int) -> NanoTask:
+def _screened(author: NanoAuthor, draft: Draft, number: int, programs: dict[str, None]) -> NanoTask:
     refusals: list[str] = []
     for attempt in range(ATTEMPTS):
         try:
@@ -207,16 +239,29 @@ def _screened(author: NanoAuthor, draft: Draft, number: int) -> NanoTask:
         except Rejected as reason:
             refusals.append(str(reason))
             continue
+        program = digest(from_json(task.ir))
+        if program in programs:
+            refusals.append("drawn before")
+            continue
+        programs[program] = None
         task = task.model_copy(update={"max_turns": MAX_TURNS})
-        return NanoTask(draft.environment, task, _kind(task), gold_trace(draft.composition, task))
+        return NanoTask(
+            draft.environment, task, draft.composition, nano_kind(task), gold_trace(draft.composition, task)
+        )
     raise AuthorError(f"no task number {number} in world {draft.environment.slug}: {refusals[-3:]}")
 
 
-def _kind(task: TaskVersion) -> str:
-    """The kind of a nano task, by the shape of its program."""
+def nano_kind(task: TaskVersion) -> str:
+    """The kind of a nano task, told by the shape of its program.
+
+    Args:
+        task: A nano task.
+
+    Returns:
+        One of `KINDS`.
+    """
     program: Task = from_json(task.ir)
-    acts = any(isinstance(step, Act) for step in program.steps)
-    if acts:
+    if any(isinstance(step, Act) for step in program.steps):
         return "copy" if len(program.steps) == 2 else "write"
     if len(program.steps) == 2:
         return "hop"
