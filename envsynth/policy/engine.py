@@ -150,6 +150,7 @@ class Engine:
             raise ValueError(f"need one key per slot, got {len(keys)} keys for {len(slots)} slots")
         if not 1 <= len(prompt) <= self.max_len:
             raise ValueError(f"a prompt has 1..{self.max_len} tokens here, got {len(prompt)}")
+        self._check_ids(prompt)
         for slot in slots:
             self._slots.pop(slot, None)
         self._check_weights()
@@ -181,9 +182,7 @@ class Engine:
         state = self._idle(slot)
         if len(tokens) > self.room(slot):
             raise ValueError(f"slot {slot} has room for {self.room(slot)} tokens, got {len(tokens)}")
-        vocabulary = self.policy.config.vocab_size
-        if not all(0 <= token < vocabulary for token in tokens):
-            raise ValueError(f"token ids must be within 0..{vocabulary - 1}, got {list(tokens)}")
+        self._check_ids(tokens)
         state.tokens.extend(tokens)
 
     def room(self, slot: int) -> int:
@@ -363,6 +362,17 @@ class Engine:
         if state.is_open:
             raise RuntimeError(f"the turn of slot {slot} is open: step until it ends")
         return state
+
+    def _check_ids(self, tokens: Sequence[int]) -> None:
+        """Refuse ids outside the vocabulary.
+
+        Raises:
+            ValueError: There is one.
+        """
+        vocabulary = self.policy.config.vocab_size
+        outside = [token for token in tokens if not 0 <= token < vocabulary]
+        if outside:
+            raise ValueError(f"token ids must be within 0..{vocabulary - 1}, got {outside}")
 
     def _check_weights(self) -> None:
         """Refuse to continue sequences whose cache was computed by other weights.

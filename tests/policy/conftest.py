@@ -76,7 +76,9 @@ def policy() -> Policy:
 def lively() -> Callable[..., Policy]:
     """Make a policy with random weights: `lively(config, seed=0, **fields)`."""
 
-    def make(config: PolicyConfig = TINY, seed: int = 0, *, checkpoint_layers: bool = False, **fields: object) -> Policy:
+    def make(
+        config: PolicyConfig = TINY, seed: int = 0, *, checkpoint_layers: bool = False, **fields: object
+    ) -> Policy:
         changed = replace(config, **fields)  # pyright: ignore[reportArgumentType]
         return lively_weights(Policy(changed, checkpoint_layers=checkpoint_layers), seed)
 

@@ -94,7 +94,9 @@ def test_selection_equals_transformers_up_to_ties(deepseek_v32, lively, tokens):
         scores = index_scores(*parts).masked_fill(~causal, float("-inf"))
         ours = exact_topk(scores, causal, 32)
         n_differing += int((ours != keys[:, :, layer]).any(-1).sum())
-        kept = [scores.gather(-1, rows.clamp(min=0).long())[:, 32:].sort(-1).values for rows in (ours, keys[:, :, layer])]
+        kept = [
+            scores.gather(-1, rows.clamp(min=0).long())[:, 32:].sort(-1).values for rows in (ours, keys[:, :, layer])
+        ]
         assert (kept[0] - kept[1]).abs().max() <= 1e-6
     assert n_differing > 0, "without ties this test says no more than the others"
 

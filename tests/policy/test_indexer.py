@@ -47,7 +47,9 @@ def test_scores_are_the_definition(policy, tiny):
 
 def test_head_weights_and_scores_may_be_negative(policy, tokens):
     x, latent = torch.randn(1, 20, 32), torch.randn(1, 20, 24)
-    scores = index_scores(*policy.layers[0].self_attn.indexer(x, latent, *rope_angles(torch.arange(20), policy.frequencies)))
+    scores = index_scores(
+        *policy.layers[0].self_attn.indexer(x, latent, *rope_angles(torch.arange(20), policy.frequencies))
+    )
     assert (scores < 0).any()
     assert (scores == 0).any(), "the plateau of keys without a positive head"
 

@@ -52,7 +52,11 @@ def token_loss(output: PolicyOutput, batch: Tensor) -> Tensor:
 def test_r1_own_choices_replay_bitwise(policy, tokens):
     batch = tokens(3, LENGTH)
     live = policy(batch)
-    for routed, topk in ((live.routed_experts, None), (None, live.indexer_topk), (live.routed_experts, live.indexer_topk)):
+    for routed, topk in (
+        (live.routed_experts, None),
+        (None, live.indexer_topk),
+        (live.routed_experts, live.indexer_topk),
+    ):
         again = replayed(policy, batch, routed, topk)
         assert torch.equal(again.logits_BTV, live.logits_BTV)
         assert torch.equal(again.routed_experts, live.routed_experts)
