@@ -101,7 +101,8 @@ def main() -> None:
             "lessons": options.lessons,
             "seconds_with_lessons": round(total, 1),
             "curve": [
-                [round(item.elapsed_s, 1), round(item.metrics["accuracy/action"], 3)] for item in steps[:: max(len(steps) // 40, 1)]
+                [round(item.elapsed_s, 1), round(item.metrics["accuracy/action"], 3)]
+                for item in steps[:: max(len(steps) // 40, 1)]
             ],
         },
         "pass_rates": measure(trained.best, options.tasks, options.draws, options.seed, trained.threads),

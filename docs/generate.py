@@ -52,6 +52,7 @@ CALLS = {
     "play": "envsynth.rollout.play",
     "export": "envsynth.suite.export_jsonl",
     "evaluate": "envsynth.evaluate.evaluate",
+    "train": "envsynth.train.training.run_training",
     "demo": "envsynth.demo.run_demo",
     "doctor": "envsynth.doctor.examine",
     "suite freeze": "envsynth.suite.freeze",

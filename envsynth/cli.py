@@ -1090,7 +1090,9 @@ def train(
     grpo_steps: Annotated[int | None, typer.Option(min=1, help="Steps of it, instead of seconds.")] = None,
     lessons: Annotated[int, typer.Option(min=1, help="Tasks whose solutions are imitated.")] = 6000,
     seed: SeedOption = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder as it was asked for.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder as it was asked for.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a policy from random weights on the CPU: imitation, then reinforcement learning. Needs the extra [train]."""

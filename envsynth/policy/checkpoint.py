@@ -141,7 +141,9 @@ def save_checkpoint(
     try:
         _write_folder(folder, files)
     except OSError as error:
-        raise CheckpointError(f"cannot write the checkpoint {folder}: {error}; free space or choose another folder") from error
+        raise CheckpointError(
+            f"cannot write the checkpoint {folder}: {error}; free space or choose another folder"
+        ) from error
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -164,7 +166,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {folder} is damaged: {error}; use an earlier one") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"the checkpoint {folder} has format {found!r}, this envsynth reads {FORMAT!r}: train again")
+        raise CheckpointError(
+            f"the checkpoint {folder} has format {found!r}, this envsynth reads {FORMAT!r}: train again"
+        )
     for name, data in files.items():
         if content.get("files", {}).get(name) != _digest(data):
             raise CheckpointError(f"the checkpoint {folder} is damaged: {name} has another digest; use an earlier one")

@@ -22,9 +22,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 from envsynth.policy.experts import MIN_ROWS
 from envsynth.policy.model import Policy
-from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 
 
 class TurnEnd(StrEnum):

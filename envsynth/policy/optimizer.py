@@ -200,7 +200,9 @@ class PolicyOptimizer:
                 continue
             part, _, name = name.partition(".")
             if kind != "adamw" or part not in _ADAMW_STATE or name not in self._rest:
-                raise CheckpointError(f"optimizer state {key!r} belongs to no parameter here: resume with the same policy")
+                raise CheckpointError(
+                    f"optimizer state {key!r} belongs to no parameter here: resume with the same policy"
+                )
             like = torch.zeros(()) if part == "step" else self._rest[name]
             averages.setdefault(name, {})[part] = self._fitting(key, tensor, like)
         if partial := sorted(name for name, parts in averages.items() if len(parts) < len(_ADAMW_STATE)):

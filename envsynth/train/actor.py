@@ -147,7 +147,9 @@ class PolicyActor:
         room = self._engine.max_len - len(prompt)
         if room < 1:
             for slot in slots:
-                self._plays[slot].failure = f"the prompt has {len(prompt)} tokens, the policy reads {self._engine.max_len}"
+                self._plays[
+                    slot
+                ].failure = f"the prompt has {len(prompt)} tokens, the policy reads {self._engine.max_len}"
             return
         keys = ["/".join((self.seed, *map(str, self._plays[slot].key))) for slot in slots]
         self._engine.start(slots, prompt, keys)
@@ -199,7 +201,6 @@ class PolicyActorFactory:
         policy = checkpoint.policy().eval()
         sampling = Sampling(temperature=self.temperature)
         return PolicyActor(policy, n_slots=self.n_slots, sampling=sampling, seed=str(self.seed), name=self.name)
-
 
 
 def policy_factory(

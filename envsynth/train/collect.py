@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -48,7 +48,7 @@ class RolloutConfig:
     """Episodes of each group (count, >= 2)."""
     max_refills: int = 2
     """How often flat groups are replaced by new tasks (count, >= 0)."""
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     """How tokens are drawn."""
     max_turn_tokens: int = 64
     """Tokens of one turn at most."""

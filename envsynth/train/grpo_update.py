@@ -8,6 +8,7 @@ Shape letters: N trajectories, T tokens, V vocabulary.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -123,8 +124,7 @@ def split_groups(trajectories: Sequence[TokenTrajectory], count: int, key: str) 
     count = min(count, len(order))
     borders = [len(order) * index // count for index in range(count + 1)]
     return [
-        [item for group in order[start:end] for item in groups[group]]
-        for start, end in zip(borders, borders[1:], strict=False)
+        [item for group in order[start:end] for item in groups[group]] for start, end in itertools.pairwise(borders)
     ]
 
 
@@ -213,6 +213,4 @@ def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     for part in parts:
         for name, value in part.items():
             found.setdefault(name, []).append(value)
-    return {
-        name: max(values) if name.endswith("/max") else sum(values) / len(values) for name, values in found.items()
-    }
+    return {name: max(values) if name.endswith("/max") else sum(values) / len(values) for name, values in found.items()}

@@ -1,11 +1,11 @@
 """The folder of a run: configuration, metrics, checkpoints; and stopping at a whole step.
 
-    RUN/
-        config.json                what was asked for, versions, git revision
-        metrics.jsonl              one line per step; equal runs write equal bytes
-        timings.jsonl              seconds and rates of the same steps: what a clock says stands apart
-        sft/step-00000120/         checkpoints of each phase
-        grpo/step-00000010/
+RUN/
+    config.json                what was asked for, versions, git revision
+    metrics.jsonl              one line per step; equal runs write equal bytes
+    timings.jsonl              seconds and rates of the same steps: what a clock says stands apart
+    sft/step-00000120/         checkpoints of each phase
+    grpo/step-00000010/
 """
 
 from __future__ import annotations

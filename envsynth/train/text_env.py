@@ -155,7 +155,13 @@ class TextEnv:
         return Verdict(status="pass" if passed else "fail", score=self._return, checks=(check,))
 
     def _info(self) -> dict[str, Any]:
-        return {"task": self._task.hash, "environment": self._home.hash, "turn": self._turn, "call": None, "error": None}
+        return {
+            "task": self._task.hash,
+            "environment": self._home.hash,
+            "turn": self._turn,
+            "call": None,
+            "error": None,
+        }
 
 
 def playable(env: Any, *, name: str | None = None, max_turns: int = 16) -> Playable:

@@ -118,7 +118,7 @@ def test_load_refuses_a_damaged_file(tmp_path, policy, name, damage):
     else:
         data[-1] ^= 1
         file.write_bytes(data[:-5] if damage == "cut" else data)
-    with pytest.raises(CheckpointError, match="damaged.*earlier"):
+    with pytest.raises(CheckpointError, match=r"damaged.*earlier"):
         load_checkpoint(folder)
 
 
@@ -143,7 +143,7 @@ def test_load_refuses_text_that_is_no_record(tmp_path, policy):
     save_checkpoint(tmp_path / "a", ABOUT, policy)
     for text in ("{", "[1]"):
         (tmp_path / "a" / RECORD).write_text(text)
-        with pytest.raises(CheckpointError, match="use an earlier one|train again"):
+        with pytest.raises(CheckpointError, match=r"use an earlier one|train again"):
             load_checkpoint(tmp_path / "a")
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from envsynth.errors import SpecError
+from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 from envsynth.policy.engine import Engine
 from envsynth.policy.model import Policy
-from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 
 PROMPT = [3, 14, 15, 9, 26, 5, 35, 8, 9]
 SETTINGS = [

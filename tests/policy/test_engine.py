@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from envsynth.policy.config import nano
+from envsynth.policy.drawing import Sampling
 from envsynth.policy.engine import Engine, SlotRecord, Turn, TurnEnd
 from envsynth.policy.model import Policy
-from envsynth.policy.drawing import Sampling
 
 STOP = [1, 2]
 """Token ids that end a turn in these tests."""

@@ -44,9 +44,9 @@ class Bandit(gymnasium.Env[str, str]):
     observation_space = gymnasium.spaces.Text(64)
     action_space = gymnasium.spaces.Text(64)
 
-    def __init__(self, broken: tuple[int, ...] = ()) -> None:
-        self.broken = broken
-        self.machine = 0
+    def __init__(self, broken: tuple[int, ...] = (), flaky: bool = False, count: int = 0) -> None:
+        self.broken, self.flaky = broken, flaky
+        self.machine, self.count = 0, count
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         super().reset(seed=seed)
@@ -54,22 +54,22 @@ class Bandit(gymnasium.Env[str, str]):
         return f"arm {self.machine} ?", {}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        if self.machine in self.broken:
+        self.count += 1
+        # Two in a row, so that a second try of a void episode can fail too.
+        if self.machine in self.broken or (self.flaky and self.count % 5 < 2):
             return "", float("nan"), True, False, {}
         return "", float(action == ARMS[1]), True, False, {}
 
 
-def bandits(slots: int, tasks: int, broken: tuple[int, ...] = ()) -> Stock:
-    envs = [playable(Bandit(broken), name="bandit") for _ in range(slots)]
+def bandits(slots: int, tasks: int, broken: tuple[int, ...] = (), *, flaky: bool = False) -> Stock:
+    envs = [playable(Bandit(broken, flaky, slot), name="bandit") for slot in range(slots)]
     names = [env.tasks(tasks) for env in envs if isinstance(env, TextEnv)]
     return Stock(envs=envs, tasks=tuple(names[0]), domains=dict.fromkeys(names[0], "bandit"))
 
 
 def bandit_lessons() -> list[Lesson]:
     """Both arms of every machine, equally often: what the bandit's policy starts from."""
-    return [
-        lesson_of(f"arm {machine} ?", [Turn(action=arm, observation="")]) for machine in range(8) for arm in ARMS
-    ]
+    return [lesson_of(f"arm {machine} ?", [Turn(action=arm, observation="")]) for machine in range(8) for arm in ARMS]
 
 
 def copy_lessons(words: list[str]) -> list[Lesson]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.grpo import GrpoConfig
+from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.optimizer import OptimizerConfig
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
 from envsynth.train.run_folder import RunFolder, StepReport

@@ -91,7 +91,10 @@ def test_play_does_not_depend_on_slots_and_depends_on_the_seed():
 
 def test_greedy_play_is_the_same_whatever_the_seed():
     greedy = Sampling(temperature=0)
-    texts = [[[turn.action for turn in item.turns] for item in play(lively(), sampling=greedy, seed=seed)[0]] for seed in "xy"]
+    texts = [
+        [[turn.action for turn in item.turns] for item in play(lively(), sampling=greedy, seed=seed)[0]]
+        for seed in "xy"
+    ]
     assert texts[0] == texts[1]
 
 

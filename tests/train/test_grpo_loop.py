@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -74,7 +75,7 @@ def test_run_learns_the_arm_that_pays(tmp_path, player):
 
 def test_run_logs_what_the_contract_asks_for(tmp_path, player):
     kl = GrpoConfig(clip_high=0.28, kl_beta=0.01)
-    run = GrpoRun(RunFolder(tmp_path), player, bandits(6, 6), config(steps=1, top_p=0.9, loss=kl))
+    run = GrpoRun(RunFolder(tmp_path), player, bandits(6, 6), config(steps=1, top_p=0.9, temperature=0.8, loss=kl))
     run.run()
     (line,) = lines(tmp_path)
     wanted = {
@@ -122,6 +123,40 @@ def test_void_trajectories_never_reach_the_loss(tmp_path, player, monkeypatch):
     assert len(seen) == sum(line["episodes/trained"] for line in told)
     # A void episode is in no mean either.
     assert all(line["episodes/played"] - line["episodes/void"] == 12 for line in told)
+
+
+def test_void_members_leave_their_group_before_the_advantage(player):
+    """A slot that breaks now and then: the others of the group go on, and their baseline is their own."""
+    options = replace(config().rollout, tasks_per_step=6, max_refills=0)
+    found = collect(player, bandits(6, 6, flaky=True), options, step=0, cursor=0)
+    assert found.metrics["episodes/void"] > 0
+    sizes = Counter(item.group for item in found.trajectories)
+    assert any(size < options.group_size for size in sizes.values())
+    assert all(item.reward in (0.0, 1.0) for item in found.trajectories)
+    assert found.metrics["episodes/void"] + sum(sizes.values()) <= found.metrics["episodes/played"]
+
+
+@pytest.mark.parametrize("field", ["routed_experts", "indexer_topk"])
+def test_update_replays_what_was_recorded(player, field):
+    """Other experts, or other keys, than those of the rollout give other log-probabilities: the record is in use."""
+    found = collect(player, bandits(6, 6), config().rollout, step=0, cursor=0).trajectories
+    assert found
+
+    def wrong(item: TokenTrajectory) -> TokenTrajectory:
+        recorded = getattr(item, field)
+        if field == "routed_experts":
+            return replace(item, routed_experts=torch.where(recorded < 0, recorded, (recorded + 1) % 4))
+        length, _, width = recorded.shape
+        first = torch.arange(width, dtype=recorded.dtype)
+        earliest = torch.where(first <= torch.arange(length)[:, None], first, -1)[:, None].expand_as(recorded)
+        return replace(item, indexer_topk=torch.where(recorded[..., :1] < 0, recorded, earliest))
+
+    drifts = []
+    for items in (found, [wrong(item) for item in found]):
+        optimizer = loop.PolicyOptimizer(player, OptimizerConfig(muon_lr=0, adamw_lr=0))
+        drifts.append(update(player, None, optimizer, items, UpdateConfig(), scale=1.0, key="0")["drift/max"])
+    assert drifts[0] < 2e-5
+    assert drifts[1] > 1e-3
 
 
 def test_update_refuses_void_trajectories(player):

@@ -10,8 +10,8 @@ import torch
 
 from envsynth.errors import CheckpointError, SpecError
 from envsynth.policy.checkpoint import load_checkpoint
-from envsynth.policy.engine import Engine
 from envsynth.policy.drawing import Sampling
+from envsynth.policy.engine import Engine
 from envsynth.policy.model import Policy, PolicyOutput
 from envsynth.policy.optimizer import OptimizerConfig
 from envsynth.policy.template import opening, read_action, render
@@ -190,7 +190,9 @@ def test_run_keeps_the_newest_checkpoints_only(tmp_path, small):
     assert [path.name for path in run.folder.checkpoints("sft")] == ["step-00000006", "step-00000007"]
 
 
-@pytest.mark.parametrize("change", [{"steps": 3, "seconds": 3.0}, {"steps": None}, {"final_lr": 2.0}, {"batch_tokens": 0}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 3, "seconds": 3.0}, {"steps": None}, {"final_lr": 2.0}, {"batch_tokens": 0}]
+)
 def test_config_refuses_nonsense(change):
     with pytest.raises(SpecError):
         SftConfig(**{"steps": 3} | change)

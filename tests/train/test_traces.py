@@ -10,7 +10,9 @@ from envsynth.train.traces import ACTION, CONTEXT, MISTAKE, lesson_of, lessons_h
 from envsynth.trajectory import Turn
 
 CALLED = Turn(action='{"tool":"mok","arguments":{"name":"teza"}}', observation='{"result":true}')
-WRONG = Turn(action='{"tool":"mak","arguments":{}}', observation='{"error":{"code":"unknown_tool"}}', error="unknown_tool")
+WRONG = Turn(
+    action='{"tool":"mak","arguments":{}}', observation='{"error":{"code":"unknown_tool"}}', error="unknown_tool"
+)
 ANSWERED = Turn(action='{"answer":{}}', observation="")
 
 
