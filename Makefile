@@ -43,7 +43,7 @@ slow: $(VENV)/.dev ## tests that take longer, and the commands of the documentat
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or docs"
 
 mutants: $(VENV)/.dev ## plant known bugs in a copy, one at a time, and see the tests fail
-	$(BIN)/python scripts/mutants.py
+	$(BIN)/python scripts/mutants.py --workers 2
 
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .
