@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -250,6 +250,19 @@ def _root(
 # ----------------------------------------------------------------------------------------------------------- synthesize
 
 
+def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
+    """Check which author is meant.
+
+    Raises:
+        typer.BadParameter: there is no such tier, or it has no held-out names.
+    """
+    if name not in ("full", "nano"):
+        raise typer.BadParameter(f"{name!r} is neither full nor nano", param_hint="--tier")
+    if held_out and name != "nano":
+        raise typer.BadParameter("only the nano tier has held-out names", param_hint="--held-out")
+    return name
+
+
 @app.command()
 def synthesize(
     category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
@@ -271,11 +284,8 @@ def synthesize(
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
 
-    if tier not in ("full", "nano"):
-        raise typer.BadParameter(f"{tier!r} is neither full nor nano", param_hint="--tier")
-    if held_out and tier != "nano":
-        raise typer.BadParameter("only the nano tier has held-out names", param_hint="--held-out")
-    if tier == "full":
+    author = _tier(tier, held_out)
+    if author == "full":
         _say(err, read_category(category).explain(), "dim")
     with Store.open(store) as opened:
         with _progress("environments", count) as advance:
@@ -293,7 +303,7 @@ def synthesize(
                 lineages=lineages,
                 steps=steps,
                 workers=workers,
-                tier=tier,
+                tier=author,
                 held_out=held_out,
                 on_unit=show,
             )

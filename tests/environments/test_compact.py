@@ -131,15 +131,15 @@ def test_actions_round_trip(text: str) -> None:
 
 
 def test_actions_are_short() -> None:
-    assert compact_action('{"tool":"brin","arguments":{"name":"Kelo","n":2}}') == "brin name Kelo n 2"
-    assert compact_action('{"tool":"brin","arguments":{}}') == "brin"
+    assert compact_action('{"tool":"vok","arguments":{"name":"Kelo","n":2}}') == "vok name Kelo n 2"
+    assert compact_action('{"tool":"vok","arguments":{}}') == "vok"
     assert compact_action('{"answer":{"colour":"red"}}') == "= colour red"
     assert compact_action('{"answer":{}}') == "="
-    assert compact_action('{"tool": "brin", "arguments": {}}').startswith("? ")
+    assert compact_action('{"tool": "vok", "arguments": {}}').startswith("? ")
 
 
 @pytest.mark.parametrize(
-    "text", ["brin name", "brin  name x", "= ", "brin ", "=x", "brin a 1 a 2", '= "a" 1', "", "brin (a 1)"]
+    "text", ["vok name", "vok  name x", "= ", "vok ", "=x", "vok a 1 a 2", '= "a" 1', "", "vok (a 1)"]
 )
 def test_expand_action_refuses_what_is_no_action(text: str) -> None:
     with pytest.raises(SpecError, match="compact text"):
@@ -219,26 +219,26 @@ def test_tool_documents_are_short() -> None:
         "required": ["name"],
         "additionalProperties": False,
     }
-    document: dict[str, JsonValue] = {"name": "brin", "description": "Find rows.", "parameters": schema}
+    document: dict[str, JsonValue] = {"name": "vok", "description": "Find rows.", "parameters": schema}
     line = compact_tool(document)
-    assert line == 'brin ~(name age?: integer "in years" colour? [red blue]) Find rows.'
+    assert line == 'vok ~(name age?: integer "in years" colour? [red blue]) Find rows.'
     assert expand_tool(line) == document
     stored = json.loads(canonical_json(document))
     shown = {key: stored[key] for key in document}
     line = compact_tool(shown)
-    assert line == 'brin (name age?: integer "in years" colour? [red blue]) Find rows.'
+    assert line == 'vok (name age?: integer "in years" colour? [red blue]) Find rows.'
     assert compact_json(expand_tool(line)) == compact_json(shown)
 
 
 @settings(max_examples=80, deadline=None)
 @given(schemas())
 def test_schemas_of_stored_records_round_trip(schema: dict[str, JsonValue]) -> None:
-    document = {"name": "brin", "description": "x", "parameters": json.loads(canonical_json(schema))}
+    document = {"name": "vok", "description": "x", "parameters": json.loads(canonical_json(schema))}
     assert compact_json(expand_tool(compact_tool(document))) == compact_json(document)
 
 
 @pytest.mark.parametrize(
-    "line", ["brin", "brin (a)", "brin (a b", "brin (a a) x", "= 5", "= (a", "brin (a: none) x", "brin (a)  x"]
+    "line", ["vok", "vok (a)", "vok (a b", "vok (a a) x", "= 5", "= (a", "vok (a: none) x", "vok (a)  x"]
 )
 def test_expand_tool_refuses_what_is_no_document(line: str) -> None:
     with pytest.raises(SpecError):
@@ -288,8 +288,7 @@ def test_expand_first_refuses_lines_that_it_does_not_know(system: str) -> None:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    st.text(alphabet='ab ()?:="[]1{|', max_size=14).map("brin ({}".format)
-    | st.just("brin (b: integer minimum = 1 a?) x")
+    st.text(alphabet='ab ()?:="[]1{|', max_size=14).map("vok ({}".format) | st.just("vok (b: integer minimum = 1 a?) x")
 )
 def test_what_expands_to_a_tool_is_written_so_again(line: str) -> None:
     try:

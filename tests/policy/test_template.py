@@ -36,7 +36,7 @@ from envsynth.policy.tokens import (
 )
 from envsynth.trajectory import ToolCall, Turn
 
-CALL_TEXT = '{"tool":"brin","arguments":{"name":"Kelo"}}'
+CALL_TEXT = '{"tool":"vok","arguments":{"name":"Kelo"}}'
 ANSWER_TEXT = '{"answer":{"colour":"red"}}'
 
 texts = st.text(max_size=12)
@@ -49,7 +49,7 @@ def thinking_turn() -> Message:
 
 
 def test_render_marks_the_action_with_its_end_as_sampled_and_nothing_else() -> None:
-    talk = [system("tool brin (name) Find."), user("Which one?"), thinking_turn(), result("[]")]
+    talk = [system("tool vok (name) Find."), user("Which one?"), thinking_turn(), result("[]")]
     found = render(talk, reply=True)
     own = [token for token, mine in zip(found.ids, found.sampled, strict=True) if mine]
     assert own == list(thinking_turn().tokens)
@@ -110,8 +110,8 @@ def test_read_action_reads_whatever_a_policy_samples(ids: list[int]) -> None:
 
 
 def test_a_call_that_cannot_be_read_reaches_the_environment_as_it_is() -> None:
-    said = read_action((CALL, *encode("brin name"), END))
-    assert said.text == "brin name"
+    said = read_action((CALL, *encode("vok name"), END))
+    assert said.text == "vok name"
 
 
 def test_sampled_tokens_are_never_encoded_again() -> None:
@@ -123,7 +123,7 @@ def test_sampled_tokens_are_never_encoded_again() -> None:
 def test_an_episode_ends_with_its_last_action() -> None:
     call = Turn(
         action=CALL_TEXT,
-        call=ToolCall.parse({"tool": "brin", "arguments": {"name": "Kelo"}}),
+        call=ToolCall.parse({"tool": "vok", "arguments": {"name": "Kelo"}}),
         observation='{"result":[]}',
     )
     answer = Turn(action=ANSWER_TEXT, observation=json.dumps({"result": "answer received"}))

@@ -4,7 +4,7 @@ Each function is exact: the JSON text comes back character by character. Text th
 writes is kept as it is behind a mark, so the functions take any text.
 
     first observation   lines of today with turns, rules, tools and answer; and the prompt, apart
-    call                brin name Kelo            {"tool":"brin","arguments":{"name":"Kelo"}}
+    call                vok name Kelo            {"tool":"vok","arguments":{"name":"Kelo"}}
     answer              = colour red              {"answer":{"colour":"red"}}
     observation         [(name Kelo)]             {"result":[{"name":"Kelo"}]}
                         ! not_found               {"error":"not_found"}

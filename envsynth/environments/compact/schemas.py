@@ -1,6 +1,6 @@
 """The compact notation of tool documents and answer schemas.
 
-    brin (name age?: integer colour? [red blue] day? "YYYY-MM-DD" n?: integer minimum = 1) Find rows.
+    vok (name age?: integer colour? [red blue] day? "YYYY-MM-DD" n?: integer minimum = 1) Find rows.
 
 A closed object is written as a signature: `?` marks what may be left out, the type is told unless it is a text, then the
 description, the values of an enumeration and other keywords. Whatever has another shape is written in full as a JSON
