@@ -3,7 +3,8 @@
 Shape letters: B sequences, T tokens, D model, L layers, M layers with experts, A active experts per token, K selected
 keys, V vocabulary, N rows of a decode step, C latent, R rotary width, J indexer head width, S positions of a cache.
 
-What was chosen at rollout, experts and keys, comes back as explicit arguments of `forward`. There is no recorder and
+What was chosen at rollout, experts and keys, comes back as explicit arguments of `forward` ("Keep Routing",
+arXiv:2512.02556, section 3.1, and the same for the indexer, whose top-k is a second router). There is no recorder and
 no cursor: recomputing a layer in the backward pass reads the same slice again, by construction.
 """
 
