@@ -2,9 +2,10 @@
 
 Shape letters: N rows, V vocabulary.
 
-The order is fixed and shared with training ("Keep Sampling Mask", arXiv:2512.02556, section 3.1): divide by the temperature, keep a set of tokens, normalise over that set.
-The recorded log-probability is that of the distribution that was sampled, and the kept set is recorded, so training
-normalises over the same set instead of finding another one with other weights.
+The order is fixed and shared with training ("Keep Sampling Mask", arXiv:2512.02556, section 3.1): divide by the
+temperature, keep a set of tokens, normalise over that set. The recorded log-probability is that of the distribution
+that was sampled, and the kept set is recorded, so training normalises over the same set instead of finding another one
+with other weights.
 """
 
 from __future__ import annotations
