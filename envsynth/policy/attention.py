@@ -162,6 +162,7 @@ class LatentAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Attend from one new token per row to its own cache, and write the token into that cache.
 
+        MQA mode (arXiv:2512.02556, section 2.1: all heads of a query share the latents that its indexer selected).
         Every row takes part with exactly K gathered keys, padded and masked, whatever its length: so a row's rounding
         does not depend on the lengths of the others.
 

@@ -2,9 +2,10 @@
 
 Shape letters: N rows, V vocabulary.
 
-The order is fixed and shared with training: divide by the temperature, keep a set of tokens, normalise over that set.
-The recorded log-probability is that of the distribution that was sampled, and the kept set is recorded, so training
-normalises over the same set instead of finding another one with other weights.
+The order is fixed and shared with training ("Keep Sampling Mask", arXiv:2512.02556, section 3.1): divide by the
+temperature, keep a set of tokens, normalise over that set. The recorded log-probability is that of the distribution
+that was sampled, and the kept set is recorded, so training normalises over the same set instead of finding another one
+with other weights.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def draw(log_probs_NV: Tensor, uniforms_N: Tensor) -> Tensor:
     Returns:
         Token ids, int64 [N]; always of positive probability.
     """
-    cumulative_NV = log_probs_NV.to(torch.float64).exp().cumsum(-1)
+    # Softmax works row by row, so a row's rounding is its own; it also makes the probabilities sum to one in float64.
+    cumulative_NV = log_probs_NV.to(torch.float64).softmax(-1).cumsum(-1)
     # The total is one up to rounding; scaling by it keeps the last token reachable and nothing behind it.
     points_N1 = (uniforms_N * cumulative_NV[:, -1])[:, None]
     tokens_N = torch.searchsorted(cumulative_NV, points_N1, right=True).squeeze(1)

@@ -9,8 +9,8 @@ sampled token of a turn is fed when the next turn begins, so its record is as re
 token stays unfed, and its rows are -1.
 
 What a slot's tokens depend on: the weights, its own tokens, and its key. Random numbers are counted per position of a
-stream of the key. Arithmetic never sees which other slots take part, except through the shapes of matrix products;
-products of few rows, which libraries compute by other kernels, are avoided by padding.
+stream of the key. Arithmetic sees the other slots through the shapes of its tensors alone; each step is padded to whole
+blocks of rows, because libraries treat leftover rows by other code with other rounding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
-from envsynth.policy.experts import MIN_ROWS
+from envsynth.policy.experts import ROW_BLOCK
 from envsynth.policy.model import Policy
 
 
@@ -306,8 +306,8 @@ class Engine:
         """Run the next waiting token of each slot, and record what it used."""
         tokens = [self._slots[row].tokens[self._slots[row].fed] for row in rows]
         positions = [self._slots[row].fed for row in rows]
-        # Copies of the first row fill up a small batch: they write the same values to the same place.
-        padding = max(MIN_ROWS - len(rows), 0)
+        # Copies of the first row fill up the last block: they write the same values to the same place.
+        padding = -len(rows) % ROW_BLOCK
         rows_N = torch.tensor(rows + rows[:1] * padding, dtype=torch.int64)
         positions_N = torch.tensor(positions + positions[:1] * padding, dtype=torch.int64)
         tokens_N = torch.tensor(tokens + tokens[:1] * padding, dtype=torch.int64)

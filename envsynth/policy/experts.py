@@ -14,8 +14,9 @@ from envsynth.policy.config import ExpertsConfig, PolicyConfig
 from envsynth.policy.indexer import at_least_float32
 from envsynth.policy.selection import exact_topk
 
-MIN_ROWS = 8
-"""Rows of the smallest matrix product: libraries multiply fewer rows by other kernels, with other rounding."""
+ROW_BLOCK = 16
+"""Rows are computed in multiples of this: libraries multiply few rows, and finish the last few elements of a function,
+by other code with other rounding. Sixteen rows of even width fill every vector register of today's CPUs."""
 GATE_SUM_EPS = 1e-20
 """Added to the sum of a token's gates before it divides them."""
 
@@ -139,9 +140,9 @@ class RoutedExperts(nn.Module):
         return (at_least_float32(per_choice_NAD) * gates_NA[..., None]).sum(1).to(x_ND.dtype)
 
     def _run(self, expert: int, x: Tensor) -> Tensor:
-        """Apply one expert to its tokens [n, D], padded to a product of usual size."""
+        """Apply one expert to its tokens [n, D], padded to whole blocks so that a token's result is its own."""
         rows = len(x)
-        x = functional.pad(x, (0, 0, 0, max(MIN_ROWS - rows, 0)))
+        x = functional.pad(x, (0, 0, 0, -rows % ROW_BLOCK))
         hidden = functional.silu(functional.linear(x, self.gate_proj[expert])) * functional.linear(
             x, self.up_proj[expert]
         )
@@ -191,4 +192,4 @@ def expert_load(routed_experts_BTMA: Tensor, n_experts: int) -> Tensor:
     layers = routed_experts_BTMA.shape[2]
     flat_MX = routed_experts_BTMA.movedim(2, 0).reshape(layers, -1).to(torch.int64)
     ones = (flat_MX >= 0).to(torch.int64)
-    return torch.zeros(layers, n_experts, dtype=torch.int64).scatter_add(1, flat_MX.clamp(min=0).cpu(), ones.cpu())
+    return ones.new_zeros(layers, n_experts).scatter_add(1, flat_MX.clamp(min=0), ones)

@@ -36,7 +36,7 @@ class IndexerInputs(NamedTuple):
 
 
 class LightningIndexer(nn.Module):
-    """Scores keys for queries: I[t, s] = sum over heads of w[t, h] * relu(q[t, h] . k[s]).
+    """Scores keys for queries: I[t, s] = sum over heads of w[t, h] * relu(q[t, h] . k[s]) (eq. 1 of section 2.1).
 
     Args:
         config: The policy's configuration.

@@ -3,7 +3,8 @@
 Shape letters: B sequences, T tokens, D model, L layers, M layers with experts, A active experts per token, K selected
 keys, V vocabulary, N rows of a decode step, C latent, R rotary width, J indexer head width, S positions of a cache.
 
-What was chosen at rollout, experts and keys, comes back as explicit arguments of `forward`. There is no recorder and
+What was chosen at rollout, experts and keys, comes back as explicit arguments of `forward` ("Keep Routing",
+arXiv:2512.02556, section 3.1, and the same for the indexer, whose top-k is a second router). There is no recorder and
 no cursor: recomputing a layer in the backward pass reads the same slice again, by construction.
 """
 
@@ -272,7 +273,8 @@ class Policy(nn.Module):
                 routed.append(routed_NA)
         logits_NV = self._head(x_ND)
         shape = (len(tokens_N), 0, self.config.experts.num_experts_per_tok)
-        routed_NMA = torch.stack(routed, dim=1) if routed else torch.empty(shape, dtype=torch.int32)
+        none = torch.empty(shape, dtype=torch.int32, device=tokens_N.device)
+        routed_NMA = torch.stack(routed, dim=1) if routed else none
         return logits_NV, routed_NMA, torch.stack(selected, dim=1)
 
     def new_cache(self, n_slots: int, length: int) -> LatentCache:
@@ -330,7 +332,8 @@ class Policy(nn.Module):
         """Join the layers' choices, with -1 and 0 at padding."""
         routed = [layer.routed_BTA for layer in layers if layer.routed_BTA is not None]
         shape = (*mask_BT.shape, 0, self.config.experts.num_experts_per_tok)
-        routed_BTMA = torch.stack(routed, dim=2) if routed else torch.empty(shape, dtype=torch.int32)
+        none = torch.empty(shape, dtype=torch.int32, device=mask_BT.device)
+        routed_BTMA = torch.stack(routed, dim=2) if routed else none
         padding_BT11 = ~mask_BT[:, :, None, None]
         topk = [layer.topk_BTK for layer in layers if layer.topk_BTK is not None]
         losses = [layer.kl_BT for layer in layers if layer.kl_BT is not None]
@@ -365,22 +368,23 @@ def balance_experts(policy: Policy, routed_experts_BTMA: Tensor, rate: float = B
     return load_ME
 
 
-def prepare_cpu(threads: int) -> None:
+def prepare_cpu(threads: int | None = None) -> None:
     """Set this process up for a policy on the CPU: flush denormal numbers to zero, and use so many threads.
 
     A sharp softmax makes denormals, which slow a CPU down about ten times. Both settings belong to the process and
     are part of bit-exactness, so the program that owns the process calls this once; importing sets nothing.
 
     Args:
-        threads: Threads for tensor operations (count, >= 1).
+        threads: Threads for tensor operations (count, >= 1); None leaves their number as it is.
 
     Raises:
         ValueError: threads < 1.
         RuntimeError: This CPU cannot flush denormals.
     """
-    if threads < 1:
-        raise ValueError(f"threads must be >= 1, got {threads}")
-    torch.set_num_threads(threads)
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be >= 1, got {threads}")
+        torch.set_num_threads(threads)
     if not torch.set_flush_denormal(True):
         raise RuntimeError("this CPU cannot flush denormal numbers; without it training may be ten times slower")
 
@@ -392,7 +396,7 @@ def _any_live(replay_BTLK: Tensor | None, mask_BT: Tensor) -> bool:
 
 @torch.no_grad()
 def _fill(policy: Policy, generator: torch.Generator) -> None:
-    """Give a policy fresh weights: one over the root of three inputs, and zero where a residual branch ends."""
+    """Give a policy fresh weights: deviation (3 * inputs)^-0.5, and zero where a residual branch ends and in the head."""
     for name, parameter in policy.named_parameters():
         if name.endswith(("o_proj.weight", "down_proj.weight", "lm_head.weight", "experts.down_proj")):
             parameter.zero_()

@@ -148,7 +148,9 @@ def assert_same(one: SlotRecord, other: SlotRecord) -> None:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
-def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(policy):
+@pytest.mark.parametrize("size", ["tiny", "nano"])
+def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(lively, tiny, size):
+    policy = lively(tiny if size == "tiny" else nano(250))
     sampling = Sampling(temperature=1.2, sampling_top_p=0.95)
     wanted = {f"task{index}": prompt(4 + 3 * index, seed=index) for index in range(4)}
 
@@ -159,7 +161,7 @@ def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(policy):
         for key, slot in places.items():
             engine.start([slot], wanted[key], [key])
         slots = sorted([*others, *places.values()])
-        play_turns(engine, slots, [[7, 8, 9]])
+        play_turns(engine, slots, [[7, 8, 9]], max_tokens=7)
         return {key: engine.record(slot) for key, slot in places.items()}
 
     alone = {key: play(1, {key: 0}, {})[key] for key in wanted}

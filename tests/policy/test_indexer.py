@@ -70,7 +70,7 @@ def test_indexer_inputs_are_detached(policy, tokens):
     for loss, reached in ((output.indexer_kl.sum(), True), (output.logits_BTV.square().mean(), False)):
         grads = torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True)
         for name, grad in zip(named, grads, strict=True):
-            has_gradient = grad is not None and bool(grad.abs().max() > 0)
+            has_gradient = grad is not None and bool((grad != 0).any())  # NaN counts as one
             assert has_gradient == ((name in indexer) is reached), name
 
 
@@ -82,12 +82,12 @@ def test_indexer_kl_gradient_is_softmax_minus_target():
     logits = 9 * torch.randn(2, 3, 5, 5, generator=generator, dtype=torch.float64)
     attention = logits.masked_fill(~kept[:, None], -math.inf).softmax(-1).requires_grad_()
     loss = indexer_kl(scores, attention, kept)
-    (gradient,) = torch.autograd.grad(loss.sum(), scores)
+    gradient, to_attention = torch.autograd.grad(loss.sum(), (scores, attention), allow_unused=True)
     target = attention.detach().mean(1)
     softmax = scores.detach().masked_fill(~kept, -math.inf).softmax(-1)
     torch.testing.assert_close(gradient, softmax - target, rtol=0, atol=1e-12)
     assert gradient[~kept].abs().max() == 0
-    assert not attention.grad
+    assert to_attention is None, "the target is detached"
     want = functional.kl_div(softmax.log().nan_to_num(neginf=0.0), target, reduction="none").sum(-1)
     torch.testing.assert_close(loss.detach(), want)
 
