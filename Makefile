@@ -14,7 +14,7 @@ TOPIC ?= foundation
 PIP_FLAGS = --disable-pip-version-check --quiet -c constraints.txt $(if $(WHEELS),--find-links $(WHEELS))
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow lint types floors docs docs-check accept train-env wheel clean
+.PHONY: help demo test slow mutants lint types floors docs docs-check accept train-env wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -41,6 +41,9 @@ test: $(VENV)/.dev ## install, then the test suite (10 minutes at most on 2 core
 
 slow: $(VENV)/.dev ## tests that take longer, and the commands of the documentation
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow or docs"
+
+mutants: $(VENV)/.dev ## plant known bugs in a copy, one at a time, and see the tests fail
+	$(BIN)/python scripts/mutants.py --workers 2
 
 lint: $(VENV)/.dev ## ruff and codespell
 	$(BIN)/ruff check .

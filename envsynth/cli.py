@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, Literal, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -57,6 +57,8 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give
 WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes.")]
 
 EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED = 1, 3, 130
+POLICY_SLOTS = 32
+"""Episodes that a checkpoint plays at the same time: it decides for all of them in one pass."""
 SHOWN_CHARS = 300
 """Characters of an observation on the terminal; `--json` has all."""
 SHOWN_TURNS, SHOWN_ENDS = 25, 8
@@ -98,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code == EXIT_INTERRUPTED:
         _say(
             err,
-            "\ninterrupted: what was stored is kept; synthesize, demo and evaluate --save go on from there when run again",
+            "\ninterrupted: what was stored is kept; synthesize, demo, evaluate --save and train --resume go on from there when run again",
             "yellow",
         )
     raise SystemExit(code)
@@ -248,6 +250,19 @@ def _root(
 # ----------------------------------------------------------------------------------------------------------- synthesize
 
 
+def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
+    """Check which author is meant.
+
+    Raises:
+        typer.BadParameter: there is no such tier, or it has no held-out names.
+    """
+    if name not in ("full", "nano"):
+        raise typer.BadParameter(f"{name!r} is neither full nor nano", param_hint="--tier")
+    if held_out and name != "nano":
+        raise typer.BadParameter("only the nano tier has held-out names", param_hint="--held-out")
+    return name
+
+
 @app.command()
 def synthesize(
     category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
@@ -255,6 +270,10 @@ def synthesize(
     seed: SeedOption = 0,
     lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
+    tier: Annotated[
+        str, typer.Option(help="full: mechanisms, hardened. nano: two tables, invented words, one or two calls.")
+    ] = "full",
+    held_out: Annotated[bool, typer.Option("--held-out", help="Nano tier: names that no training world has.")] = False,
     workers: WorkersOption = 2,
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -265,7 +284,9 @@ def synthesize(
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
 
-    _say(err, read_category(category).explain(), "dim")
+    author = _tier(tier, held_out)
+    if author == "full":
+        _say(err, read_category(category).explain(), "dim")
     with Store.open(store) as opened:
         with _progress("environments", count) as advance:
 
@@ -282,6 +303,8 @@ def synthesize(
                 lineages=lineages,
                 steps=steps,
                 workers=workers,
+                tier=author,
+                held_out=held_out,
                 on_unit=show,
             )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
@@ -300,6 +323,37 @@ def synthesize(
     for digest in result.environments:
         _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
     _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- stats
+
+
+@app.command()
+def stats(
+    limit: Annotated[int, typer.Option(min=1, help="Tasks per tier whose solution is played.")] = 100,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how long episodes are, by tier: tokens that a policy reads, and characters of JSON."""
+    from dataclasses import asdict
+
+    from envsynth.lengths import stored_lengths
+    from envsynth.store import Store
+
+    with Store.open(store, readonly=True) as opened:
+        rows = [asdict(item) for item in stored_lengths(opened, limit=limit)]
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        _say(err, "nothing there; `envsynth synthesize` makes some")
+        return
+    table = _table("tier", "what", "tasks", "median", "p90", "max", right=("tasks", "median", "p90", "max"))
+    for row in rows:
+        for what in ("tokens", "characters"):
+            found = row[what]
+            table.add_row(row["tier"], what, str(row["n"]), *(str(found[key]) for key in ("median", "p90", "max")))
+    _print_table(table)
 
 
 # ---------------------------------------------------------------------------------------------------------------- check
@@ -924,8 +978,12 @@ def export(
 def evaluate(
     target: TargetArgument,
     actor: Annotated[
-        str, typer.Option(help="oracle, idle, empty, echo, random, ablated:<skill> or chat:<model>.")
+        str,
+        typer.Option(
+            help="oracle, idle, empty, echo, random, ablated:<skill>, chat:<model>, or the folder of a run or checkpoint."
+        ),
     ] = "oracle",
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a checkpoint; 0 plays greedily.")] = 0.0,
     n: Annotated[int, typer.Option("--episodes", "-n", min=1, help="Episodes per task.")] = 1,
     k: Annotated[list[int] | None, typer.Option("-k", help="Report pass@k for these k; 1 when left out.")] = None,
     seed: SeedOption = 0,
@@ -951,8 +1009,13 @@ def evaluate(
         raise typer.BadParameter(
             "needs tasks of a store: import the file first (envsynth suite import)", param_hint="--save"
         )
-    factory = _factory(actor, [task for _, task in found.pairs], seed)
-    slots = 8 if actor.startswith("chat:") else 1
+    plays_policy = Path(actor).is_dir()
+    factory = (
+        _policy_factory(Path(actor), temperature, seed)
+        if plays_policy
+        else _factory(actor, [task for _, task in found.pairs], seed)
+    )
+    slots = POLICY_SLOTS if plays_policy else 8 if actor.startswith("chat:") else 1
     options = EvaluationOptions(workers=1 if slots > 1 else workers, slots=slots)
     with _progress("episodes", len(found.pairs) * n) as advance:
         if not save:
@@ -993,6 +1056,131 @@ def _share(value: float | None) -> str:
 
 def _span(value: tuple[float, float] | None) -> str:
     return "-" if value is None else f"{value[0]:.3f} to {value[1]:.3f}"
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def _torch_wing(module: str) -> Any:
+    """Load a module that needs torch; its absence is an error with the extra to install."""
+    import importlib
+
+    from envsynth.errors import MissingExtra
+
+    try:
+        return importlib.import_module(f"envsynth.train.{module}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "safetensors"):
+            raise
+        raise MissingExtra(
+            f"{error.name} is not installed: training and playing checkpoints need the extra [train],"
+            " for example `pip install 'envsynth[train]'` or `make train-env`"
+        ) from error
+
+
+def _policy_factory(folder: Path, temperature: float, seed: int) -> Any:
+    from envsynth.errors import CheckpointError
+
+    module = _torch_wing("actor")
+    try:
+        return module.policy_factory(folder, temperature=temperature, seed=seed, n_slots=POLICY_SLOTS)
+    except CheckpointError as error:
+        raise typer.BadParameter(str(error), param_hint="--actor") from error
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the run: metrics and checkpoints.")] = Path("run"),
+    tier: Annotated[str, typer.Option(help="Which tasks: nano.")] = "nano",
+    sft_seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="Seconds of imitation; 150 when no budget is given.")
+    ] = None,
+    sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of imitation, instead of seconds.")] = None,
+    grpo_seconds: Annotated[float | None, typer.Option(min=0.1, help="Seconds of reinforcement learning.")] = None,
+    grpo_steps: Annotated[int | None, typer.Option(min=1, help="Steps of it, instead of seconds.")] = None,
+    lessons: Annotated[int, typer.Option(min=1, help="Tasks whose solutions are imitated.")] = 6000,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder as it was asked for.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a policy from random weights on the CPU: imitation, then reinforcement learning. Needs the extra [train]."""
+    module = _torch_wing("training")
+    config = None
+    if not resume:
+        if all(value is None for value in (sft_seconds, sft_steps, grpo_seconds, grpo_steps)):
+            sft_seconds = 150.0
+        with _usage("--tier and budgets"):
+            config = module.TrainConfig(
+                tier=tier,
+                seed=seed,
+                sft_steps=sft_steps,
+                sft_seconds=sft_seconds,
+                grpo_steps=grpo_steps,
+                grpo_seconds=grpo_seconds,
+                lessons=lessons,
+            )
+        with _usage("--out"):
+            module.new_run(folder)
+    with _training_progress(folder) as watch:
+        trained = module.run_training(folder, config, watch=module.Watch(on_lessons=watch[0], on_step=watch[1]))
+    found = {"sft": trained.sft, "grpo": trained.grpo}
+    shown = {phase: None if path is None else str(path) for phase, path in found.items()}
+    if as_json:
+        _print_json({"run": str(folder), "threads": trained.threads, "checkpoints": shown})
+        return
+    for phase, path in shown.items():
+        if path is not None:
+            _say(out, f"{phase}: {path}")
+    _say(err, f"play it with: envsynth evaluate TARGET --actor {folder}", "dim")
+
+
+@contextmanager
+def _training_progress(folder: Path) -> Generator[tuple[Callable[[int], None], Callable[[Any], None]]]:
+    """Progress of a run on stderr: share of the budget, rate, time left, and how well it does.
+
+    A terminal gets a bar per phase, anything else a line now and then.
+    """
+    told, made, tokens, began, before = time.monotonic(), 0, 0, 0.0, ""
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[note]}"),
+        console=err,
+    )  # fmt: skip
+    task = bar.add_task("lessons", total=None, note="")
+
+    def tell(label: str, note: str, fraction: float | None) -> None:
+        nonlocal told
+        bar.update(task, description=label, note=note, total=None if fraction is None else 1.0, completed=fraction or 0)
+        if not err.is_terminal and time.monotonic() - told >= PAUSE_S:
+            told = time.monotonic()
+            share = "" if fraction is None else f" {100 * fraction:.0f} %"
+            _say(err, f"{label}{share} {note}")
+
+    def lessons(count: int) -> None:
+        nonlocal made
+        made += count
+        tell("lessons", str(made), None)
+
+    def step(report: Any) -> None:
+        nonlocal tokens, began, before
+        if report.phase != before:
+            tokens, began, before = 0, time.monotonic(), report.phase
+        tokens += report.tokens
+        rate = tokens / max(time.monotonic() - began, 1e-6)
+        left = report.elapsed_s * (1 - report.fraction) / max(report.fraction, 1e-6)
+        names = {"accuracy/action": "accuracy", "loss/sft": "loss", "reward/mean": "reward"}
+        marks = ", ".join(
+            f"{short} {report.metrics[name]:.3f}" for name, short in names.items() if name in report.metrics
+        )
+        tell(report.phase, f"step {report.step}, {rate:.0f} tokens/s, {left:.0f} s left, {marks}", report.fraction)
+
+    _say(err, f"metrics: {folder / 'metrics.jsonl'}", "dim")
+    if err.is_terminal:
+        with bar:
+            yield lessons, step
+    else:
+        yield lessons, step
 
 
 # ---------------------------------------------------------------------------------------------------------- demo doctor

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.author import AUTHOR, ProceduralAuthor
+from envsynth.author.procedural.author import ProceduralAuthor
+from envsynth.author.procedural.nano import NanoAuthor
 from envsynth.errors import AuthorError, SandboxError, SpecError
 from envsynth.executors import run_all
 from envsynth.gates import check
@@ -24,6 +26,9 @@ from envsynth.store import Rejection, Store
 REDRAWS = 4
 """How often an environment is composed anew when no root task is found in it."""
 _REDRAW_STEP = 1_000_000
+
+Tier = Literal["full", "nano"]
+"""How large worlds and tasks are: `full` composes mechanisms and hardens, `nano` makes tasks of one or two calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,10 @@ class UnitRequest:
     """Hardening steps per lineage at most."""
     tries: int = MAX_TRIES
     """Proposals per step."""
+    tier: Tier = "full"
+    """Which author."""
+    held_out: bool = False
+    """Nano tier: whether names come from the held-out lists."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,14 @@ def make_unit(request: UnitRequest) -> Unit:
         return _make(request)
 
 
+def _author(category: str, seed: str | int, tier: Tier, *, held_out: bool) -> ProceduralAuthor:
+    if tier == "nano":
+        return NanoAuthor(category, seed, held_out=held_out)
+    return ProceduralAuthor(category, seed)
+
+
 def _make(request: UnitRequest) -> Unit:
-    author = ProceduralAuthor(request.category, request.seed)
+    author = _author(request.category, request.seed, request.tier, held_out=request.held_out)
     rejections: list[Rejection] = []
     for redraw in range(REDRAWS):
         draft = author.draft(request.index + redraw * _REDRAW_STEP)
@@ -130,6 +145,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     steps: int = MAX_STEPS,
     tries: int = MAX_TRIES,
     workers: int = 1,
+    tier: Tier = "full",
+    held_out: bool = False,
     on_unit: Callable[[Unit], None] | None = None,
 ) -> SynthesisResult:
     """Make environments with hardened tasks from a category sentence.
@@ -146,6 +163,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         steps: Hardening steps per lineage at most.
         tries: Proposals per step.
         workers: Processes.
+        tier: Which author; a nano task is a lineage of one version.
+        held_out: Nano tier: take nouns and fields from the held-out lists.
         on_unit: Called in this process with each unit, after it was stored.
 
     Returns:
@@ -154,28 +173,42 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     Raises:
         AuthorError: the category is empty.
         WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task.
-        ValueError: `count`, `lineages` or `workers` is below 1.
+        ValueError: `count`, `lineages` or `workers` is below 1, or `held_out` is asked of another tier than nano.
     """
     for name, value in (("count", count), ("lineages", lineages), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    ProceduralAuthor(category, seed)  # refuses what no unit could be made of, before a run is recorded
+    if held_out and tier != "nano":
+        raise ValueError(f"held_out names belong to the nano tier, not to {tier!r}")
+    author = _author(
+        category, seed, tier, held_out=held_out
+    )  # refuses what no unit could be made of, before a run is recorded
     own = store is None
     store = store or Store.open()
     try:
         # The count is not part of the key: asking for more later continues the same run.
         params: dict[str, JsonValue] = {
-            "author": AUTHOR,
+            "author": author.name,
             "category": category.strip(),
             "seed": str(seed),
             "lineages": lineages,
         }
         params |= {"steps": steps, "tries": tries}
+        params |= {"held_out": True} if held_out else {}
         key = content_hash(params)
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
         requests = [
-            UnitRequest(category=category, seed=str(seed), index=index, lineages=lineages, steps=steps, tries=tries)
+            UnitRequest(
+                category=category,
+                seed=str(seed),
+                index=index,
+                lineages=lineages,
+                steps=steps,
+                tries=tries,
+                tier=tier,
+                held_out=held_out,
+            )
             for index in range(count)
             if index not in done
         ]

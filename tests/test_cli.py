@@ -159,6 +159,32 @@ def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------ check explain
 
 
+def test_synthesize_the_nano_tier_and_its_lengths(cli: Cli, tmp_path: Path) -> None:
+    store = ("--store", str(tmp_path / "nano.db"))
+    Store.open(store[1]).close()
+    empty = cli("stats", *store)
+    assert (empty.code, empty.out) == (0, "")
+    assert "nothing there" in empty.err
+    made = cli("synthesize", "small tables", "--tier", "nano", "--lineages", "2", "--workers", "1", *store)
+    assert made.code == 0
+    assert "1 environment, 2 task versions" in made.out
+    (row,) = json.loads(cli("stats", "--json", *store).out)
+    assert (row["tier"], row["n"]) == ("nano", 2)
+    assert row["tokens"]["max"] <= 256 < row["characters"]["median"]
+    shown = cli("stats", *store).out
+    assert "characters" in shown
+    assert str(row["tokens"]["max"]) in shown
+
+
+@pytest.mark.parametrize("options", [("--tier", "big"), ("--held-out",)])
+def test_synthesize_refuses_unknown_tiers_and_held_out_names_of_the_full_tier(
+    cli: Cli, options: tuple[str, ...]
+) -> None:
+    ran = cli("synthesize", "small tables", *options)
+    assert ran.code == 2
+    assert options[0] in ran.err
+
+
 def test_check_a_task_and_an_environment(cli: Cli, slug: str, leaf: str) -> None:
     one = cli("check", leaf[:8], "--select", "sp101", "--select", "EX201")
     assert one.code == 0

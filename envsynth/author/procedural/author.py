@@ -291,7 +291,7 @@ class ProceduralAuthor:
             ir=to_json(program),
             lineage=lineage,
             provenance=Provenance(
-                author=AUTHOR,
+                author=self.name,
                 category=self.category,
                 seed=stream,
                 details={"register": voice.register, "variant": voice.variant, "program": digest(program)},

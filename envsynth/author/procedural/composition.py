@@ -164,6 +164,7 @@ class Composition:
             "num": Type("num", col.unit),
             "date": Type("date", ""),
             "enum": Type("str", col.name),
+            "text": Type("str", col.name),
             "fk": Type("row", col.ref),
         }
         return types[col.kind]

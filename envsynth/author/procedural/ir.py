@@ -92,6 +92,14 @@ class Pick:
 
 
 @dataclass(frozen=True)
+class Only:
+    """The one row that meets the atoms; there must be exactly one."""
+
+    entity: str
+    atoms: tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
 class To:
     """Follow a to-one relation from a row."""
 
@@ -137,7 +145,7 @@ class Choose:
     goal: tuple[str, Attr] | None = None
 
 
-Node = Pick | To | Count | Sum | Choose
+Node = Pick | Only | To | Count | Sum | Choose
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,7 @@ class Task:
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {
     cls.__name__: cls
-    for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
+    for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
 }
 
 
@@ -424,8 +432,9 @@ class _Checker:
         self.atoms(node.entity, node.atoms)
         match node:
             case Pick():
-                if self.attr(node.entity, node.attr).kind not in ("num", "date"):
-                    raise IRTypeError("pick by an attribute without order")
+                self.ordered(node)
+                return Type("row", node.entity)
+            case Only():
                 return Type("row", node.entity)
             case Count():
                 return Type("num", "")
@@ -437,6 +446,10 @@ class _Checker:
             case Choose():
                 self.choose(node)
                 return Type("rows", node.entity)
+
+    def ordered(self, node: Pick) -> None:
+        if self.attr(node.entity, node.attr).kind not in ("num", "date"):
+            raise IRTypeError("pick by an attribute without order")
 
     def choose(self, node: Choose) -> None:
         for con in node.cons:

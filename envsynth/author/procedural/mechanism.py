@@ -25,7 +25,7 @@ class Col:
 
     name: str
     """Logical name; relations are named by role (`keeper`), the physical column may differ."""
-    kind: Literal["id", "name", "num", "enum", "date", "fk"]
+    kind: Literal["id", "name", "num", "enum", "text", "date", "fk"]
     """What it holds."""
     label: str = ""
     """Words for it in prompts, without the entity: "hourly rate"."""
@@ -196,8 +196,9 @@ class InterfaceStyle:
 
     page_size: int
     """Rows per listing call."""
-    paging: Literal["page", "offset", "cursor"]
-    """How the next page is asked for: `page` (1-based), `offset` (rows to skip), `cursor` (text of the last reply)."""
+    paging: Literal["page", "offset", "cursor", "none"]
+    """How the next page is asked for: `page` (1-based), `offset` (rows to skip), `cursor` (text of the last reply),
+    or that there are no pages (`none`): a listing is the whole list."""
     projection: Literal["full", "brief"]
     """Whether listings give all columns; brief only for tables of at most 30 rows."""
     filters: Literal["none", "relations", "relations+enums"]

@@ -13,12 +13,14 @@ import pytest
 
 from envsynth.author.procedural.ir import (
     Act,
+    Atom,
     Attr,
     Choose,
     Const,
     Let,
     Named,
     Of,
+    Only,
     Ref,
     Sum,
     Task,
@@ -63,6 +65,22 @@ def test_backends_agree_on_each_mechanism(name):
 def test_backends_agree_on_a_joined_world():
     found = tally(joined(*PAIRS[0]), worlds=1, tasks=36, label="fast/pair")
     assert found["agree"] >= 8, found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_backends_agree_on_the_only_row(name):
+    composed = world(joined(name), f"only/{name}")
+    found: Counter[str] = Counter()
+    for entity in composed.tables:
+        sampler = Sampler(composed, (), random.Random(f"only/{name}/{entity}"))
+        for row in sampler.rng.sample(composed.rows[entity], 2):
+            key = composed.naming(entity)
+            atom = Atom(Attr(key), "==", Const(row[key], "str", key))
+            fields = sampler.attr_names(entity, ("num", "date", "str"))[:1]
+            report = tuple((field, Of("X1", sampler.attr(entity, field))) for field in fields)
+            if report:
+                found[agree(sampler, Task((Let("X1", Only(entity, (atom,))),), report))] += 1
+    assert found["agree"] == sum(found.values()) >= 4, found
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from envsynth.author.procedural.ir import (
     Let,
     Named,
     Of,
+    Only,
     Pick,
     Ref,
     Sum,
@@ -74,10 +75,17 @@ def acting(*steps, report=()):
         (Pick("room", (), "min", Attr("opened")), 50),
         (Pick("room", (), "max", Attr("load", (day(4),))), 40),
         (To(visit(4), "room"), 30),
+        (Only("room", (Atom(NAME, "==", Const("Elm Room", "str", "name")),)), 30),
     ],
 )
 def test_run_answers_descriptions(node, answer):
     assert read(node).answer == {"x": answer}
+
+
+@pytest.mark.parametrize(("atom", "code"), [(EAST, "tie"), (Atom(SIZE, ">", people(99)), "empty")])
+def test_run_refuses_the_only_row_when_there_are_more_or_none(atom, code):
+    with pytest.raises(Reject, match=code):
+        read(Only("room", (atom,)))
 
 
 def test_run_reports_attributes_relations_and_booleans():

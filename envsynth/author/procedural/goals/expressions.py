@@ -14,6 +14,7 @@ from envsynth.author.procedural.ir import (
     Named,
     Node,
     Of,
+    Only,
     Operand,
     Pick,
     Ref,
@@ -167,6 +168,8 @@ class Expressions:
             case Pick(entity, atoms, direction, attr):
                 measure = f"lambda row: {self.plain_attribute(entity, 'row', attr)}"
                 return f"extreme({self.members(entity, atoms)}, {measure}, {direction!r})"
+            case Only(entity, atoms):
+                return f"extreme({self.members(entity, atoms)}, lambda row: 0, 'max')"  # fails unless there is one
             case Count(entity, atoms):
                 return f"len({self.members(entity, atoms)})"
             case Sum(entity, atoms, attr):

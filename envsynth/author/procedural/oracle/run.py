@@ -21,6 +21,7 @@ from envsynth.author.procedural.ir import (
     If,
     Let,
     Node,
+    Only,
     Pick,
     Step,
     Sum,
@@ -175,6 +176,11 @@ class Oracle:
                 return need(self.value(entity, row_id, Attr(rel)), rel), None
             case Pick():
                 return self._pick(node)
+            case Only(entity, atoms):
+                ids = tuple(self.ids(entity, atoms))
+                if len(ids) != 1:
+                    raise Reject("tie" if ids else "empty", f"{len(ids)} {entity} meet the conditions, wanted one")
+                return ids[0], self._info(entity, ids)
             case Count(entity, atoms):
                 ids = tuple(self.ids(entity, atoms))
                 return len(ids), self._info(entity, ids)

@@ -18,6 +18,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         "{new}: among {pool}, the {one} with the {extreme} {attr}.",
         "Get {new}: the {one} with the {extreme} {attr} among {pool}.",
     ),
+    "Only": (
+        "Find the {row}; call it {new}.",
+        "Look up the {row} and call it {new}.",
+        "Take the {row}; call it {new}.",
+        "Let {new} denote the {row}.",
+        "Let {new} be the {row}.",
+        "Determine the {row}; it is referred to as {new}.",
+        "{new} = the {row}.",
+        "{new}: the {row}.",
+        "Get {new}: the {row}.",
+    ),
     "To": (
         "Look up the {rel} of {src}; call it {new}.",
         "Find the {rel} of {src} and call it {new}.",

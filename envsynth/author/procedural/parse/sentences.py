@@ -19,6 +19,7 @@ from envsynth.author.procedural.ir import (
     Named,
     Node,
     Of,
+    Only,
     Operand,
     Pick,
     Ref,
@@ -68,6 +69,7 @@ class _Sentences(Phrases):
         self.readers: dict[str, Callable[[int, Slots], Iterator[tuple[Slots, int]]]] = {
             "{new}": self.slot_new,
             "{one}": self.slot_one,
+            "{row}": self.slot_row,
             "{extreme}": self.slot_extreme,
             "{attr}": self.slot_attr,
             "{rel}": self.slot_relation,
@@ -172,6 +174,8 @@ class _Sentences(Phrases):
                 type_: Type = slots["label"].type
                 if type_.kind in ("num", "date") and self.docs.is_time(type_) == temporal:
                     yield Pick(slots["entity"], slots["atoms"], direction, slots["attr"])
+            case "Only":
+                yield Only(slots["entity"], slots["atoms"])
             case "To":
                 yield To(slots["src"], slots["rel"])
             case "Count":
@@ -186,7 +190,7 @@ class _Sentences(Phrases):
         match node:
             case To(src, rel):
                 return self.docs.by_name[self.entity_of(src), rel].type
-            case Pick(entity, _, _, _):
+            case Pick(entity, _, _, _) | Only(entity, _):
                 return Type("row", entity)
             case Count():
                 return Type("num", "")
@@ -218,6 +222,14 @@ class _Sentences(Phrases):
             if slots.get("entity", entity) == entity:
                 for end in self.literal(position, singular):
                     yield {"entity": entity}, end
+
+    def slot_row(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for entity, (singular, _) in self.docs.nouns.items():
+            for end in self.literal(position, singular):
+                for atoms, behind in self.atoms(end, entity):
+                    if atoms:
+                        yield {"entity": entity, "atoms": atoms}, behind
 
     def slot_extreme(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         del slots

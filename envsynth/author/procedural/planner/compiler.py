@@ -18,6 +18,7 @@ from envsynth.author.procedural.ir import (
     Named,
     Node,
     Of,
+    Only,
     Operand,
     Pick,
     Ref,
@@ -169,6 +170,8 @@ class _Solver:
             case Pick(entity, atoms, direction, attr):
                 parts = [self.select(entity, atoms), self.function(entity, attr), repr(direction)]
                 return f"pick{self.braces('(', parts, ')')}"
+            case Only(entity, atoms):
+                return f"{self.select(entity, atoms)}[0]"
             case Count(entity, atoms):
                 return f"len({self.select(entity, atoms)})"
             case Sum(entity, atoms, attr):

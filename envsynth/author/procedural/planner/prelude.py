@@ -36,6 +36,11 @@ def listing(tool, filters):
         if not PAGES or not reply[KEY] or len(found) >= reply["total"]:
             return found
 ''',
+    "none": '''\
+def listing(tool, filters):
+    """All rows of a listing without pages."""
+    return read(tool, **filters)
+''',
     "cursor": '''\
 def listing(tool, filters):
     """All rows of a listing, from cursor to cursor."""

@@ -13,6 +13,7 @@ from envsynth.author.procedural.ir import (
     ForEach,
     If,
     Named,
+    Only,
     Pick,
     Sum,
     Task,
@@ -58,15 +59,15 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         task: A well-typed program.
 
     Returns:
-        Names of `SKILLS` in their order. `no_pagination` is always among them: whether a listing has a second page
+        Names of `SKILLS` in their order. `no_pagination` is among them where listings have pages: whether one has a second
         depends on the rows.
     """
     nodes = list(walk(task))
     texts = needed_texts(world, task)
     goals = any(isinstance(node, Choose) and node.goal for node in nodes)
-    widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Count, Sum, Choose, ForEach))]
+    widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Only, Count, Sum, Choose, ForEach))]
     in_play = {
-        "no_pagination": True,
+        "no_pagination": world.style.paging != "none",
         "first_match": any(isinstance(node, (Pick, Choose)) for node in nodes),
         "greedy": goals or mentions(texts, "GREEDY"),
         "no_branch": any(isinstance(node, If) for node in nodes),

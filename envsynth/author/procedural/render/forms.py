@@ -31,6 +31,23 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Get {var}: the {one} with the {extreme} {attr} among {pool}.",
         ),
     },
+    "only": {
+        "plain": (
+            "Find the {row}; call it {var}.",
+            "Look up the {row} and call it {var}.",
+            "Take the {row}; call it {var}.",
+        ),
+        "formal": (
+            "Let {var} denote the {row}.",
+            "Determine the {row}; it is referred to as {var}.",
+            "Let {var} be the {row}.",
+        ),
+        "terse": (
+            "{var} = the {row}.",
+            "{var}: the {row}.",
+            "Get {var}: the {row}.",
+        ),
+    },
     "to": {
         "plain": (
             "Look up the {rel} of {src}; call it {var}.",

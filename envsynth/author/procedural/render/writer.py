@@ -19,6 +19,7 @@ from envsynth.author.procedural.ir import (
     Named,
     Node,
     Of,
+    Only,
     Operand,
     Pick,
     Ref,
@@ -146,6 +147,8 @@ class _Writer:
                 words = {"one": self.noun(entity)[0], "pool": self.pool(entity, atoms)}
                 extreme = self.extreme(self.attr_type(entity, attr), direction)
                 return self.form("pick", index, var=var, extreme=extreme, attr=self.attr(entity, attr), **words)
+            case Only(entity, atoms):
+                return self.form("only", index, var=var, row=self.noun(entity)[0] + self.atoms(entity, atoms))
             case Count(entity, atoms):
                 rows = self.noun(entity)[1] + self.atoms(entity, atoms)
                 return self.form("count", index, var=var, pool=self.pool(entity, atoms), rows=rows)
@@ -337,7 +340,7 @@ class _Writer:
         match node:
             case To(src, rel):
                 return self.attr_type(self.value_type(src).detail, Attr(rel))
-            case Pick(entity, _, _, _):
+            case Pick(entity, _, _, _) | Only(entity, _):
                 return Type("row", entity)
             case Count():
                 return Type("num", "")

@@ -1,0 +1,128 @@
+"""The lightning indexer: a small scorer that decides which keys attention reads (arXiv:2512.02556, section 2.1).
+
+Shape letters: B sequences, T queries, S keys, N rows of a decode step, D model, Q compressed query, I indexer heads,
+J indexer head width, R rotary width; `...` is [B, T] or [N].
+
+Differences from the attention heads that are easy to get wrong: the rotary part comes first in a head, it is rotated
+by halves, the keys pass a LayerNorm with bias, and the head weights may be negative. The released model multiplies
+queries and keys with a Hadamard matrix before it rounds them to eight bits; that matrix is orthogonal, so in exact
+arithmetic it changes no score, and it is absent here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from envsynth.policy.config import PolicyConfig
+from envsynth.policy.rope import rotate_halves, rotate_pairs
+
+KEY_NORM_EPS = 1e-6
+"""Added to the variance of the indexer's keys."""
+
+
+class IndexerInputs(NamedTuple):
+    """What a token contributes to index scores."""
+
+    query: Tensor
+    """Queries, [..., I, J]."""
+    key: Tensor
+    """Key, [..., J]; the part that a cache keeps."""
+    weight: Tensor
+    """Weight of each head, with every constant factor in it, float32 or wider [..., I]."""
+
+
+class LightningIndexer(nn.Module):
+    """Scores keys for queries: I[t, s] = sum over heads of w[t, h] * relu(q[t, h] . k[s]) (eq. 1 of section 2.1).
+
+    Args:
+        config: The policy's configuration.
+    """
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.heads = config.indexer.index_n_heads
+        self.head_dim = config.indexer.index_head_dim
+        self.rope_dim = config.attention.qk_rope_head_dim
+        self.rotate = rotate_pairs if config.indexer.index_rope_interleave else rotate_halves
+        self.wq_b = nn.Linear(config.attention.q_lora_rank, self.heads * self.head_dim, bias=False)
+        self.wk = nn.Linear(config.hidden_size, self.head_dim, bias=False)
+        self.k_norm = nn.LayerNorm(self.head_dim, eps=KEY_NORM_EPS)
+        self.weights_proj = nn.Linear(config.hidden_size, self.heads, bias=False)
+
+    def forward(self, x: Tensor, query_latent: Tensor, cos: Tensor, sin: Tensor) -> IndexerInputs:
+        """Make queries, keys and head weights.
+
+        The inputs are detached: the language-model loss never reaches the indexer's inputs, and the indexer's loss
+        never reaches the trunk (section 2.1: the indexer input leaves the graph).
+
+        Args:
+            x: Normalised hidden states, [..., D].
+            query_latent: Compressed queries after their normalisation, [..., Q].
+            cos: Cosines of the positions, [..., R/2].
+            sin: Sines of the positions, [..., R/2].
+
+        Returns:
+            The token's part of the scores.
+        """
+        x, query_latent = x.detach(), query_latent.detach()
+        query = self.wq_b(query_latent).unflatten(-1, (self.heads, self.head_dim))
+        key = self.k_norm(self.wk(x))
+        query = self._with_position(query, cos[..., None, :], sin[..., None, :])
+        key = self._with_position(key, cos, sin)
+        # Head weights stay float32: their sum decides near ties. The factors are positive, so they pass the ReLU.
+        weight = functional.linear(at_least_float32(x), at_least_float32(self.weights_proj.weight))
+        return IndexerInputs(query, key, weight * (self.heads**-0.5 * self.head_dim**-0.5))
+
+    def _with_position(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate the first part of each head."""
+        rope, rest = x.split([self.rope_dim, self.head_dim - self.rope_dim], dim=-1)
+        return torch.cat((self.rotate(rope, cos, sin), rest), dim=-1)
+
+
+def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Tensor:
+    """Score every key for every query, without any mask.
+
+    Args:
+        query_BTIJ: Queries, [B, T, I, J].
+        key_BSJ: Keys, [B, S, J].
+        weight_BTI: Head weights, [B, T, I].
+
+    Returns:
+        Scores, float32 or wider [B, T, S].
+    """
+    query, key = at_least_float32(query_BTIJ), at_least_float32(key_BSJ)
+    B, T, heads, width = query.shape
+    dots_BTIS = (query.reshape(B, T * heads, width) @ key.transpose(1, 2)).view(B, T, heads, -1)
+    # [1, I] x [I, S] for each query: one small product, no [B, T, I, S] temporary of the weighted scores.
+    return (weight_BTI[:, :, None] @ dots_BTIS.relu()).squeeze(2)
+
+
+def indexer_kl(scores_BTS: Tensor, attention_BHTS: Tensor, kept_BTS: Tensor) -> Tensor:
+    """Measure how far the index scores are from what attention looked at (section 2.1, eq. 3 and 4).
+
+    KL(p || softmax(I)) over the kept keys of each query, where p is the attention summed over heads and scaled to sum
+    one, without gradient. Written with log-softmax, so the gradient at the scores is exactly softmax(I) - p; forms
+    that divide by softmax(I) + eps suppress it where it matters.
+
+    Args:
+        scores_BTS: Index scores, [B, T, S].
+        attention_BHTS: Attention probabilities over the kept keys, [B, H, T, S].
+        kept_BTS: Kept keys, at least one per query, bool [B, T, S]: all visible ones in the dense warm-up, the
+            selected ones later.
+
+    Returns:
+        Divergence per query in nats, [B, T].
+    """
+    target_BTS = at_least_float32(attention_BHTS.detach()).sum(1)
+    target_BTS = target_BTS / target_BTS.sum(-1, keepdim=True)
+    log_index_BTS = scores_BTS.masked_fill(~kept_BTS, float("-inf")).log_softmax(-1).masked_fill(~kept_BTS, 0.0)
+    return (torch.xlogy(target_BTS, target_BTS) - target_BTS * log_index_BTS).sum(-1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen half precision to float32; float32 and float64 stay as they are."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)

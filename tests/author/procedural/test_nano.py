@@ -1,0 +1,281 @@
+"""The nano tier: small, proven, the same from the same seed, and its traces are what the solver does."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+
+from envsynth.actors import OracleActor
+from envsynth.author.procedural.author import ProceduralAuthor
+from envsynth.author.procedural.ir import Const, Let, Only, Task, from_json, walk
+from envsynth.author.procedural.nano import (
+    KINDS,
+    NanoAuthor,
+    NanoTask,
+    gold_trace,
+    nano_kind,
+    nano_tasks,
+    retry_traces,
+)
+from envsynth.author.procedural.nano.names import (
+    HELD_OUT_FIELDS,
+    HELD_OUT_NOUNS,
+    TRAIN_FIELDS,
+    TRAIN_NOUNS,
+    Namer,
+    values,
+)
+from envsynth.author.procedural.nano.traces import MISTAKES
+from envsynth.author.procedural.nano.world import LETTERS
+from envsynth.author.procedural.parse import parse
+from envsynth.author.procedural.render import REGISTERS, render
+from envsynth.environments import make_env
+from envsynth.environments.actions import first_observation
+from envsynth.environments.compact import compact_first, expand_first
+from envsynth.errors import AuthorError, SpecError
+from envsynth.hardening import Step, audit
+from envsynth.lengths import character_length, spread, token_length
+from envsynth.pipeline import UnitRequest, make_unit, synthesize
+from envsynth.policy.words import whole_words
+from envsynth.rollout import EpisodeRequest, rollout
+from envsynth.sandbox import Jail
+from envsynth.store import Store
+
+WINDOW = 256
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[NanoTask]:
+    """300 tasks, half of them held out."""
+    return [*nano_tasks(150, "test/nano"), *nano_tasks(150, "test/nano", held_out=True)]
+
+
+def names_of(item: NanoTask) -> list[str]:
+    docs = item.environment.public_docs
+    labels = [label for _, name, label, *_ in docs["attrs"] if name not in ("id", "name", "relation")]
+    return [*(singular for singular, _ in docs["entities"].values()), *labels]
+
+
+def test_episodes_fit_in_the_window(drawn: list[NanoTask]) -> None:
+    lengths = [token_length(first_observation(item.environment, item.task), item.trace.turns) for item in drawn]
+    assert len(lengths) == 300
+    assert max(lengths) <= WINDOW
+    assert spread(lengths).median < 220
+    characters = [character_length(first_observation(item.environment, item.task), item.trace.turns) for item in drawn]
+    assert spread(characters).median > 5 * spread(lengths).median
+
+
+def test_the_longest_words_fit_in_the_window() -> None:
+    """Held-out worlds have the longest words; the longest kind is two hops."""
+    tasks = [item for item in nano_tasks(200, "test/longest", held_out=True) if item.kind in ("hop", "copy")]
+    worst = max(tasks, key=lambda item: (sum(map(len, names_of(item))), len(item.environment.tools)))
+    assert sum(map(len, names_of(worst))) >= 22
+    assert token_length(first_observation(worst.environment, worst.task), worst.trace.turns) <= WINDOW
+
+
+def test_kinds_come_in_turn_and_tasks_are_distinct(drawn: list[NanoTask]) -> None:
+    assert Counter(item.kind for item in drawn) == dict.fromkeys(KINDS, 60)
+    assert len({item.task.hash for item in drawn}) == 300
+    assert all(1 <= sum(turn.call is not None for turn in item.trace.turns) <= 2 for item in drawn)
+    assert all(not isinstance(item.value, int) for drawn_ in drawn for item in consts(drawn_))
+
+
+def consts(item: NanoTask) -> list[Const]:
+    return [node for node in walk(from_json(item.task.ir)) if isinstance(node, Const)]
+
+
+def test_many_tasks_of_one_world_are_distinct() -> None:
+    programs = [str(item.task.ir) for item in nano_tasks(40, 1, per_world=40)]
+    assert len(dict.fromkeys(programs)) == 40
+
+
+def test_worlds_have_two_tables_and_three_or_four_tools(drawn: list[NanoTask]) -> None:
+    assert {len(item.environment.world.tables) for item in drawn} == {2}
+    assert {len(item.environment.tools) for item in drawn} == {3, 4}
+    four = [item for item in drawn if len(item.environment.tools) == 4]
+    assert all(sum(map(len, names_of(item))) <= LETTERS for item in four)
+    assert all(len(rows) > 64 for item in drawn for rows in item.environment.world.rows.values())
+
+
+def test_verbs_are_coined_anew_in_each_world(drawn: list[NanoTask]) -> None:
+    verbs = [tuple(tool.name for tool in item.environment.tools) for item in drawn[::5]]
+    assert all(left != right for left, right in pairwise(verbs))
+    listed = dict.fromkeys((*TRAIN_NOUNS, *TRAIN_FIELDS, *HELD_OUT_NOUNS, *HELD_OUT_FIELDS))
+    coined = [verb for world in verbs for verb in world if verb not in listed]
+    assert len(coined) > 0.9 * sum(map(len, verbs))
+    assert len(dict.fromkeys(coined)) > 100
+
+
+def test_held_out_names_are_in_no_training_world(drawn: list[NanoTask]) -> None:
+    held_out = dict.fromkeys((*HELD_OUT_NOUNS, *HELD_OUT_FIELDS))
+    assert not [word for word in (*TRAIN_NOUNS, *TRAIN_FIELDS) if word in held_out]
+    train = [word for item in drawn[:150] for word in names_of(item)]
+    assert not [word for word in train if word in held_out]
+    assert all(word in held_out for item in drawn[150:] for word in names_of(item))
+    coined = [word for word in train if word not in (*TRAIN_NOUNS, *TRAIN_FIELDS)]
+    assert 0.6 < len(coined) / len(train) < 0.8
+
+
+def test_names_are_spelled_by_the_tokenizer() -> None:
+    whole = whole_words()
+    assert not [w for w in (*TRAIN_NOUNS, *TRAIN_FIELDS, *HELD_OUT_NOUNS, *HELD_OUT_FIELDS) if w in whole]
+    namer = Namer(random.Random("names"), held_out=False)
+    assert not [word for word in (namer.verb() for _ in range(200)) if word in whole]
+
+
+def test_values_are_different_and_limited() -> None:
+    drawn = values(random.Random(1), 500)
+    assert len(dict.fromkeys(drawn)) == 500
+    assert all(len(value) == 4 for value in drawn)
+    with pytest.raises(AuthorError, match="different values"):
+        values(random.Random(1), 10_000)
+
+
+def test_nano_tasks_refuses_empty_requests() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        next(nano_tasks(0, 1))
+    with pytest.raises(ValueError, match="at least 1"):
+        next(nano_tasks(1, 1, per_world=0))
+
+
+HASHES = """
+from envsynth.author.procedural.nano import nano_tasks
+for held_out in (False, True):
+    for item in nano_tasks(10, 5, held_out=held_out):
+        print(item.environment.hash, item.task.hash, [turn.action for turn in item.trace.turns])
+"""
+
+
+def test_equal_seeds_give_equal_hashes_in_any_process() -> None:
+    texts = [
+        subprocess.run(
+            [sys.executable, "-c", HASHES],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "77")
+    ]
+    assert texts[0] == texts[1]
+    assert len(texts[0].splitlines()) == 20
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_all_gates_pass(held_out: bool) -> None:
+    unit = make_unit(
+        UnitRequest(category="small tables", seed="1", index=0, lineages=5, tier="nano", held_out=held_out)
+    )
+    assert Counter(nano_kind(task) for task, _ in unit.tasks) == dict.fromkeys(KINDS, 1)
+    for task, report in unit.tasks:
+        assert report.ok
+        passed = {result.code for result in report.results if result.status == "pass"}
+        assert {"SP106", "EX201", "EX202", "EX203", "DF401", "SE501", "VF305"} <= passed
+        assert ("VF308" in passed) == (task.kind == "read")
+        assert report.evidence("VF305")["total"]
+
+
+def test_a_task_whose_oracle_is_wrong_is_refused(jail: Jail) -> None:
+    author = NanoAuthor("small tables", 3)
+    draft = author.draft(0)
+    good, other = (item.task for item in nano_tasks(10, 3) if item.kind == "search")
+    task = author.root(draft, [nano_kind(author.root(draft, n, 0)) for n in range(5)].index("search"), 0)
+    wrong = task.model_copy(update={"oracle": other.oracle})
+    assert isinstance(audit(draft, author, task, jail, None), Step)
+    outcome = audit(draft, author, wrong, jail, None)
+    assert not isinstance(outcome, Step)
+    assert outcome.code == "EX202"
+    assert good.oracle != other.oracle
+
+
+def test_gold_traces_are_what_the_solver_plays(jail: Jail) -> None:
+    for item in nano_tasks(10, "test/traces"):
+        env = make_env(item.environment, item.task, jail=jail)
+        actor = OracleActor({item.task.hash: item.task}, jail)
+        run = rollout([env], actor, [EpisodeRequest(item.task.hash, 0)])[0]
+        actor.close()
+        env.close()
+        assert run.verdict.status == "pass"
+        assert run.prompt == first_observation(item.environment, item.task)
+        assert run.turns == item.trace.turns
+
+
+def test_retry_traces_are_what_the_environment_says_and_still_pass(jail: Jail) -> None:
+    rng, errors = random.Random("retry"), Counter[str | None]()
+    for item in nano_tasks(5, "test/retry"):
+        env = make_env(item.environment, item.task, jail=jail)
+        for trace in retry_traces(item.composition, item.trace, rng, count=6):
+            env.reset(seed=0)
+            (place,) = trace.mistakes
+            errors[trace.turns[place].error] += 1
+            assert len(trace.turns) == len(item.trace.turns) + 1
+            assert trace.turns[:place] + trace.turns[place + 1 :] == item.trace.turns
+            for turn in trace.turns:
+                observation, reward, *_, info = env.step(turn.action)
+                assert observation == turn.observation
+                assert info["error"] == turn.error
+            assert reward == 1.0
+        env.close()
+    assert set(errors) == {"unknown_tool", "invalid", "missing", None}
+    assert len(MISTAKES) == 3
+
+
+def test_traces_refuse_programs_of_another_tier() -> None:
+    item = next(nano_tasks(1, 1))
+    with pytest.raises(SpecError, match="no step of a nano task"):
+        gold_trace(
+            item.composition, item.task.model_copy(update={"ir": ["Task", ["()", ["Act", "x", ["()"]]], ["()"]]})
+        )
+    with pytest.raises(SpecError, match="no task program"):
+        gold_trace(item.composition, item.task.model_copy(update={"ir": None}))
+
+
+def test_an_actor_reads_the_same_text_of_a_fresh_and_a_stored_record(drawn: list[NanoTask]) -> None:
+    for item in drawn[::50]:
+        text = first_observation(item.environment, item.task)
+        again = type(item.environment).from_json(item.environment.to_json())
+        assert first_observation(again, type(item.task).from_json(item.task.to_json())) == text
+        system, prompt = compact_first(text)
+        assert prompt == item.task.prompt
+        assert expand_first(system, prompt) == text
+        assert "~" not in system
+
+
+@pytest.mark.parametrize("register", REGISTERS)
+def test_prompts_parse_back_in_every_register(drawn: list[NanoTask], register: str) -> None:
+    for variant, item in enumerate(drawn[:30]):
+        program: Task = from_json(item.task.ir)
+        text = render(program, item.environment.public_docs, register, variant % 3)
+        assert parse(text, item.environment.public_docs) == program
+
+
+def test_the_only_row_must_be_the_only_one(drawn: list[NanoTask]) -> None:
+    item = next(item for item in drawn if item.kind == "read")
+    docs = item.environment.public_docs
+    program: Task = from_json(item.task.ir)
+    (let,) = (step for step in program.steps if isinstance(step, Let) and isinstance(step.node, Only))
+    assert f"the {docs['entities'][let.node.entity][0]} whose name" in item.task.prompt
+
+
+def test_nano_environments_are_not_composed_again_by_the_full_author(drawn: list[NanoTask]) -> None:
+    with pytest.raises(SpecError, match="procedural-nano/1"):
+        ProceduralAuthor.again(drawn[0].environment)
+
+
+def test_synthesize_stores_nano_tasks_and_resumes(tmp_path) -> None:
+    with Store.open(tmp_path / "store.db") as store:
+        first = synthesize("small tables", count=1, seed=2, store=store, lineages=2, tier="nano")
+        again = synthesize("small tables", count=1, seed=2, store=store, lineages=2, tier="nano")
+        assert (again.resumed, again.tasks) == (1, first.tasks)
+        held_out = synthesize("small tables", count=1, seed=2, store=store, lineages=1, tier="nano", held_out=True)
+        assert held_out.run != first.run
+        assert [store.task(digest).lineage.depth for digest in first.tasks] == [0, 0]
+        assert store.environment(first.environments[0]).provenance.author == NanoAuthor.name
+    with pytest.raises(ValueError, match="nano tier"):
+        synthesize("small tables", count=1, held_out=True)

@@ -1,0 +1,73 @@
+"""Lessons: what is imitated, what is read, and what is another's mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from envsynth.errors import SpecError
+from envsynth.policy.tokens import CALL, END, decode
+from envsynth.train.traces import ACTION, CONTEXT, MISTAKE, lesson_of, lessons_hash, many_lessons, nano_lessons
+from envsynth.trajectory import Turn
+
+CALLED = Turn(action='{"tool":"mok","arguments":{"name":"teza"}}', observation='{"result":true}')
+WRONG = Turn(
+    action='{"tool":"mak","arguments":{}}', observation='{"error":{"code":"unknown_tool"}}', error="unknown_tool"
+)
+ANSWERED = Turn(action='{"answer":{}}', observation="")
+
+
+def spans(lesson, mark: int) -> list[str]:
+    """Texts of the runs of tokens with a mark."""
+    found: list[list[int]] = []
+    for index, (token, own) in enumerate(zip(lesson.ids, lesson.marks, strict=True)):
+        if own != mark:
+            continue
+        if not index or lesson.marks[index - 1] != mark:
+            found.append([])
+        found[-1].append(token)
+    return [decode(ids) for ids in found]
+
+
+def test_lesson_marks_actions_with_their_end_and_nothing_else():
+    lesson = lesson_of("do it", [CALLED, ANSWERED])
+    assert spans(lesson, ACTION) == ["<|call|>mok name teza<|end|>", "<|answer|><|end|>"]
+    assert spans(lesson, MISTAKE) == []
+    assert lesson.marks.count(ACTION) == sum(own == ACTION for own in lesson.marks)
+
+
+def test_lesson_reads_a_mistake_without_imitating_it():
+    lesson = lesson_of("do it", [WRONG, CALLED, ANSWERED])
+    assert spans(lesson, MISTAKE) == ["<|call|>mak<|end|>"]
+    assert spans(lesson, ACTION) == ["<|call|>mok name teza<|end|>", "<|answer|><|end|>"]
+    assert "unknown_tool" in "".join(spans(lesson, CONTEXT))
+
+
+def test_lesson_of_nothing_is_refused():
+    with pytest.raises(SpecError):
+        lesson_of("do it", [])
+
+
+def test_nano_lessons_follow_from_the_seed_and_hold_their_share_of_mistakes():
+    lessons = nano_lessons(60, "a", mistakes=0.5, max_tokens=400)
+    assert lessons == nano_lessons(60, "a", mistakes=0.5, max_tokens=400)
+    assert lessons_hash(lessons) != lessons_hash(nano_lessons(60, "b", mistakes=0.5, max_tokens=400))
+    share = sum(MISTAKE in lesson.marks for lesson in lessons) / len(lessons)
+    assert 0.25 < share < 0.75
+    assert all(lesson.ids[-1] == END and lesson.marks[-1] == ACTION for lesson in lessons)
+    assert all(CALL in lesson.ids for lesson in lessons)
+    assert not any(MISTAKE in lesson.marks for lesson in nano_lessons(10, "a", mistakes=0.0, max_tokens=400))
+
+
+def test_nano_lessons_leave_out_what_is_too_long():
+    lessons = nano_lessons(20, "a", mistakes=0.0, max_tokens=400)
+    limit = sorted(len(lesson) for lesson in lessons)[10]
+    assert nano_lessons(20, "a", mistakes=0.0, max_tokens=limit) == [item for item in lessons if len(item) <= limit]
+
+
+@pytest.mark.slow
+def test_many_lessons_do_not_depend_on_the_number_of_processes():
+    told: list[int] = []
+    one = many_lessons(300, 1, max_tokens=256, workers=1, on_chunk=told.append)
+    assert one == many_lessons(300, 1, max_tokens=256, workers=2)
+    assert sorted(told) == [50, 250]
+    assert len({lesson.ids for lesson in one}) > 0.98 * len(one)
