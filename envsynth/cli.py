@@ -1194,13 +1194,24 @@ def demo(
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option("--count", min=1, help="Environments per category.")] = 2,
     workers: WorkersOption = 2,
+    training: Annotated[bool, typer.Option("--train/--no-train", help="Whether a policy is trained as well.")] = True,
+    long: Annotated[bool, typer.Option("--long", help="Train longer: 12 minutes of rewards, 300 tasks.")] = False,
 ) -> None:
-    """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
+    """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, train, report."""
     from envsynth.demo import CATEGORIES, run_demo
 
+    learn = _demo_training(seed, long=long) if training else "No policy was trained, as was asked for."
+    if training and isinstance(learn, str):
+        _say(err, learn, "yellow")
     with _progress("environments", count * len(CATEGORIES)) as advance:
         result = run_demo(
-            folder, seed=seed, count=count, workers=workers, say=lambda line: _say(err, line), on_unit=advance
+            folder,
+            seed=seed,
+            count=count,
+            workers=workers,
+            say=lambda line: _say(err, line),
+            on_unit=advance,
+            train=learn,
         )
     for task, report in result.lineage:
         skills = report.evidence("DF401").get("skills", [])
@@ -1209,8 +1220,34 @@ def demo(
     _print_turns(result.episode.turns, hint="see the report")
     _print_verdict(result.episode)
     _print_ladder(result.ladder)
+    if result.training is not None:
+        table = _table("weights", "played", "pass@1", "95 % interval", "episodes", right=("pass@1", "episodes"))
+        for row in result.training.rows:
+            interval = f"{row.low:.2f} to {row.high:.2f}"
+            table.add_row(row.stage, row.manner, f"{row.rate:.2f}", interval, str(row.episodes))
+        _print_table(table)
     _say(out, "the report, for a browser:")
     typer.echo(str(result.report))
+
+
+def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any] | str:
+    """What the demo trains with, or why it cannot."""
+    from envsynth.errors import MissingExtra
+
+    try:
+        module = _torch_wing("showcase")
+    except MissingExtra as error:
+        return f"No policy was trained: {error}."
+    longer = {"sft_seconds": 200.0, "grpo_seconds": 720.0, "lessons": 12000, "tasks": 300} if long else {}
+    config = module.ShowcaseConfig(seed=seed, **longer)
+
+    def learn(folder: Path) -> Any:
+        with _training_progress(folder / "run") as (lessons, step):
+            return module.run_showcase(
+                folder, config, say=lambda line: _say(err, line), on_lessons=lessons, on_step=step
+            )
+
+    return learn
 
 
 def _print_ladder(ladder: Iterable[Any]) -> None:

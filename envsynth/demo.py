@@ -22,7 +22,14 @@ from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
 from envsynth.store import Store
 from envsynth.suite import export_jsonl, export_parquet, freeze
 from envsynth.trajectory import Trajectory
-from envsynth.view import CategorySection, LadderRow, ReportData, SuiteSection, write_report
+from envsynth.view import (
+    CategorySection,
+    LadderRow,
+    ReportData,
+    SuiteSection,
+    TrainingSection,
+    write_report,
+)
 
 CATEGORIES = ("planning a travel itinerary", "booking laboratory equipment", "warehouse orders with discount coupons")
 """The sentences of the demo."""
@@ -42,6 +49,8 @@ class DemoResult:
     """The gold episode of its last version."""
     ladder: tuple[LadderRow, ...]
     """Evaluation of the actor ladder."""
+    training: TrainingSection | None = None
+    """How a policy learned, when one was trained."""
 
 
 def run_demo(
@@ -53,8 +62,9 @@ def run_demo(
     say: Callable[[str], None] = lambda message: None,
     on_unit: Callable[[str], None] = lambda slug: None,
     categories: Sequence[str] = CATEGORIES,
+    train: Callable[[Path], TrainingSection] | str = "",
 ) -> DemoResult:
-    """Synthesize, harden, audit, store, play, evaluate, export and report.
+    """Synthesize, harden, audit, store, play, evaluate, export, train and report.
 
     Args:
         folder: Where store, suite, Parquet table and report go; made when missing.
@@ -64,6 +74,8 @@ def run_demo(
         say: Called with a line about each stage.
         on_unit: Called with the slug of each environment, whether made now or before.
         categories: The sentences.
+        train: Trains a policy in a folder and says how it went (passed in, because only its caller may know torch); or
+            why no policy is trained, for the report.
 
     Returns:
         The report's path with what the terminal shows.
@@ -92,6 +104,7 @@ def run_demo(
         files = (folder / "suite.jsonl", folder / "suite.parquet")
         export_jsonl(suite, store, files[0])
         export_parquet(suite, store, files[1])
+    training = None if isinstance(train, str) else train(folder / "training")
     sizes = tuple((path.name, path.stat().st_size) for path in files)
     data = ReportData(
         title="From a sentence to sound, hardened, playable environments",
@@ -103,14 +116,17 @@ def run_demo(
         failure=failure,
         ladder=ladder,
         suite=SuiteSection(name=suite.name, tasks=len(suite.items), checksum=suite.checksum, files=sizes),
+        training=training,
+        no_training=train if isinstance(train, str) else "",
         commands=(
             f"envsynth list --tasks --store {folder}/envsynth.db",
             f"envsynth tree {spec.slug} --store {folder}/envsynth.db",
             f"envsynth play {lineage[-1][0].hash[:12]} --store {folder}/envsynth.db",
             f"envsynth evaluate {folder}/suite.jsonl --actor chat:<model>",
+            *(() if training is None else (f"envsynth train --out {folder}/longer --sft-seconds 300",)),
         ),
     )
-    return DemoResult(write_report(folder / "report.html", data), lineage, episode, ladder)
+    return DemoResult(write_report(folder / "report.html", data), lineage, episode, ladder, training)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from envsynth.view.data import CategorySection, LadderRow, ReportData, SuiteSection
+from envsynth.view.data import CategorySection, LadderRow, PolicyRow, ReportData, SuiteSection, TrainingSection
 from envsynth.view.report import render_report, write_report
 
-__all__ = ["CategorySection", "LadderRow", "ReportData", "SuiteSection", "render_report", "write_report"]
+__all__ = [
+    "CategorySection",
+    "LadderRow",
+    "PolicyRow",
+    "ReportData",
+    "SuiteSection",
+    "TrainingSection",
+    "render_report",
+    "write_report",
+]

@@ -68,6 +68,48 @@ class SuiteSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolicyRow:
+    """How one policy did on tasks that it had never seen."""
+
+    stage: str
+    """Which weights."""
+    manner: str
+    """`greedy` or `sampled`."""
+    rate: float
+    """pass@1."""
+    low: float
+    """Lower end of the 95 % interval over environments."""
+    high: float
+    """Upper end."""
+    tasks: int
+    """Tasks."""
+    episodes: int
+    """Episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """How a policy learned."""
+
+    parameters: int
+    """Weights (count)."""
+    threads: int
+    """Threads of tensor operations, chosen by measuring."""
+    seconds: float
+    """Everything: lessons, training, playing."""
+    sft_seconds: float
+    """Budget of imitation."""
+    grpo_seconds: float
+    """Budget of rewards, and of the control."""
+    curve: tuple[tuple[float, float], ...]
+    """Seconds of imitation, and accuracy on action tokens of the lessons."""
+    rows: tuple[PolicyRow, ...]
+    """pass@1 of each stage, greedy and sampled."""
+    torch: str
+    """Version of torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportData:
     """Everything that a report shows."""
 
@@ -91,3 +133,7 @@ class ReportData:
     """The frozen suite."""
     commands: tuple[str, ...] = field(default=())
     """Commands that go on from here."""
+    training: TrainingSection | None = None
+    """How a policy learned on such tasks."""
+    no_training: str = ""
+    """Why there is no training to show."""

@@ -13,7 +13,7 @@ from envsynth.report import GateReport
 from envsynth.spec import TaskVersion
 from envsynth.suite.atomic import whole_file
 from envsynth.trajectory import Trajectory, Turn
-from envsynth.view.data import ReportData
+from envsynth.view.data import ReportData, TrainingSection
 
 SHOWN_CHARS = 420
 """Characters of an observation that the report shows; the trajectory in the store has all."""
@@ -91,10 +91,22 @@ def _facts(data: ReportData) -> dict[str, Any]:
         "solution": _solve_part(data.lineage[-1][0].solution),
         "turns": _turns(data.episode),
         "failed_turns": _turns(data.failure) if data.failure else [],
+        "curve": _curve(data.training) if data.training else {},
         "shares": [
             {"row": row, "width": 100 * row.rate, "low": 100 * row.low, "high": 100 * row.high} for row in data.ladder
         ],
     }
+
+
+CURVE_WIDTH, CURVE_HEIGHT = 640, 180
+"""Size of the learning curve (px)."""
+
+
+def _curve(training: TrainingSection) -> dict[str, Any]:
+    """The learning curve as points of an SVG line, with the marks of its axes."""
+    end = max((second for second, _ in training.curve), default=1.0) or 1.0
+    points = [f"{CURVE_WIDTH * second / end:.1f},{CURVE_HEIGHT * (1 - share):.1f}" for second, share in training.curve]
+    return {"points": " ".join(points), "end": end, "width": CURVE_WIDTH, "height": CURVE_HEIGHT}
 
 
 def _mutants(audited: list[tuple[TaskVersion, GateReport]]) -> list[dict[str, Any]]:
