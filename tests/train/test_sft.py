@@ -54,7 +54,7 @@ def test_sft_loss_weighs_actions_context_and_mistakes():
     assert batch.tokens_BT.tolist()[1] == [1, 2, PAD, PAD, PAD]
     logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
     output = PolicyOutput(logits_BTV=logits, routed_experts=torch.empty(0), indexer_topk=None, indexer_kl=None)
-    loss, metrics = sft_loss(output, batch, context_weight=0.1, indexer_kl_weight=0.1)
+    loss, metrics = sft_loss(output, batch, context_weight=0.1, echo_weight=0.0, indexer_kl_weight=0.1)
     nats = -logits.log_softmax(-1)
     context, actions = nats[0, 0, 2], nats[0, 1, 3] + nats[0, 3, 5] + nats[1, 0, 2]
     assert loss.item() == pytest.approx(((0.1 * context + actions) / 3.1).item(), rel=1e-5)
@@ -75,8 +75,8 @@ def test_sft_loss_adds_the_indexers_mean_over_real_tokens():
         indexer_topk=None,
         indexer_kl=torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]]),
     )
-    plain, _ = sft_loss(output, batch, context_weight=0.1, indexer_kl_weight=0.0)
-    loss, metrics = sft_loss(output, batch, context_weight=0.1, indexer_kl_weight=0.5)
+    plain, _ = sft_loss(output, batch, context_weight=0.1, echo_weight=0.0, indexer_kl_weight=0.0)
+    loss, metrics = sft_loss(output, batch, context_weight=0.1, echo_weight=0.0, indexer_kl_weight=0.5)
     assert metrics["loss/indexer"] == pytest.approx(3.0)
     assert (loss - plain).item() == pytest.approx(1.5)
 
@@ -119,9 +119,9 @@ def test_run_warms_up_decays_and_goes_from_dense_to_sparse(tmp_path, small):
 
 
 def test_run_moves_the_routers_bias_towards_equal_load(tmp_path, small):
-    SftRun(RunFolder(tmp_path), small, bandit_lessons(), config(steps=3, balance_rate=0.01)).run()
+    SftRun(RunFolder(tmp_path), small, bandit_lessons(), config(steps=3)).run()
     bias = small.layers[0].mlp.gate.e_score_correction_bias
-    assert 0 < bias.abs().max() <= 0.03 + 1e-6
+    assert 0 < bias.abs().max() <= 0.003 + 1e-6
 
 
 def test_run_ends_with_a_budget_of_seconds(tmp_path, small):
