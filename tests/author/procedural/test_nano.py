@@ -42,6 +42,8 @@ from envsynth.errors import AuthorError, SpecError
 from envsynth.hardening import Step, audit
 from envsynth.lengths import character_length, spread, token_length
 from envsynth.pipeline import UnitRequest, make_unit, synthesize
+from envsynth.policy.template import episode_messages, read_action, render
+from envsynth.policy.tokens import encode
 from envsynth.policy.words import whole_words
 from envsynth.rollout import EpisodeRequest, rollout
 from envsynth.sandbox import Jail
@@ -255,12 +257,26 @@ def test_prompts_parse_back_in_every_register(drawn: list[NanoTask], register: s
         assert parse(text, item.environment.public_docs) == program
 
 
-def test_the_only_row_must_be_the_only_one(drawn: list[NanoTask]) -> None:
+def test_a_row_is_described_by_its_name(drawn: list[NanoTask]) -> None:
     item = next(item for item in drawn if item.kind == "read")
-    docs = item.environment.public_docs
     program: Task = from_json(item.task.ir)
     (let,) = (step for step in program.steps if isinstance(step, Let) and isinstance(step.node, Only))
-    assert f"the {docs['entities'][let.node.entity][0]} whose name" in item.task.prompt
+    assert f"the {item.environment.public_docs['entities'][let.node.entity][0]} whose name" in item.task.prompt
+    assert item.task.ablations.keys() == {"no_filter"}
+
+
+def test_turns_pass_the_policys_door_unchanged(drawn: list[NanoTask]) -> None:
+    """What a trace says in tokens is what the environment gets as JSON, and every name is spelled as it was read."""
+    for item in drawn[::10]:
+        messages = episode_messages(first_observation(item.environment, item.task), item.trace.turns)
+        said = [read_action(message.tokens).text for message in messages if message.role == "assistant"]
+        assert said == [turn.action for turn in item.trace.turns]
+        seen = render(messages).ids
+        for turn in item.trace.turns:
+            for value in turn.call.arguments.values() if turn.call else ():
+                ids = tuple(encode(str(value)))
+                places = [start for start in range(len(seen)) if seen[start : start + len(ids)] == ids]
+                assert len(places) >= 2
 
 
 def test_nano_environments_are_not_composed_again_by_the_full_author(drawn: list[NanoTask]) -> None:
