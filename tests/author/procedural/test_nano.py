@@ -42,7 +42,7 @@ from envsynth.errors import AuthorError, SpecError
 from envsynth.hardening import Step, audit
 from envsynth.lengths import character_length, spread, token_length
 from envsynth.pipeline import UnitRequest, make_unit, synthesize
-from envsynth.policy.template import episode_messages, read_action, render
+from envsynth.policy.template import episode_messages, episode_tokens, read_action
 from envsynth.policy.tokens import encode
 from envsynth.policy.words import whole_words
 from envsynth.rollout import EpisodeRequest, rollout
@@ -217,6 +217,10 @@ def test_retry_traces_are_what_the_environment_says_and_still_pass(jail: Jail) -
             (place,) = trace.mistakes
             errors[trace.turns[place].error] += 1
             assert len(trace.turns) == len(item.trace.turns) + 1
+            learned = episode_tokens(first_observation(item.environment, item.task), trace.turns, given=trace.mistakes)
+            gold = episode_tokens(first_observation(item.environment, item.task), item.trace.turns)
+            assert sum(learned.sampled) == sum(gold.sampled)
+            assert len(learned) > len(gold)
             assert trace.turns[:place] + trace.turns[place + 1 :] == item.trace.turns
             for turn in trace.turns:
                 observation, reward, *_, info = env.step(turn.action)
@@ -271,7 +275,7 @@ def test_turns_pass_the_policys_door_unchanged(drawn: list[NanoTask]) -> None:
         messages = episode_messages(first_observation(item.environment, item.task), item.trace.turns)
         said = [read_action(message.tokens).text for message in messages if message.role == "assistant"]
         assert said == [turn.action for turn in item.trace.turns]
-        seen = render(messages).ids
+        seen = episode_tokens(first_observation(item.environment, item.task), item.trace.turns).ids
         for turn in item.trace.turns:
             for value in turn.call.arguments.values() if turn.call else ():
                 ids = tuple(encode(str(value)))

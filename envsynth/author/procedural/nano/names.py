@@ -42,7 +42,7 @@ HELD_OUT_FIELDS = _words("rim hub ink dew arc dye wing tone peak vein knot foam 
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _FORBIDDEN = dict.fromkeys(
-    (*RESERVED, *AGGREGATES, "name", "field", "value", "max", "min", "not", "set", "list", "let")
+    (*RESERVED, *AGGREGATES, "name", "field", "value", "max", "min", "not", "set", "list", "let", "per")
 )
 
 
