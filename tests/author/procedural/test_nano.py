@@ -38,7 +38,7 @@ from envsynth.author.procedural.render import REGISTERS, render
 from envsynth.environments import make_env
 from envsynth.environments.actions import first_observation
 from envsynth.environments.compact import compact_first, expand_first
-from envsynth.errors import AuthorError, SpecError
+from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.hardening import Step, audit
 from envsynth.lengths import character_length, spread, token_length
 from envsynth.pipeline import UnitRequest, make_unit, synthesize
@@ -47,6 +47,7 @@ from envsynth.policy.tokens import encode
 from envsynth.policy.words import whole_words
 from envsynth.rollout import EpisodeRequest, rollout
 from envsynth.sandbox import Jail
+from envsynth.spec import Outcome
 from envsynth.store import Store
 
 WINDOW = 256
@@ -240,6 +241,31 @@ def test_traces_refuse_programs_of_another_tier() -> None:
         )
     with pytest.raises(SpecError, match="no task program"):
         gold_trace(item.composition, item.task.model_copy(update={"ir": None}))
+
+
+def test_traces_are_held_against_the_oracle(drawn: list[NanoTask]) -> None:
+    by_kind = {item.kind: item for item in drawn}
+    for kind in ("read", "hop", "search", "copy"):
+        item = by_kind[kind]
+        wrong = item.task.model_copy(update={"oracle": Outcome(answer={"name": "nowhere"})})
+        with pytest.raises(SpecError, match="do not read 'nowhere'"):
+            gold_trace(item.composition, wrong)
+    item = by_kind["copy"]
+    (change,) = item.task.oracle.changes
+    field = next(column for column in change.row if column != "id")
+    wrong_change = change.model_copy(update={"row": {**change.row, field: "nowhere"}})
+    wrong = item.task.model_copy(update={"oracle": Outcome(answer={}, changes=(wrong_change,))})
+    with pytest.raises(SpecError, match="its trace writes"):
+        gold_trace(item.composition, wrong)
+
+
+def test_a_world_that_gives_no_task_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Rejected("tie", "always")
+
+    monkeypatch.setattr(NanoAuthor, "root", refuse)
+    with pytest.raises(AuthorError, match="tie: always"):
+        next(nano_tasks(1, 1))
 
 
 def test_an_actor_reads_the_same_text_of_a_fresh_and_a_stored_record(drawn: list[NanoTask]) -> None:
