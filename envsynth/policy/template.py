@@ -228,3 +228,26 @@ def episode_messages(first_observation: str, turns: Sequence[Turn]) -> tuple[Mes
     for turn in turns:
         found += turn_messages(turn)
     return tuple(found[:-1] if turns else found)
+
+
+def episode_tokens(first_observation: str, turns: Sequence[Turn], *, given: Sequence[int] = ()) -> Rendered:
+    """A whole episode as tokens.
+
+    Args:
+        first_observation: The text that `reset` gave.
+        turns: Its turns.
+        given: Indices of turns that are to be read but not learned, such as mistakes made on purpose: their actions
+            count as injected.
+
+    Returns:
+        The tokens.
+    """
+    ids: list[int] = []
+    marks: list[bool] = []
+    turn = -1
+    for message in episode_messages(first_observation, turns):
+        turn += message.role == "assistant"
+        part = render((message,))  # with one user message at the start, no reasoning is ever dropped
+        ids += part.ids
+        marks += [mark and turn not in given for mark in part.sampled]
+    return Rendered(tuple(ids), tuple(marks))

@@ -83,7 +83,8 @@ _TEXT = {
     **{index: word for word, index in _WORD.items()},
 }
 _RAW = {index: byte for byte, index in _BYTE.items()}
-_INNER_IDS = frozenset(_INNER.values())
+INNER_IDS: Final = frozenset(_INNER.values())
+"""Tokens of letters and digits that go on a spelled word."""
 
 
 def _space_expected(left: str, right: str) -> bool:
@@ -181,7 +182,7 @@ class _Decoder:
             self.raw.append(_RAW[token])
         elif 0 <= token < len(SPECIALS):
             self.piece(SPECIALS[token], "")
-        elif token in _INNER_IDS:
+        elif token in INNER_IDS:
             self.piece(_TEXT[token], self.left, gap=self.spaces > 0)
         elif token in _TEXT:
             self.piece(_TEXT[token], _kind(_TEXT[token][0]))

@@ -29,7 +29,7 @@ from envsynth.policy.model import Policy, PolicyOutput, balance_experts
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.tokens import PAD, VOCABULARY_HASH
 from envsynth.train.run_folder import RunFolder, StepReport, StopRequest
-from envsynth.train.traces import ACTION, CONTEXT, Lesson, lessons_hash
+from envsynth.train.traces import ACTION, CONTEXT, ECHO, Lesson, lessons_hash
 
 PHASE: Final = "sft"
 _BLOCK = 2048
@@ -54,16 +54,16 @@ class SftConfig:
     """Tokens per batch at most, padding included."""
     context_weight: float = 0.1
     """Weight in the loss of a token that is no action; an action's is 1."""
+    echo_weight: float = 1.0
+    """Weight of a token that is no action but goes on a word that stood earlier: practice in copying."""
     warmup_steps: int = 20
     """Steps in which the learning rate rises from zero."""
     final_lr: float = 0.1
     """Factor on the learning rates at the end; it falls linearly over the whole budget."""
-    dense_share: float = 0.5
+    dense_share: float = 0.6
     """Share of the budget with dense attention; the indexer chooses the keys after that."""
     indexer_kl_weight: float = 0.1
     """Weight of the indexer's loss."""
-    balance_rate: float = 1e-3
-    """Step of the routers' bias towards equal load."""
     checkpoint_every: int = 200
     """Steps between two checkpoints."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -77,11 +77,11 @@ class SftConfig:
             "seconds": self.seconds is None or self.seconds > 0,
             "batch_tokens": self.batch_tokens >= 2,
             "context_weight": self.context_weight >= 0,
+            "echo_weight": self.echo_weight >= 0,
             "warmup_steps": self.warmup_steps >= 0,
             "final_lr": 0 <= self.final_lr <= 1,
             "dense_share": 0 <= self.dense_share <= 1,
             "indexer_kl_weight": self.indexer_kl_weight >= 0,
-            "balance_rate": self.balance_rate >= 0,
             "checkpoint_every": self.checkpoint_every >= 1,
         }
         for name, is_sound in sound.items():
@@ -98,7 +98,7 @@ class SftBatch:
     valid_BT: Tensor
     """False on padding, bool [B, T]."""
     marks_BT: Tensor
-    """CONTEXT, ACTION or MISTAKE; 0 on padding, int64 [B, T]."""
+    """CONTEXT, ACTION, MISTAKE or ECHO; 0 on padding, int64 [B, T]."""
 
 
 def batch_of(lessons: Sequence[Lesson]) -> SftBatch:
@@ -142,7 +142,7 @@ def epoch_batches(lengths: Sequence[int], *, batch_tokens: int, seed: int, epoch
 
 
 def sft_loss(
-    output: PolicyOutput, batch: SftBatch, *, context_weight: float, indexer_kl_weight: float
+    output: PolicyOutput, batch: SftBatch, *, context_weight: float, echo_weight: float, indexer_kl_weight: float
 ) -> tuple[Tensor, dict[str, float]]:
     """Compute the weighted cross-entropy of the next token, plus the indexer's loss.
 
@@ -150,6 +150,7 @@ def sft_loss(
         output: Of the policy on the batch, with its indexer loss.
         batch: The lessons.
         context_weight: Weight of a token that is no action.
+        echo_weight: Weight of a token that is no action but goes on a word that stood earlier.
         indexer_kl_weight: Weight of the indexer's loss.
 
     Returns:
@@ -158,7 +159,7 @@ def sft_loss(
     targets_BT, marks_BT = batch.tokens_BT[:, 1:], batch.marks_BT[:, 1:]
     valid_BT = batch.valid_BT[:, 1:]
     action_BT = (marks_BT == ACTION) & valid_BT
-    weight_BT = action_BT + context_weight * ((marks_BT == CONTEXT) & valid_BT)
+    weight_BT = action_BT + context_weight * ((marks_BT == CONTEXT) & valid_BT) + echo_weight * (marks_BT == ECHO)
     logits_BTV = output.logits_BTV[:, :-1]
     nats_BT = functional.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none")
     loss = (nats_BT * weight_BT).sum() / weight_BT.sum()
@@ -299,11 +300,15 @@ class SftRun:
             batch.tokens_BT, mask_BT=batch.valid_BT, dense=is_dense, with_indexer_kl=config.indexer_kl_weight > 0
         )
         loss, metrics = sft_loss(
-            output, batch, context_weight=config.context_weight, indexer_kl_weight=config.indexer_kl_weight
+            output,
+            batch,
+            context_weight=config.context_weight,
+            echo_weight=config.echo_weight,
+            indexer_kl_weight=config.indexer_kl_weight,
         )
         loss.backward()
         metrics["grad_norm"] = self.optimizer.step(scale)
-        load_ME = balance_experts(self.policy, output.routed_experts, config.balance_rate).to(torch.float32)
+        load_ME = balance_experts(self.policy, output.routed_experts).to(torch.float32)
         metrics["experts/load_max"] = float((load_ME / load_ME.sum(-1, keepdim=True)).max()) if load_ME.numel() else 0.0
         return metrics | {"lr_scale": scale, "attention/dense": float(is_dense)}
 

@@ -20,12 +20,14 @@ from envsynth.environments.actions import first_observation
 from envsynth.errors import SpecError
 from envsynth.executors import run_all
 from envsynth.policy.template import episode_messages, render
+from envsynth.policy.tokens import INNER_IDS
 from envsynth.trajectory import Trajectory, Turn
 
 CHUNK = 250
 """Tasks that one process draws at a time."""
-CONTEXT, ACTION, MISTAKE = 0, 1, 2
-"""What a token of a lesson is: read, imitated, or another's mistake, which is read and never predicted."""
+CONTEXT, ACTION, MISTAKE, ECHO = 0, 1, 2, 3
+"""What a token of a lesson is: read; imitated; another's mistake, which is read and never predicted; or read and yet
+predictable, because it goes on a word that stood earlier. Echoes teach to copy, which a policy must do before all else."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Lesson:
     ids: tuple[int, ...]
     """Token ids."""
     marks: tuple[int, ...]
-    """CONTEXT, ACTION or MISTAKE for each token."""
+    """CONTEXT, ACTION, MISTAKE or ECHO for each token."""
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -59,7 +61,10 @@ def lesson_of(prompt: str, turns: Sequence[Turn]) -> Lesson:
         raise SpecError("an episode without a turn teaches nothing: leave it out")
     messages = episode_messages(prompt, turns)
     rendered = render(messages)
-    marks = [ACTION if own else CONTEXT for own in rendered.sampled]
+    echoes = echo_positions(rendered.ids)
+    marks = [
+        ACTION if own else ECHO if position in echoes else CONTEXT for position, own in enumerate(rendered.sampled)
+    ]
     position, own_turns = 0, iter(turns)
     for message in messages:
         end = position + 1 + len(message.tokens)
@@ -69,6 +74,31 @@ def lesson_of(prompt: str, turns: Sequence[Turn]) -> Lesson:
     if position != len(rendered):
         raise SpecError("an episode with reasoning before a later request cannot be one lesson: split it")
     return Lesson(rendered.ids, tuple(marks))
+
+
+def echo_positions(ids: Sequence[int]) -> set[int]:
+    """Find the tokens that go on a spelled word which stood earlier in the sequence.
+
+    Args:
+        ids: Token ids.
+
+    Returns:
+        Positions: of each word that came before, all tokens but its first, which nothing announces.
+    """
+    seen: set[tuple[int, ...]] = set()
+    found: set[int] = set()
+    start = 0
+    while start < len(ids):
+        end = start + 1
+        while end < len(ids) and ids[end] in INNER_IDS:
+            end += 1
+        word = tuple(ids[start:end])
+        if len(word) > 1:
+            if word in seen:
+                found |= set(range(start + 1, end))
+            seen.add(word)
+        start = end
+    return found
 
 
 def lessons_of(trajectories: Iterable[Trajectory], *, max_tokens: int) -> list[Lesson]:

@@ -172,8 +172,21 @@ def test_s3_engine_draws_what_it_records(policy, sampling):
 
 
 @pytest.mark.slow
-def test_s3_engine_draws_what_it_records_a_million_times(policy):
-    check_draws(policy, SETTINGS[-1], n=1_000_000, n_slots=20_000)
+def test_s3_engine_draws_what_it_records_many_times(policy):
+    check_draws(policy, SETTINGS[-1], n=100_000, n_slots=20_000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", SETTINGS, ids=IDS)
+def test_s3_a_million_draws_follow_the_log_probs(policy, sampling):
+    """The engine's two functions without its bookkeeping, which would take minutes for so many starts."""
+    log_probs = truncated_log_probs(policy(torch.tensor([PROMPT])).logits_BTV[0, -1:], sampling)
+    counts = torch.zeros(50, dtype=torch.int64)
+    for points in uniform_stream("s3", 1_000_000).split(50_000):
+        counts += draw(log_probs.expand(len(points), -1), points).bincount(minlength=50)
+    kept = log_probs[0].isfinite()
+    assert counts[~kept].sum() == 0
+    assert chi_square_p(counts[kept].double(), log_probs[0, kept].double().exp() * 1_000_000) > 1e-4
 
 
 def test_s3_chi_square_notices_another_temperature():

@@ -69,7 +69,7 @@ def test_step_agrees_with_the_librarys_muon(shape):
     ours, theirs = Layered(shape), Layered(shape)
     config = OptimizerConfig(muon_lr=0.02, muon_weight_decay=0.1, max_grad_norm=math.inf)
     mine = PolicyOptimizer(ours, config)
-    library = torch.optim.Muon(theirs.parameters(), lr=0.02, weight_decay=0.1, momentum=0.95)
+    library = torch.optim.Muon(theirs.layers.parameters(), lr=0.02, weight_decay=0.1, momentum=0.95)
     start = ours.layers[0].detach().clone()
     for step in range(4):
         gradient = torch.randn(shape, generator=torch.Generator().manual_seed(step))

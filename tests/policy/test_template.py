@@ -12,6 +12,7 @@ from envsynth.policy.template import (
     Message,
     action,
     episode_messages,
+    episode_tokens,
     opening,
     read_action,
     render,
@@ -130,3 +131,15 @@ def test_an_episode_ends_with_its_last_action() -> None:
     talk = episode_messages("Hello", [call, answer])
     assert [message.role for message in talk] == ["user", "assistant", "result", "assistant"]
     assert opening("Hello") == (user("Hello"),)
+
+
+def test_given_turns_are_read_and_not_learned() -> None:
+    odd = Turn(action=CALL_TEXT, observation='{"error":404}', thinking="hm")
+    talk = [odd, Turn(action=CALL_TEXT, observation='{"result":[]}'), Turn(action=ANSWER_TEXT, observation="{}")]
+    whole = episode_tokens("Hello", talk)
+    assert whole == render(episode_messages("Hello", talk))
+    part = episode_tokens("Hello", talk, given=(0,))
+    assert part.ids == whole.ids
+    first = len(action(compact_action(CALL_TEXT), "hm").tokens)
+    assert sum(part.sampled) == sum(whole.sampled) - first
+    assert not any(part.sampled[: len(render(opening("Hello"))) + 1 + first])

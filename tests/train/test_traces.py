@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 
 from envsynth.errors import SpecError
-from envsynth.policy.tokens import CALL, END, decode
-from envsynth.train.traces import ACTION, CONTEXT, MISTAKE, lesson_of, lessons_hash, many_lessons, nano_lessons
+from envsynth.policy.tokens import CALL, END, VOCABULARY, decode, encode
+from envsynth.train.traces import (
+    ACTION,
+    CONTEXT,
+    ECHO,
+    MISTAKE,
+    echo_positions,
+    lesson_of,
+    lessons_hash,
+    many_lessons,
+    nano_lessons,
+)
 from envsynth.trajectory import Turn
 
 CALLED = Turn(action='{"tool":"mok","arguments":{"name":"teza"}}', observation='{"result":true}')
@@ -40,6 +50,16 @@ def test_lesson_reads_a_mistake_without_imitating_it():
     assert spans(lesson, MISTAKE) == ["<|call|>mak<|end|>"]
     assert spans(lesson, ACTION) == ["<|call|>mok name teza<|end|>", "<|answer|><|end|>"]
     assert "unknown_tool" in "".join(spans(lesson, CONTEXT))
+
+
+def test_echoes_are_what_goes_on_a_word_that_stood_earlier():
+    ids = encode("kelo muni kel kelo (muni) x x")
+    texts = [VOCABULARY[ids[place]] for place in sorted(echo_positions(ids))]
+    assert texts == ["inner:e", "inner:l", "inner:o", "inner:u", "inner:n", "inner:i"]
+    assert min(echo_positions(ids)) > ids.index(encode("kel")[0], 5)
+    lesson = lesson_of("say kelo or kelo", [Turn(action="kelo", observation="")])
+    assert spans(lesson, ECHO) == [decode(encode("kelo")[1:])]
+    assert spans(lesson, ACTION) == ["kelo<|end|>"]
 
 
 def test_lesson_of_nothing_is_refused():

@@ -38,13 +38,16 @@ from envsynth.author.procedural.render import REGISTERS, render
 from envsynth.environments import make_env
 from envsynth.environments.actions import first_observation
 from envsynth.environments.compact import compact_first, expand_first
-from envsynth.errors import AuthorError, SpecError
+from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.hardening import Step, audit
 from envsynth.lengths import character_length, spread, token_length
 from envsynth.pipeline import UnitRequest, make_unit, synthesize
+from envsynth.policy.template import episode_messages, episode_tokens, read_action
+from envsynth.policy.tokens import encode
 from envsynth.policy.words import whole_words
 from envsynth.rollout import EpisodeRequest, rollout
 from envsynth.sandbox import Jail
+from envsynth.spec import Outcome
 from envsynth.store import Store
 
 WINDOW = 256
@@ -215,6 +218,10 @@ def test_retry_traces_are_what_the_environment_says_and_still_pass(jail: Jail) -
             (place,) = trace.mistakes
             errors[trace.turns[place].error] += 1
             assert len(trace.turns) == len(item.trace.turns) + 1
+            learned = episode_tokens(first_observation(item.environment, item.task), trace.turns, given=trace.mistakes)
+            gold = episode_tokens(first_observation(item.environment, item.task), item.trace.turns)
+            assert sum(learned.sampled) == sum(gold.sampled)
+            assert len(learned) > len(gold)
             assert trace.turns[:place] + trace.turns[place + 1 :] == item.trace.turns
             for turn in trace.turns:
                 observation, reward, *_, info = env.step(turn.action)
@@ -236,6 +243,31 @@ def test_traces_refuse_programs_of_another_tier() -> None:
         gold_trace(item.composition, item.task.model_copy(update={"ir": None}))
 
 
+def test_traces_are_held_against_the_oracle(drawn: list[NanoTask]) -> None:
+    by_kind = {item.kind: item for item in drawn}
+    for kind in ("read", "hop", "search", "copy"):
+        item = by_kind[kind]
+        wrong = item.task.model_copy(update={"oracle": Outcome(answer={"name": "nowhere"})})
+        with pytest.raises(SpecError, match="do not read 'nowhere'"):
+            gold_trace(item.composition, wrong)
+    item = by_kind["copy"]
+    (change,) = item.task.oracle.changes
+    field = next(column for column in change.row if column != "id")
+    wrong_change = change.model_copy(update={"row": {**change.row, field: "nowhere"}})
+    wrong = item.task.model_copy(update={"oracle": Outcome(answer={}, changes=(wrong_change,))})
+    with pytest.raises(SpecError, match="its trace writes"):
+        gold_trace(item.composition, wrong)
+
+
+def test_a_world_that_gives_no_task_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Rejected("tie", "always")
+
+    monkeypatch.setattr(NanoAuthor, "root", refuse)
+    with pytest.raises(AuthorError, match="tie: always"):
+        next(nano_tasks(1, 1))
+
+
 def test_an_actor_reads_the_same_text_of_a_fresh_and_a_stored_record(drawn: list[NanoTask]) -> None:
     for item in drawn[::50]:
         text = first_observation(item.environment, item.task)
@@ -255,12 +287,26 @@ def test_prompts_parse_back_in_every_register(drawn: list[NanoTask], register: s
         assert parse(text, item.environment.public_docs) == program
 
 
-def test_the_only_row_must_be_the_only_one(drawn: list[NanoTask]) -> None:
+def test_a_row_is_described_by_its_name(drawn: list[NanoTask]) -> None:
     item = next(item for item in drawn if item.kind == "read")
-    docs = item.environment.public_docs
     program: Task = from_json(item.task.ir)
     (let,) = (step for step in program.steps if isinstance(step, Let) and isinstance(step.node, Only))
-    assert f"the {docs['entities'][let.node.entity][0]} whose name" in item.task.prompt
+    assert f"the {item.environment.public_docs['entities'][let.node.entity][0]} whose name" in item.task.prompt
+    assert item.task.ablations.keys() == {"no_filter"}
+
+
+def test_turns_pass_the_policys_door_unchanged(drawn: list[NanoTask]) -> None:
+    """What a trace says in tokens is what the environment gets as JSON, and every name is spelled as it was read."""
+    for item in drawn[::10]:
+        messages = episode_messages(first_observation(item.environment, item.task), item.trace.turns)
+        said = [read_action(message.tokens).text for message in messages if message.role == "assistant"]
+        assert said == [turn.action for turn in item.trace.turns]
+        seen = episode_tokens(first_observation(item.environment, item.task), item.trace.turns).ids
+        for turn in item.trace.turns:
+            for value in turn.call.arguments.values() if turn.call else ():
+                ids = tuple(encode(str(value)))
+                places = [start for start in range(len(seen)) if seen[start : start + len(ids)] == ids]
+                assert len(places) >= 2
 
 
 def test_nano_environments_are_not_composed_again_by_the_full_author(drawn: list[NanoTask]) -> None:

@@ -135,7 +135,7 @@ class Generator:
 
     def node(self):
         rng, entity = self.rng, self.rng.choice(self.schema.entities)
-        kind = rng.choice(["pick", "to", "count", "sum", "choose"])
+        kind = rng.choice(["pick", "to", "count", "sum", "choose", "only"])
         ordered, numeric = self.of_kind(entity, ("num", "date")), self.of_kind(entity, ("num",))
         if kind == "pick" and ordered:
             return ir.Pick(
@@ -144,6 +144,8 @@ class Generator:
                 rng.choice(["max", "min"]),
                 self.any_attr(entity, ("num", "date")),
             )
+        if kind == "only" and (atoms := self.atoms(entity)):
+            return ir.Only(entity, atoms)
         if kind == "sum" and numeric:
             return ir.Sum(entity, self.atoms(entity), self.any_attr(entity, ("num",)))
         if kind == "to" and self.of_kind(entity, ("row",)):

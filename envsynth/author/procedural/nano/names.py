@@ -36,13 +36,13 @@ TRAIN_FIELDS = _words(
     """
 )
 """Fields of training worlds."""
-HELD_OUT_FIELDS = _words("rim hub ink ore arc dye wing tone peak vein knot foam gem wax")
+HELD_OUT_FIELDS = _words("rim hub ink dew arc dye wing tone peak vein knot foam gem wax")
 """Fields of held-out worlds."""
 
 _CONSONANTS = "bdfgklmnprstvz"
 _VOWELS = "aeiou"
 _FORBIDDEN = dict.fromkeys(
-    (*RESERVED, *AGGREGATES, "name", "field", "value", "max", "min", "not", "set", "list", "let")
+    (*RESERVED, *AGGREGATES, "name", "field", "value", "max", "min", "not", "set", "list", "let", "per")
 )
 
 

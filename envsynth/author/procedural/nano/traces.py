@@ -18,7 +18,7 @@ from envsynth.author.procedural.ir import Act, Const, Let, Of, Only, Operand, Ta
 from envsynth.author.procedural.mechanism import Row
 from envsynth.environments.tools import compact_json
 from envsynth.errors import SpecError
-from envsynth.spec import TaskVersion
+from envsynth.spec import Scalar, TaskVersion
 from envsynth.trajectory import ToolCall, Turn
 
 
@@ -43,12 +43,15 @@ def gold_trace(world: Composition, task: TaskVersion) -> Trace:
         The trace.
 
     Raises:
-        SpecError: the task's program is of another tier.
+        SpecError: the task's program is of another tier, or the calls do not lead to the oracle's outcome.
     """
     program = from_json(task.ir)
     if not isinstance(program, Task):
         raise SpecError(f"task {task.hash[:12]} has no task program")
-    return Trace((*_Player(world).play(program), _answer(task.oracle.answer)))
+    player = _Player(world)
+    turns = player.play(program)
+    player.compare(task)
+    return Trace((*turns, _answer(task.oracle.answer)))
 
 
 def _answer(answer: Mapping[str, JsonValue]) -> Turn:
@@ -68,6 +71,23 @@ class _Player:
     def __init__(self, world: Composition) -> None:
         self.world = world
         self.rows: dict[str, tuple[str, Row]] = {}
+        self.written: list[tuple[str, int | str, str, int | str]] = []
+
+    def compare(self, task: TaskVersion) -> None:
+        """Hold what was read and written against the oracle's outcome, which comes from SQL.
+
+        Raises:
+            SpecError: they differ.
+        """
+        read = [cell for _, row in self.rows.values() for cell in row.values()]
+        if missing := [value for value in task.oracle.answer.values() if value not in read]:
+            raise SpecError(f"task {task.hash[:12]}: the calls of its trace do not read {missing[0]!r}")
+        changed: list[tuple[str, int | str, str, Scalar]] = []
+        for change in task.oracle.changes:
+            (name,) = [row["name"] for row in self.world.rows[change.table] if row["id"] == change.row["id"]]
+            changed += [(change.table, name, column, cell) for column, cell in change.row.items() if column != "id"]
+        if changed != self.written:
+            raise SpecError(f"task {task.hash[:12]}: its trace writes {self.written}, the oracle {changed}")
 
     def play(self, program: Task) -> list[Turn]:
         turns: list[Turn] = []
@@ -98,6 +118,7 @@ class _Player:
         action = self.world.actions[op]
         field = self.world.col(action.tables[0], action.params[1][1].detail).column
         tool = next(tool for tool in self.world.tools if tool.effect == "write" and _changes(tool.parameters, field))
+        self.written.append((action.tables[0], self.value(name), field, self.value(value)))
         return _call(tool.name, {"name": self.value(name), "field": field, "value": self.value(value)}, True)
 
     def value(self, operand: Operand) -> int | str:
