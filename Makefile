@@ -4,7 +4,7 @@
 # VENV=.venv          where it goes
 # COVERAGE=1          `make test` also measures branch coverage and fails below the threshold in pyproject.toml
 # WHEELS=<folder or page>   an extra source of wheels for pip (`--find-links`), for machines without an index,
-#                     and for a CPU build of torch (`make train-env`); the index's own build may be gigabytes
+#                     and for a CPU build of torch; the index's own build may be gigabytes
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV ?= .venv
@@ -14,7 +14,7 @@ TOPIC ?= foundation
 PIP_FLAGS = --disable-pip-version-check --quiet -c constraints.txt $(if $(WHEELS),--find-links $(WHEELS))
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow mutants lint types floors docs docs-check accept train-env wheel clean
+.PHONY: help demo test slow mutants lint types floors docs docs-check accept wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -32,7 +32,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
 	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[dev]"
 	@touch $@
 
-demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, export and report, offline on the CPU
+demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, export, train and report, offline on the CPU
 	$(BIN)/envsynth demo --out demo
 
 test: $(VENV)/.dev ## install, then the test suite (10 minutes at most on 2 cores)
@@ -66,9 +66,6 @@ docs-check: $(VENV)/.dev ## generated pages are up to date and the site builds
 
 accept: $(VENV)/.dev ## acceptance lines of a topic: make accept TOPIC=foundation
 	$(BIN)/python -m acceptance $(TOPIC) $(if $(FAST),--fast)
-
-train-env: $(VENV)/.core ## the training extra; WHEELS=<source of a CPU build of torch> saves gigabytes
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[train]"
 
 wheel: $(VENV)/.dev ## build the wheel into dist/
 	$(BIN)/python -m pip wheel $(PIP_FLAGS) --no-deps -w dist .

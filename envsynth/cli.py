@@ -1074,7 +1074,7 @@ def _torch_wing(module: str) -> Any:
             raise
         raise MissingExtra(
             f"{error.name} is not installed: training and playing checkpoints need the extra [train],"
-            " for example `pip install 'envsynth[train]'` or `make train-env`"
+            " for example `pip install 'envsynth[train]'`"
         ) from error
 
 
