@@ -130,7 +130,7 @@ def machine(load_before: tuple[float, float, float]) -> dict:
         "load_after": os.getloadavg(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "revision": git_revision(Path(__file__).resolve()),
+        "revision": git_revision(Path(__file__).resolve().parents[1]),
     }
 
 

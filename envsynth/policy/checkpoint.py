@@ -225,28 +225,26 @@ def check_vocabulary(record: CheckpointRecord, vocabulary: str) -> None:
         )
 
 
-def git_revision(start: Path) -> str | None:
-    """Return the git revision of the checkout that a folder stands in, or None outside of one.
+def git_revision(folder: Path) -> str | None:
+    """Return the git revision of a checkout, or None when the folder is none; its parents may be somebody else's.
 
     Args:
-        start: A folder or file.
+        folder: Root of the checkout.
 
     Returns:
         The revision, 40 hexadecimal digits.
     """
-    for folder in (start, *start.parents):
-        git = folder / ".git"
-        if not (git / "HEAD").is_file():
-            continue
-        head = (git / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        if (git / name).is_file():
-            return (git / name).read_text().strip()
-        packed = (git / "packed-refs").read_text().splitlines() if (git / "packed-refs").is_file() else []
-        return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
-    return None
+    git = folder / ".git"
+    if not (git / "HEAD").is_file():
+        return None
+    head = (git / "HEAD").read_text().strip()
+    if not head.startswith("ref: "):
+        return head
+    name = head.removeprefix("ref: ")
+    if (git / name).is_file():
+        return (git / name).read_text().strip()
+    packed = (git / "packed-refs").read_text().splitlines() if (git / "packed-refs").is_file() else []
+    return next((line.split()[0] for line in packed if line.endswith(f" {name}")), None)
 
 
 def _digest(data: bytes) -> str:

@@ -88,7 +88,8 @@ class _Slot:
 class Engine:
     """Generates with a policy in fixed slots.
 
-    The policy must not change while slots are in use: `step` refuses to mix weights. After an update, `clear`.
+    The policy must not change while slots are in use: `step` refuses to mix weights. After an update, `clear`. Changes
+    made through a parameter's `.data` are invisible to that check; optimizers and `load_state_dict` do not hide.
 
     Args:
         policy: The model; the engine never changes it.
@@ -112,9 +113,10 @@ class Engine:
         self._slots: dict[int, _Slot] = {}
         self._weights: tuple[int, ...] = ()
         active, layers = config.experts.num_experts_per_tok, config.num_hidden_layers
-        self._logits = torch.zeros(n_slots, config.vocab_size, dtype=policy.lm_head.weight.dtype)
+        wide = torch.promote_types(policy.lm_head.weight.dtype, torch.float32)
+        self._logits = torch.zeros(n_slots, config.vocab_size, dtype=wide)
         self._uniforms = torch.zeros(n_slots, max_len, dtype=torch.float64)
-        self._log_probs = torch.zeros(n_slots, max_len, dtype=self._logits.dtype)
+        self._log_probs = torch.zeros(n_slots, max_len, dtype=wide)
         self._sampled = torch.zeros(n_slots, max_len, dtype=torch.bool)
         self._routed = torch.zeros(n_slots, max_len, config.n_moe_layers, active, dtype=torch.int32)
         self._topk = torch.zeros(n_slots, max_len, layers, config.indexer.index_topk, dtype=torch.int32)
@@ -239,7 +241,7 @@ class Engine:
         return self._sample(ready) if ready else []
 
     def generate_turn(self, slots: Collection[int], *, stop_ids: Collection[int], max_tokens: int) -> dict[int, Turn]:
-        """Sample one turn in each slot, to its end.
+        """Sample one turn in each slot, to its end; turns that are open elsewhere advance as well.
 
         Args:
             slots: Started slots without an open turn.
@@ -380,7 +382,7 @@ class Engine:
         Raises:
             RuntimeError: A weight changed since the slots in use started.
         """
-        # Every in-place change of a parameter, an optimizer's included, raises its version.
+        # Every in-place change of a tensor, an optimizer's included, raises its version.
         tensors = (*self.policy.parameters(), *self.policy.buffers())
         weights = tuple(number for item in tensors for number in (item.data_ptr(), item._version))
         if self._slots and weights != self._weights:

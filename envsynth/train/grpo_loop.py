@@ -25,7 +25,7 @@ from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.tokens import VOCABULARY_HASH
 from envsynth.train.collect import RolloutConfig, Stock, collect
 from envsynth.train.grpo_update import UpdateConfig, update
-from envsynth.train.run_folder import RunFolder, StepReport, StopRequest
+from envsynth.train.run_folder import SOURCE, RunFolder, StepReport, StopRequest
 
 PHASE: Final = "grpo"
 
@@ -199,7 +199,7 @@ class GrpoRun:
             phase=PHASE,
             data=self.data,
             metrics_bytes=self.folder.metrics_bytes(),
-            revision=git_revision(Path(__file__)),
+            revision=git_revision(SOURCE),
             state={"cursor": self.cursor, "elapsed_s": self.elapsed_s, "options": _options(self.config)},
         )
         state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}

@@ -26,6 +26,8 @@ from envsynth.policy.checkpoint import FOLDER
 METRICS, TIMINGS, CONFIG = "metrics.jsonl", "timings.jsonl", "config.json"
 Phase = str
 """`sft` or `grpo`."""
+SOURCE: Final = Path(__file__).resolve().parents[2]
+"""Where the package stands: the root of the checkout when it runs from one."""
 KEPT_CHECKPOINTS: Final = 2
 """Newest checkpoints of a phase that stay; a damaged newest one leaves one to go back to."""
 

@@ -28,7 +28,7 @@ from envsynth.policy.checkpoint import Checkpoint, CheckpointRecord, git_revisio
 from envsynth.policy.model import Policy, PolicyOutput, balance_experts
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.tokens import PAD, VOCABULARY_HASH
-from envsynth.train.run_folder import RunFolder, StepReport, StopRequest
+from envsynth.train.run_folder import SOURCE, RunFolder, StepReport, StopRequest
 from envsynth.train.traces import ACTION, CONTEXT, ECHO, Lesson, lessons_hash
 
 PHASE: Final = "sft"
@@ -255,7 +255,7 @@ class SftRun:
             phase=PHASE,
             data=self.data,
             metrics_bytes=self.folder.metrics_bytes(),
-            revision=git_revision(Path(__file__)),
+            revision=git_revision(SOURCE),
             state={"elapsed_s": self.elapsed_s, "options": _options(self.config)},
         )
         state = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state_dict().items()}

@@ -21,7 +21,7 @@ from envsynth.errors import SpecError
 from envsynth.executors import run_all
 from envsynth.policy.template import episode_messages, render
 from envsynth.policy.tokens import INNER_IDS
-from envsynth.trajectory import Trajectory, Turn
+from envsynth.trajectory import Turn
 
 CHUNK = 250
 """Tasks that one process draws at a time."""
@@ -99,21 +99,6 @@ def echo_positions(ids: Sequence[int]) -> set[int]:
             seen.add(word)
         start = end
     return found
-
-
-def lessons_of(trajectories: Iterable[Trajectory], *, max_tokens: int) -> list[Lesson]:
-    """Turn the episodes that passed into lessons, in their order.
-
-    Args:
-        trajectories: Episodes; those that failed, were void, or are too long are left out.
-        max_tokens: Longest lesson (tokens).
-
-    Returns:
-        The lessons.
-    """
-    passed = [item for item in trajectories if item.verdict.status == "pass"]
-    found = [lesson_of(item.prompt, item.turns) for item in passed]
-    return [item for item in found if len(item) <= max_tokens]
 
 
 def lessons_hash(lessons: Iterable[Lesson]) -> str:

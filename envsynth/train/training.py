@@ -23,7 +23,7 @@ from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.train import grpo_loop, sft
 from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
-from envsynth.train.run_folder import CONFIG, RunFolder, StepReport, StopRequest
+from envsynth.train.run_folder import CONFIG, SOURCE, RunFolder, StepReport, StopRequest
 from envsynth.train.sft import SftConfig, SftRun
 from envsynth.train.threads import choose_threads
 from envsynth.train.traces import many_lessons
@@ -230,7 +230,7 @@ def _about(config: TrainConfig) -> dict[str, object]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "revision": git_revision(Path(__file__)),
+        "revision": git_revision(SOURCE),
         "vocabulary": VOCABULARY_HASH,
     }
 

@@ -182,8 +182,9 @@ def test_git_revision_reads_the_checkout(tmp_path, packed):
         (git / "packed-refs").write_text(f"# pack-refs\n{'1' * 40} refs/heads/other\n{'2' * 40} refs/heads/main\n")
     else:
         (git / "refs" / "heads" / "main").write_text("2" * 40 + "\n")
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    assert git_revision(tmp_path / "a" / "b") == "2" * 40
+    assert git_revision(tmp_path) == "2" * 40
+    (tmp_path / "a").mkdir()
+    assert git_revision(tmp_path / "a") is None
     (git / "HEAD").write_text("3" * 40)
     assert git_revision(tmp_path) == "3" * 40
 

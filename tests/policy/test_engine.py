@@ -333,6 +333,23 @@ def test_engine_refuses_to_continue_with_other_weights(policy, changed):
     check_against_forward(policy, engine.record(1), replay=False)
 
 
+def test_bfloat16_policy_records_float32_log_probs(policy):
+    engine = Engine(policy.to(torch.bfloat16), n_slots=2, max_len=40)
+    engine.start([0, 1], prompt(10), ["a", "b"])
+    engine.generate_turn([0, 1], stop_ids=[], max_tokens=8)
+    record = engine.record(0)
+    assert record.log_probs.dtype == torch.float32
+    assert (record.log_probs[10:] != record.log_probs[10:].bfloat16().float()).any()
+    with torch.no_grad():
+        replayed = policy(
+            record.tokens[None],
+            routed_experts_BTMA=record.routed_experts[None],
+            indexer_topk_BTLK=record.indexer_topk[None],
+        )
+    log_probs = replayed.logits_BTV[0, 9:-1].log_softmax(-1).gather(1, record.tokens[10:, None]).squeeze(1)
+    assert (log_probs - record.log_probs[10:]).abs().max() < 0.2, "half precision, so near and not equal"
+
+
 def test_record_is_a_copy(policy):
     engine = Engine(policy, n_slots=1, max_len=40)
     engine.start([0], prompt(5), ["a"])
