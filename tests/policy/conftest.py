@@ -93,3 +93,13 @@ def tokens() -> Callable[..., torch.Tensor]:
         return torch.randint(0, vocab, shape, generator=torch.Generator().manual_seed(seed))
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def plain_arithmetic():
+    """One thread, because two of them wait for each other in a busy machine, 50 times as long; denormals are kept.
+
+    A test may have called `prepare_cpu` in this process, and its settings stay.
+    """
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(False)

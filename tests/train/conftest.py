@@ -82,6 +82,7 @@ def one_thread():
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)
+    torch.set_flush_denormal(False)  # else tests of other files in this process would compute otherwise
 
 
 @pytest.fixture
