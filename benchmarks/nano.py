@@ -24,7 +24,7 @@ from envsynth.rollout import Stage
 from envsynth.train.actor import policy_factory
 from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
-from envsynth.train.run_folder import RunFolder, StepReport
+from envsynth.train.run_folder import METRICS, TIMINGS, RunFolder, StepReport
 from envsynth.train.sft import SftConfig, SftRun
 from envsynth.train.traces import many_lessons
 from envsynth.train.training import TrainConfig, Watch, nano_pairs, run_training
@@ -70,18 +70,23 @@ def show(report: StepReport) -> None:
         print(f"{report.phase} {report.step} t={report.elapsed_s:.0f}", shown, flush=True)
 
 
-def summary(steps: list[StepReport]) -> dict:
-    """Steps, tokens, rate, and forty points of the curve."""
-    shown = ("accuracy/action", "reward/mean")
-    tokens, seconds = sum(item.tokens for item in steps), steps[-1].elapsed_s
+def summary(run: Path, phase: str) -> dict:
+    """Steps, tokens, rate, and forty points of the curve, from what the run wrote; a run that was resumed is whole."""
+    shown = ("accuracy/action", "loss/action", "reward/mean")
+    metrics = [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+    steps = {line["step"]: line for line in metrics if line["phase"] == phase}
+    timings = [json.loads(line) for line in (run / TIMINGS).read_text().splitlines()]
+    times = {line["step"]: line for line in timings if line["phase"] == phase}
+    tokens, seconds = sum(times[step]["tokens"] for step in steps), times[max(steps)]["elapsed_s"]
     return {
         "steps": len(steps),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         "tokens": tokens,
         "tokens_per_s": round(tokens / max(seconds, 1e-9), 1),
         "curve": [
-            [round(item.elapsed_s, 1), *(round(item.metrics[name], 3) for name in shown if name in item.metrics)]
-            for item in steps[:: max(len(steps) // 40, 1)]
+            {"step": step, "s": times[step]["elapsed_s"]}
+            | {name: round(line[name], 3) for name in shown if name in line}
+            for step, line in list(steps.items())[:: max(len(steps) // 40, 1)]
         ],
     }
 
@@ -91,18 +96,16 @@ def go_on(start: Path, options: argparse.Namespace, threads: int) -> dict:
     pairs, kinds = nano_pairs(2000, f"{options.seed}/grpo")
     found = {}
     stages = [Stage(pairs) for _ in range(SLOTS)]
-    steps: list[StepReport] = []
     rewards = GrpoRun(
         RunFolder(options.run / "by-rewards"),
         load_checkpoint(start).policy(),
         Stock(envs=stages, tasks=tuple(kinds), domains=kinds),
         GrpoRunConfig(seconds=options.grpo_seconds, seed=options.seed),
     )
-    end = rewards.run(on_step=lambda report: (steps.append(report), show(report)))
+    end = rewards.run(on_step=show)
     for stage in stages:
         stage.close()
-    found["grpo"] = summary(steps) | {"pass_rates": measure(end, options, threads)}
-    steps = []
+    found["grpo"] = summary(rewards.folder.path, "grpo") | {"pass_rates": measure(end, options, threads)}
     control = SftRun(
         RunFolder(options.run / "by-imitation"),
         load_checkpoint(start).policy(),
@@ -114,8 +117,8 @@ def go_on(start: Path, options: argparse.Namespace, threads: int) -> dict:
             optimizer=OptimizerConfig(muon_lr=6e-3, adamw_lr=1e-3),
         ),
     )
-    end = control.run(on_step=lambda report: (steps.append(report), show(report)))
-    found["control"] = summary(steps) | {"pass_rates": measure(end, options, threads)}
+    end = control.run(on_step=show)
+    found["control"] = summary(control.folder.path, "sft") | {"pass_rates": measure(end, options, threads)}
     return found
 
 
@@ -149,7 +152,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "nano.json")
     options = parser.parse_args()
     began, load = time.monotonic(), os.getloadavg()
-    steps: list[StepReport] = []
     config = TrainConfig(
         seed=options.seed,
         sft_steps=options.steps,
@@ -157,16 +159,14 @@ def main() -> None:
         lessons=options.lessons,
         threads=options.threads,
     )
-    trained = run_training(
-        options.run, config, watch=Watch(on_step=lambda report: (steps.append(report), show(report)))
-    )
+    trained = run_training(options.run, config, watch=Watch(on_step=show))
     wall_s, policy = time.monotonic() - began, load_checkpoint(trained.best).policy()
     result = {
         "what": "nano policy from random weights by imitation of planner traces",
         "seed": options.seed,
         "threads": trained.threads,
         "parameters": sum(item.numel() for item in policy.parameters()),
-        "sft": summary(steps)
+        "sft": summary(options.run, "sft")
         | {"lessons": options.lessons, "seconds_with_lessons": round(wall_s, 1)}
         | {"pass_rates": measure(trained.best, options, trained.threads)},
     }

@@ -55,7 +55,7 @@ class SftConfig:
     context_weight: float = 0.1
     """Weight in the loss of a token that is no action; an action's is 1."""
     echo_weight: float = 1.0
-    """Weight of a token that is no action but goes on a word that stood earlier: practice in copying."""
+    """Weight of a token that is no action but part of a word that stood earlier: practice in copying."""
     warmup_steps: int = 20
     """Steps in which the learning rate rises from zero."""
     final_lr: float = 0.1
@@ -150,7 +150,7 @@ def sft_loss(
         output: Of the policy on the batch, with its indexer loss.
         batch: The lessons.
         context_weight: Weight of a token that is no action.
-        echo_weight: Weight of a token that is no action but goes on a word that stood earlier.
+        echo_weight: Weight of a token that is no action but part of a word that stood earlier.
         indexer_kl_weight: Weight of the indexer's loss.
 
     Returns:

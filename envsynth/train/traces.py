@@ -26,8 +26,8 @@ from envsynth.trajectory import Turn
 CHUNK = 250
 """Tasks that one process draws at a time."""
 CONTEXT, ACTION, MISTAKE, ECHO = 0, 1, 2, 3
-"""What a token of a lesson is: read; imitated; another's mistake, which is read and never predicted; or read and yet
-predictable, because it goes on a word that stood earlier. Echoes teach to copy, which a policy must do before all else."""
+"""What a token of a lesson is: read; imitated; another's mistake, which is read and never predicted; or read and part of a
+word that stood earlier. Echoes are practice in copying, of which actions alone hold too little for a small budget."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def lesson_of(prompt: str, turns: Sequence[Turn]) -> Lesson:
 
 
 def echo_positions(ids: Sequence[int]) -> set[int]:
-    """Find the tokens that go on a spelled word which stood earlier in the sequence.
+    """Find the tokens of spelled words that stood earlier in the sequence.
 
     Args:
         ids: Token ids.
 
     Returns:
-        Positions: of each word that came before, all tokens but its first, which nothing announces.
+        Positions of all tokens of each word that came before. The first one is often a choice among words, and still it
+        is one of theirs: without it a policy learns to go on words and not to begin them (measured).
     """
     seen: set[tuple[int, ...]] = set()
     found: set[int] = set()
@@ -95,7 +96,7 @@ def echo_positions(ids: Sequence[int]) -> set[int]:
         word = tuple(ids[start:end])
         if len(word) > 1:
             if word in seen:
-                found |= set(range(start + 1, end))
+                found |= set(range(start, end))
             seen.add(word)
         start = end
     return found

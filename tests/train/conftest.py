@@ -82,7 +82,8 @@ def one_thread():
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)
-    torch.set_flush_denormal(False)  # else tests of other files in this process would compute otherwise
+    # It belongs to the process, and other tests check numbers that flushing would make zero.
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -238,10 +239,12 @@ def test_updates_in_one_or_many_micro_batches_are_the_same(player):
     for tokens in (10_000, 40):
         policy = Policy(SMALL, seed=1)
         policy.load_state_dict(player.state_dict())
-        optimizer = loop.PolicyOptimizer(policy, OptimizerConfig(muon_lr=0.0, adamw_lr=0.0))
-        plan = UpdateConfig(mini_batches=1, micro_batch_tokens=tokens)
+        optimizer = loop.PolicyOptimizer(policy, OptimizerConfig(muon_lr=0.0, adamw_lr=0.0, max_grad_norm=math.inf))
+        plan = UpdateConfig(mini_batches=1, micro_batch_tokens=tokens, indexer_kl_weight=1.0)
         metrics = update(policy, None, optimizer, items, plan, scale=1.0, key="0")
-        weights.append((metrics, optimizer.state_dict()["adamw.exp_avg.lm_head.weight"]))
+        state = optimizer.state_dict()
+        names = ("lm_head.weight", "layers.0.self_attn.indexer.wk.weight")
+        weights.append((metrics, torch.cat([state[f"adamw.exp_avg.{name}"].flatten() for name in names])))
     assert weights[0][0]["grad_norm"] == pytest.approx(weights[1][0]["grad_norm"], rel=1e-4)
     torch.testing.assert_close(weights[0][1], weights[1][1], rtol=1e-4, atol=1e-7)
     assert weights[0][0]["ratio/mean"] == pytest.approx(1.0, abs=1e-4)
