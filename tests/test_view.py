@@ -18,7 +18,16 @@ from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, GoalAtom, TaskVersion, Verifier
 from envsynth.store import Store
 from envsynth.trajectory import Trajectory
-from envsynth.view import CategorySection, LadderRow, ReportData, SuiteSection, render_report, write_report
+from envsynth.view import (
+    CategorySection,
+    LadderRow,
+    PolicyRow,
+    ReportData,
+    SuiteSection,
+    TrainingSection,
+    render_report,
+    write_report,
+)
 
 HOSTILE = "<script>alert('1')</script><img src=x onerror=alert(2)> & \"quoted\" </pre></section>"
 VOID = ("meta", "br", "hr", "img", "link", "input", "col", "path", "rect", "line", "circle")
@@ -120,6 +129,34 @@ def test_the_report_shows_the_prompt_and_the_gates(data: ReportData) -> None:
     assert all(code in words for code in ("VF301", "VF304"))
     assert data.sections[0].environments[0].slug in words
     assert f"{report.evidence('EX201')['calls']}" in words
+
+
+def _training(stage: str) -> TrainingSection:
+    rows = tuple(
+        PolicyRow(stage=stage, manner=manner, rate=0.25, low=0.125, high=0.5, tasks=60, episodes=episodes)
+        for manner, episodes in (("greedy", 60), ("sampled", 240))
+    )
+    return TrainingSection(
+        parameters=1105920, threads=1, seconds=200.0, sft_seconds=110.0, grpo_seconds=25.0,
+        curve=((1.0, 0.0), (55.0, 0.5), (110.0, 1.0)), rows=rows, torch="2.13.0+cpu",
+    )  # fmt: skip
+
+
+def test_the_report_shows_how_a_policy_learned(data: ReportData) -> None:
+    page = Page(render_report(dataclasses.replace(data, training=_training(HOSTILE))))
+    words = " ".join(" ".join(page.words).split())
+    assert (page.problems, page.open) == ([], [])
+    assert "1,105,920 weights" in words
+    assert "0.12 to 0.50" in words
+    assert " ".join(HOSTILE.split()) in words
+    points = next(value for name, value in page.attributes if name == "points")
+    assert points == "5.8,180.0 320.0,90.0 640.0,0.0"
+    assert "script" not in page.tags
+
+
+def test_the_report_says_why_no_policy_was_trained(data: ReportData) -> None:
+    words = " ".join(Page(render_report(dataclasses.replace(data, no_training="Because torch is away."))).words)
+    assert "Because torch is away." in words
 
 
 def test_the_same_data_give_the_same_bytes(data: ReportData) -> None:
