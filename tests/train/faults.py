@@ -21,7 +21,6 @@ import envsynth.policy.grpo as grpo
 import envsynth.policy.model as model
 import envsynth.train.collect as collect
 import envsynth.train.grpo_update as grpo_update
-import envsynth.train.sft as sft
 import envsynth.train.traces as traces
 from envsynth.policy.tokens import END
 from envsynth.trajectory import Trajectory
@@ -206,9 +205,7 @@ def loss_flipped():
 
 def verdict_flipped():
     score = Trajectory.reward.fget
-    return patch.object(
-        Trajectory, "reward", property(lambda self: None if score(self) is None else 1 - score(self))
-    )
+    return patch.object(Trajectory, "reward", property(lambda self: None if score(self) is None else 1 - score(self)))
 
 
 FAULTS: dict[str, tuple[Fault, ...]] = {

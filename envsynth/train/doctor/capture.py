@@ -30,6 +30,8 @@ class CapturedRow:
     """Logits that the trainer scored, [T, V]."""
     gradient_TV: Tensor
     """Gradient of the loss on them, summed over equal sequences, [T, V]."""
+    is_reached_T: Tensor
+    """Whether any of the equal sequences has a gradient there: two of opposite advantage cancel in the sum. Bool [T]."""
     routed_experts: Tensor
     """Experts that ran, int [T, M, A]."""
     indexer_topk: Tensor | None
@@ -105,10 +107,15 @@ def altered(item: TokenTrajectory, n_experts: int) -> TokenTrajectory:
     if experts is not None:
         changes["routed_experts"] = torch.where(experts < 0, experts, (experts + 1) % n_experts)
     if keys is not None:
-        length, _, width = keys.shape
-        first = torch.arange(width, dtype=keys.dtype)
-        earliest = torch.where(first <= torch.arange(length)[:, None], first, -1)[:, None].expand_as(keys)
-        changes["indexer_topk"] = torch.where(keys[..., :1] < 0, keys, earliest)
+        length, layers, width = keys.shape
+        last = torch.arange(length)[:, None, None]
+        # Runs of neighbours that begin elsewhere for each token and layer, so that no shuffle of rows or layers fits.
+        begin = (5 * last + 3 * torch.arange(layers)[:, None] + int(item.tokens.sum())) % (last - width + 2).clamp(
+            min=1
+        )
+        run = begin + torch.arange(width)
+        run = torch.where(run <= last, run, -1).to(keys.dtype)
+        changes["indexer_topk"] = torch.where(keys[..., :1] < 0, keys, run)
     return replace(item, **changes)
 
 
@@ -131,12 +138,19 @@ def _add(found: dict[Tokens, CapturedRow], item: _Pass, row: int) -> None:
     output = item.output
     logits_TV = output.logits_BTV.detach()[row, :length]
     gradient_TV = item.gradients[0][row, :length] if item.gradients else torch.zeros_like(logits_TV)
+    is_reached_T = (gradient_TV != 0).any(-1)
     if tokens in found:
-        found[tokens] = replace(found[tokens], gradient_TV=found[tokens].gradient_TV + gradient_TV)
+        before = found[tokens]
+        found[tokens] = replace(
+            before,
+            gradient_TV=before.gradient_TV + gradient_TV,
+            is_reached_T=before.is_reached_T | is_reached_T,
+        )
         return
     found[tokens] = CapturedRow(
         logits_TV=logits_TV,
         gradient_TV=gradient_TV,
+        is_reached_T=is_reached_T,
         routed_experts=output.routed_experts[row, :length],
         indexer_topk=None if output.indexer_topk is None else output.indexer_topk[row, :length],
     )

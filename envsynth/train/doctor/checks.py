@@ -197,19 +197,18 @@ def temperature_mismatch(evidence: Evidence) -> Finding:
 def end_of_turn_untrained(evidence: Evidence) -> Finding:
     """Whether the end of a turn is learned, by rewards and by imitation."""
     ends = [
-        bool((row.gradient_TV[position - 1] != 0).any())
+        bool(row.is_reached_T[position - 1])
         for tokens, row in evidence.opened.items()
         for position in turn_ends(tokens, END)
         if position
     ]
-    untrained = 1 - sum(ends) / len(ends) if ends else None
     untaught = evidence.untaught_ends
-    value = untaught if untaught > 0 or untrained is None else untrained
-    if untrained is not None:
-        value = max(untrained, untaught)
+    untrained = 1 - sum(ends) / len(ends) if ends else None
+    # Lessons alone do not clear the rewards: without a sampled end there is no evidence, unless the lessons are wrong.
+    value = untaught or None if untrained is None else max(untrained, untaught)
     return Finding(
         name="end-of-turn-untrained",
-        value=value if untrained is not None or untaught > 0 else None,
+        value=value,
         limit=0.01,
         meaning=f"share of the ends of turns that leave no gradient, of {len(ends)} sampled ones and of the lessons'",
         advice="keep the end-of-turn token in the action mask: the policy sampled it, and else never learns to stop",
