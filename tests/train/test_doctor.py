@@ -99,7 +99,7 @@ def test_a_healthy_trainer_raises_nothing_with_other_seeds(player, seed):
 @pytest.mark.parametrize(("name", "fault"), FIRST)
 def test_a_planted_fault_is_named(player, name: str, fault: Fault):
     with fault():
-        findings = examine_policy(player, how())
+        findings = examine_policy(player, how(groups=3))
     assert wrong(findings) == [name]
 
 
