@@ -21,7 +21,9 @@ import envsynth.policy.grpo as grpo
 import envsynth.policy.model as model
 import envsynth.train.collect as collect
 import envsynth.train.grpo_update as grpo_update
+import envsynth.train.sft as sft
 import envsynth.train.traces as traces
+from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.tokens import END
 from envsynth.trajectory import Trajectory
 
@@ -93,6 +95,23 @@ def stale_sampler() -> Iterator[None]:
             for item in old.parameters():
                 item += 0.02 * item.std() * torch.randn(item.shape, generator=chance)
         return actor(old, **options)
+
+    with patch.object(collect, "PolicyActor", stale):
+        yield
+
+
+@contextmanager
+def sampler_one_update_away() -> Iterator[None]:
+    """Between the sampler's weights and the trainer's lies a single step at the learning rates of the trainer."""
+    actor = collect.PolicyActor
+
+    def stale(policy, **options):
+        other = copy.deepcopy(policy)
+        lessons = sft.batch_of(traces.nano_lessons(4, "stale", max_tokens=policy.config.max_position_embeddings))
+        output = other(lessons.tokens_BT, mask_BT=lessons.valid_BT)
+        sft.sft_loss(output, lessons, context_weight=0.0, indexer_kl_weight=0.0)[0].backward()
+        PolicyOptimizer(other, OptimizerConfig(muon_lr=2e-3, adamw_lr=2e-4)).step()
+        return actor(other, **options)
 
     with patch.object(collect, "PolicyActor", stale):
         yield
@@ -211,7 +230,7 @@ def verdict_flipped():
 FAULTS: dict[str, tuple[Fault, ...]] = {
     "indexer-shuffled": (shuffled_keys_in_the_record, shuffled_keys_in_training, live_keys_in_training),
     "live-routing": (live_routing_in_training, no_experts_in_the_record),
-    "stale-weights": (stale_sampler,),
+    "stale-weights": (stale_sampler, sampler_one_update_away),
     "detached-kl-ratio": (detached_ratio,),
     "mask-dropped": (kept_sets_ignored_in_training, kept_sets_not_recorded, action_mask_ignored),
     "temperature-mismatch": (

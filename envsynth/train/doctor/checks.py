@@ -30,7 +30,7 @@ TEMPERATURE_LIMIT: Final = 0.02
 """Relative error of a temperature."""
 DRAWN_LIMIT: Final = 5.0
 """Standard deviations from which a sampler is not believed any more: less than one healthy run in a million."""
-KL_LIMIT: Final = 0.05
+KL_LIMIT: Final = 0.02
 """Relative error of the gradient of the KL term."""
 SPAN_NATS: Final = 12.0
 """Tokens that are less probable than the best one by more than this say nothing in float32."""

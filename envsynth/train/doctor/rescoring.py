@@ -22,7 +22,7 @@ from envsynth.policy.batch import TokenTrajectory
 from envsynth.policy.drawing import Sampling, truncated_log_probs
 from envsynth.policy.model import Policy, PolicyOutput
 
-RESIDUAL_LIMIT: Final = 1e-3
+RESIDUAL_LIMIT: Final = 2e-4
 """Largest mean difference of log-probabilities that counts as agreement, nats; rounding leaves some 1e-6."""
 Cause = Literal["none", "keys", "experts", "temperature", "kept", "weights"]
 """What explains the difference between the record and the policy."""
