@@ -49,13 +49,13 @@ class ShowcaseConfig:
         SpecError: a value is out of range.
     """
 
-    sft_seconds: float = 110.0
+    sft_seconds: float = 90.0
     """Seconds of imitation, without the making of lessons."""
-    grpo_seconds: float = 25.0
+    grpo_seconds: float = 20.0
     """Seconds of rewards, and again of the control."""
-    lessons: int = 6000
+    lessons: int = 3000
     """Tasks whose solutions are imitated (count)."""
-    tasks: int = 60
+    tasks: int = 40
     """Unseen tasks that are played (count)."""
     draws: int = 4
     """Sampled episodes of each (count)."""
