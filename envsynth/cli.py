@@ -1241,11 +1241,12 @@ def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any] | str:
     longer = {"sft_seconds": 200.0, "grpo_seconds": 720.0, "lessons": 12000, "tasks": 300} if long else {}
     config = module.ShowcaseConfig(seed=seed, **longer)
 
+    def say(line: str) -> None:
+        _say(err, line)
+
     def learn(folder: Path) -> Any:
         with _training_progress(folder / "run") as (lessons, step):
-            return module.run_showcase(
-                folder, config, say=lambda line: _say(err, line), on_lessons=lessons, on_step=step
-            )
+            return module.run_showcase(folder, config, say=say, on_lessons=lessons, on_step=step)
 
     return learn
 

@@ -185,7 +185,7 @@ def _untaught_ends(policy: Policy, tasks: Sequence[NanoTask]) -> float:
     lessons = [lesson_of(first_observation(item.environment, item.task), item.trace.turns) for item in tasks]
     batch = batch_of([item for item in lessons if len(item) <= policy.config.max_position_embeddings])
     output = policy(batch.tokens_BT, mask_BT=batch.valid_BT, with_indexer_kl=True)
-    loss, _ = sft_loss(output, batch, context_weight=0.0, indexer_kl_weight=0.0)
+    loss, _ = sft_loss(output, batch, context_weight=0.0, echo_weight=0.0, indexer_kl_weight=0.0)
     (gradient_BTV,) = torch.autograd.grad(loss, output.logits_BTV)
     ends_BT = (batch.tokens_BT == END)[:, 1:] & batch.valid_BT[:, 1:]
     is_taught = (gradient_BTV[:, :-1] != 0).any(-1)[ends_BT]
