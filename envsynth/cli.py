@@ -1,7 +1,7 @@
 """The command line: each verb parses its arguments, calls one documented function, and prints.
 
 Data go to stdout, progress and messages to stderr. Exit codes: 0 good, 1 error (one line and a hint), 2 usage, 3 a gate
-failed, 130 interrupted (everything finished is stored; the same command goes on).
+failed or training is unhealthy, 130 interrupted (everything finished is stored; the same command goes on).
 """
 
 from __future__ import annotations
@@ -1224,15 +1224,28 @@ def _print_ladder(ladder: Iterable[Any]) -> None:
 
 @app.command()
 def doctor(
-    topic: Annotated[str, typer.Argument(help="What to look at: all, sandbox or store.")] = "all",
+    topic: Annotated[str, typer.Argument(help="What to look at: all, sandbox, store or train.")] = "all",
+    run: Annotated[
+        Path | None, typer.Argument(help="train: folder of a run or checkpoint; without it a small run is made.")
+    ] = None,
     store: StoreOption = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at this machine: the sandbox's layers with a self-test, the store, optional extras. Exit code 1 when unsafe."""
+    """Look at this machine: the sandbox's layers with a self-test, the store, optional extras. Exit code 1 when unsafe.
+
+    `train` looks at training instead: eight checks on real episodes. Exit code 3 when one finds a fault. Needs the extra
+    [train].
+    """
+    if topic not in ("all", "sandbox", "store", "train"):
+        raise typer.BadParameter(f"{topic!r} is none of all, sandbox, store, train", param_hint="TOPIC")
+    if topic == "train":
+        _doctor_train(run, seed, as_json=as_json)
+        return
+    if run is not None:
+        raise typer.BadParameter("only the topic train looks at a run", param_hint="RUN")
     from envsynth.doctor import examine
 
-    if topic not in ("all", "sandbox", "store"):
-        raise typer.BadParameter(f"{topic!r} is none of all, sandbox, store", param_hint="TOPIC")
     found = examine(topic, store)
     if as_json:
         _print_json(found)
@@ -1242,6 +1255,29 @@ def doctor(
             _print_facts(facts, "  ")
     if not found.get("sandbox", {}).get("ok", True):
         raise typer.Exit(EXIT_ERROR)
+
+
+def _doctor_train(run: Path | None, seed: int, *, as_json: bool) -> None:
+    module = _torch_wing("doctor.examine")
+    if run is None:
+        _say(err, "a small run is trained first, then examined", "dim")
+    found = module.examine_training(run, seed=seed)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        _say(out, f"{found.checkpoint}: {found.episodes} episodes, {found.tokens} sampled tokens")
+        names = ("check", "state", "value", "limit")
+        table = _table(*names, right=names[2:])
+        for item in found.findings:
+            value = "no evidence" if item.value is None else f"{item.value:.2g}"
+            table.add_row(item.name, item.state, value, f"{item.limit:.2g}")
+        _print_table(table)
+        for item in found.unhealthy:
+            _say(out, item.name, "bold")
+            _say(out, f"  {item.meaning}: {item.value:.3g}")
+            _say(out, f"  {item.advice}")
+    if found.unhealthy:
+        raise typer.Exit(EXIT_GATE)
 
 
 def _print_facts(facts: Any, indent: str) -> None:

@@ -186,7 +186,8 @@ def test_without_torch_the_command_names_the_extra(tmp_path):
         "from envsynth.cli import main\n"
         "main(sys.argv[1:])\n"
     )
-    for arguments in (["train", "--out", str(tmp_path / "run"), "--sft-steps", "1"], ["--version"]):
+    commands = (["train", "--out", str(tmp_path / "run"), "--sft-steps", "1"], ["doctor", "train"], ["--version"])
+    for arguments in commands:
         done = subprocess.run(
             [sys.executable, str(tmp_path / "blocked.py"), *arguments],
             cwd=ROOT,
