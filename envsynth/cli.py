@@ -1165,7 +1165,8 @@ def _training_progress(folder: Path) -> Generator[tuple[Callable[[int], None], C
     def step(report: Any) -> None:
         nonlocal tokens, began, before
         if report.phase != before:
-            tokens, began, before = 0, time.monotonic(), report.phase
+            # The first step told of was under way before.
+            tokens, began, before = 0, time.monotonic() - report.elapsed_s / report.step, report.phase
         tokens += report.tokens
         rate = tokens / max(time.monotonic() - began, 1e-6)
         left = report.elapsed_s * (1 - report.fraction) / max(report.fraction, 1e-6)
