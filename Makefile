@@ -25,17 +25,17 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[export,train]"
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[export]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
 	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[dev]"
 	@touch $@
 
-demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, export, train and report, offline on the CPU
+demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, export and report, offline on the CPU
 	$(BIN)/envsynth demo --out demo
 
-test: $(VENV)/.dev ## install, then the test suite (10 minutes at most on 2 cores)
+test: $(VENV)/.dev ## install (with torch), then the test suite (10 minutes at most on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu and not network and not docs" \
 		$(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 

@@ -1195,15 +1195,17 @@ def demo(
     seed: SeedOption = 0,
     count: Annotated[int, typer.Option("--count", min=1, help="Environments per category.")] = 2,
     workers: WorkersOption = 2,
-    training: Annotated[bool, typer.Option("--train/--no-train", help="Whether a policy is trained as well.")] = True,
+    training: Annotated[
+        bool, typer.Option("--train", help="Train a policy as well, about 4 minutes; needs the extra [train].")
+    ] = False,
     long: Annotated[bool, typer.Option("--long", help="Train longer: 12 minutes of rewards, 300 tasks.")] = False,
 ) -> None:
-    """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, train, report."""
+    """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
     from envsynth.demo import CATEGORIES, run_demo
 
-    learn = _demo_training(seed, long=long) if training else "No policy was trained, as was asked for."
-    if training and isinstance(learn, str):
-        _say(err, learn, "yellow")
+    learn = "No policy was trained: `envsynth demo --train` does it."
+    if training or long:
+        learn = _demo_training(seed, long=long)
     with _progress("environments", count * len(CATEGORIES)) as advance:
         result = run_demo(
             folder,
@@ -1231,14 +1233,9 @@ def demo(
     typer.echo(str(result.report))
 
 
-def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any] | str:
-    """What the demo trains with, or why it cannot."""
-    from envsynth.errors import MissingExtra
-
-    try:
-        module = _torch_wing("showcase")
-    except MissingExtra as error:
-        return f"No policy was trained: {error}."
+def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any]:
+    """What the demo trains with."""
+    module = _torch_wing("showcase")
     longer = {"sft_seconds": 200.0, "grpo_seconds": 720.0, "lessons": 12000, "tasks": 300} if long else {}
     config = module.ShowcaseConfig(seed=seed, **longer)
 

@@ -64,7 +64,7 @@ def run_demo(
     categories: Sequence[str] = CATEGORIES,
     train: Callable[[Path], TrainingSection] | str = "",
 ) -> DemoResult:
-    """Synthesize, harden, audit, store, play, evaluate, export, train and report.
+    """Synthesize, harden, audit, store, play, evaluate, export and report; train a policy when given the means.
 
     Args:
         folder: Where store, suite, Parquet table and report go; made when missing.
