@@ -1203,9 +1203,7 @@ def demo(
     """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
     from envsynth.demo import CATEGORIES, run_demo
 
-    learn = "No policy was trained: `envsynth demo --train` does it."
-    if training or long:
-        learn = _demo_training(seed, long=long)
+    learn = _demo_training(seed, long=long) if training or long else None
     with _progress("environments", count * len(CATEGORIES)) as advance:
         result = run_demo(
             folder,

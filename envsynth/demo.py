@@ -62,7 +62,7 @@ def run_demo(
     say: Callable[[str], None] = lambda message: None,
     on_unit: Callable[[str], None] = lambda slug: None,
     categories: Sequence[str] = CATEGORIES,
-    train: Callable[[Path], TrainingSection] | str = "",
+    train: Callable[[Path], TrainingSection] | None = None,
 ) -> DemoResult:
     """Synthesize, harden, audit, store, play, evaluate, export and report; train a policy when given the means.
 
@@ -74,8 +74,7 @@ def run_demo(
         say: Called with a line about each stage.
         on_unit: Called with the slug of each environment, whether made now or before.
         categories: The sentences.
-        train: Trains a policy in a folder and says how it went (passed in, because only its caller may know torch); or
-            why no policy is trained, for the report.
+        train: Trains a policy in a folder and says how it went; passed in, because only its caller may know torch.
 
     Returns:
         The report's path with what the terminal shows.
@@ -104,7 +103,7 @@ def run_demo(
         files = (folder / "suite.jsonl", folder / "suite.parquet")
         export_jsonl(suite, store, files[0])
         export_parquet(suite, store, files[1])
-    training = None if isinstance(train, str) else train(folder / "training")
+    training = None if train is None else train(folder / "training")
     sizes = tuple((path.name, path.stat().st_size) for path in files)
     data = ReportData(
         title="From a sentence to sound, hardened, playable environments",
@@ -117,7 +116,6 @@ def run_demo(
         ladder=ladder,
         suite=SuiteSection(name=suite.name, tasks=len(suite.items), checksum=suite.checksum, files=sizes),
         training=training,
-        no_training=train if isinstance(train, str) else "",
         commands=(
             f"envsynth list --tasks --store {folder}/envsynth.db",
             f"envsynth tree {spec.slug} --store {folder}/envsynth.db",

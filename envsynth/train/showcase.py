@@ -61,6 +61,8 @@ class ShowcaseConfig:
     """Sampled episodes of each (count)."""
     slots: int = 48
     """Episodes at the same time (count)."""
+    groups: int = 24
+    """Groups of episodes that are played first in a step of rewards (count)."""
     seed: int = 0
     """Seed of everything but the clock."""
 
@@ -152,7 +154,7 @@ def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable
     envs = [Stage(pairs) for _ in range(config.slots)]
     try:
         stock = Stock(envs=envs, tasks=tuple(kinds), domains=kinds)
-        options = GrpoRunConfig(seconds=config.grpo_seconds, seed=config.seed)
+        options = GrpoRunConfig(seconds=config.grpo_seconds, seed=config.seed, tasks_per_step=config.groups)
         return GrpoRun(RunFolder(path), load_checkpoint(start).policy(), stock, options).run(on_step=on_step)
     finally:
         for env in envs:

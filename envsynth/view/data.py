@@ -135,5 +135,3 @@ class ReportData:
     """Commands that go on from here."""
     training: TrainingSection | None = None
     """How a policy learned on such tasks."""
-    no_training: str = ""
-    """Why there is no training to show."""

@@ -109,7 +109,7 @@ def sampler_one_update_away() -> Iterator[None]:
         other = copy.deepcopy(policy)
         lessons = sft.batch_of(traces.nano_lessons(4, "stale", max_tokens=policy.config.max_position_embeddings))
         output = other(lessons.tokens_BT, mask_BT=lessons.valid_BT)
-        sft.sft_loss(output, lessons, context_weight=0.0, indexer_kl_weight=0.0)[0].backward()
+        sft.sft_loss(output, lessons, context_weight=0.0, echo_weight=0.0, indexer_kl_weight=0.0)[0].backward()
         PolicyOptimizer(other, OptimizerConfig(muon_lr=2e-3, adamw_lr=2e-4)).step()
         return actor(other, **options)
 

@@ -9,7 +9,7 @@ import pytest
 from envsynth.errors import SpecError
 from envsynth.train.showcase import RESULT, ShowcaseConfig, run_showcase
 
-SMALL = ShowcaseConfig(sft_seconds=1, grpo_seconds=1, lessons=20, tasks=2, draws=2, slots=4)
+SMALL = ShowcaseConfig(sft_seconds=1, grpo_seconds=1, lessons=20, tasks=2, draws=2, slots=4, groups=1)
 
 
 @pytest.mark.slow
