@@ -24,15 +24,15 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: set PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[export]"
+$(VENV)/.train: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[export,train]"
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.core
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.train
 	$(BIN)/python -m pip install $(PIP_FLAGS) -e ".[dev]"
 	@touch $@
 
-demo: $(VENV)/.core ## install, then synthesize, audit, store, play, evaluate, export and report, offline on the CPU
+demo: $(VENV)/.train ## install, then synthesize, audit, store, play, evaluate, export, train and report, offline on the CPU
 	$(BIN)/envsynth demo --out demo
 
 test: $(VENV)/.dev ## install (with torch), then the test suite (10 minutes at most on 2 cores)

@@ -1,9 +1,12 @@
-"""Train the nano policy from random weights by imitation, and measure it on tasks that it has never seen.
+"""Train the nano policy from random weights, and measure it on tasks that it has never seen.
 
-`python benchmarks/nano.py --seconds 150 --run FOLDER` writes `benchmarks/results/nano.json`: pass@1 greedy and sampled
-(four draws), on names from the training distribution and on held-out names, with intervals over worlds; hardware,
-versions, seed. With `--grpo-seconds` it goes on from there by rewards and measures again, beside a control that goes on
-by imitation for the same seconds. `--steps` gives imitation a budget of steps instead, for a machine that is not idle.
+`python benchmarks/nano.py --run FOLDER --out FILE` imitates for 160 seconds and plays: pass@1 greedy and sampled (four
+draws), on names from the training distribution and on held-out names, with intervals over worlds; hardware, versions,
+seed. `--steps` gives a budget of steps instead, for a machine that is not idle.
+
+With `--grpo-seconds` it asks what rewards are worth where solutions are scarce: it imitates few lessons until more steps
+hardly help, then goes on by rewards; beside it two controls go on by imitation for the same seconds, one of the same few
+lessons and one of new ones.
 """
 
 from __future__ import annotations
@@ -13,24 +16,29 @@ import json
 import os
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from envsynth.evaluate import EvaluationOptions, evaluate
+from envsynth.executors import run_all
 from envsynth.policy.checkpoint import git_revision, load_checkpoint
+from envsynth.policy.config import nano
+from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.optimizer import OptimizerConfig
+from envsynth.policy.tokens import VOCABULARY_SIZE
 from envsynth.rollout import Stage
 from envsynth.train.actor import policy_factory
 from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
 from envsynth.train.run_folder import METRICS, TIMINGS, RunFolder, StepReport
 from envsynth.train.sft import SftConfig, SftRun
-from envsynth.train.traces import many_lessons
+from envsynth.train.threads import choose_threads
+from envsynth.train.traces import Lesson, many_lessons
 from envsynth.train.training import TrainConfig, Watch, nano_pairs, run_training
 
 RESULTS = Path(__file__).parent / "results"
-SLOTS = 48
 
 
 def measure(checkpoint: Path, options: argparse.Namespace, threads: int) -> dict:
@@ -40,10 +48,10 @@ def measure(checkpoint: Path, options: argparse.Namespace, threads: int) -> dict
         pairs, kinds = nano_pairs(options.tasks, f"{options.seed}/benchmark", held_out=held_out)
         for manner, temperature, n in (("greedy", 0.0, 1), ("sampled", 1.0, options.draws)):
             factory = policy_factory(
-                checkpoint, temperature=temperature, seed=options.seed, n_slots=SLOTS, threads=threads
+                checkpoint, temperature=temperature, seed=options.seed, n_slots=options.slots, threads=threads
             )
             began = time.monotonic()
-            report = evaluate(pairs, factory, n, (1,), options.seed, options=EvaluationOptions(slots=SLOTS))
+            report = evaluate(pairs, factory, n, (1,), options.seed, options=EvaluationOptions(slots=options.slots))
             rate = report.rate(1)
             by_kind: dict[str, list[float]] = {}
             for score in report.tasks:
@@ -91,35 +99,86 @@ def summary(run: Path, phase: str) -> dict:
     }
 
 
-def go_on(start: Path, options: argparse.Namespace, threads: int) -> dict:
-    """From the same weights for the same seconds: by rewards, and by imitation."""
-    pairs, kinds = nano_pairs(2000, f"{options.seed}/grpo")
-    found = {}
-    stages = [Stage(pairs) for _ in range(SLOTS)]
-    rewards = GrpoRun(
-        RunFolder(options.run / "by-rewards"),
-        load_checkpoint(start).policy(),
-        Stock(envs=stages, tasks=tuple(kinds), domains=kinds),
-        GrpoRunConfig(seconds=options.grpo_seconds, seed=options.seed),
-    )
-    end = rewards.run(on_step=show)
-    for stage in stages:
-        stage.close()
-    found["grpo"] = summary(rewards.folder.path, "grpo") | {"pass_rates": measure(end, options, threads)}
-    control = SftRun(
-        RunFolder(options.run / "by-imitation"),
-        load_checkpoint(start).policy(),
-        many_lessons(options.lessons, options.seed + 1000, max_tokens=256, workers=2),
-        SftConfig(
+CONTINUATIONS = ("start", "grpo", "control", "control_with_new_lessons")
+"""The start itself, and the three ways to go on from it."""
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """Goes on from a start in one way, and measures; picklable, so that the ways can run side by side."""
+
+    options: argparse.Namespace
+    begin: Path
+    threads: int
+
+    def __call__(self, name: str) -> dict:
+        """Go on and measure.
+
+        Args:
+            name: One of CONTINUATIONS.
+
+        Returns:
+            What its run wrote, and its pass rates.
+        """
+        prepare_cpu(self.threads)
+        options = self.options
+        if name == "start":
+            return summary(options.run / "few", "sft") | {"pass_rates": measure(self.begin, options, self.threads)}
+        run = self.rewards() if name == "grpo" else self.imitation(name)
+        phase = "grpo" if name == "grpo" else "sft"
+        return summary(options.run / name, phase) | {"pass_rates": measure(run, options, self.threads)}
+
+    def rewards(self) -> Path:
+        """Reinforcement learning on tasks that no lesson has."""
+        pairs, kinds = nano_pairs(2000, f"{self.options.seed}/grpo")
+        stages = [Stage(pairs) for _ in range(self.options.slots)]
+        run = GrpoRun(
+            RunFolder(self.options.run / "grpo"),
+            load_checkpoint(self.begin).policy(),
+            Stock(envs=stages, tasks=tuple(kinds), domains=kinds),
+            GrpoRunConfig(seconds=self.options.grpo_seconds, seed=self.options.seed),
+        )
+        end = run.run(on_step=show)
+        for stage in stages:
+            stage.close()
+        return end
+
+    def imitation(self, name: str) -> Path:
+        """The control: more imitation for the same seconds, of the same lessons or of new ones."""
+        options = self.options
+        if name == "control":
+            lessons = few_lessons(options)
+        else:
+            lessons = many_lessons(8000, options.seed + 1000, max_tokens=256, workers=1)
+        config = SftConfig(
             seconds=options.grpo_seconds,
             seed=options.seed + 1000,
             dense_share=0.0,
-            optimizer=OptimizerConfig(muon_lr=6e-3, adamw_lr=1e-3),
-        ),
-    )
-    end = control.run(on_step=show)
-    found["control"] = summary(control.folder.path, "sft") | {"pass_rates": measure(end, options, threads)}
-    return found
+            indexer_start=0.0,
+            optimizer=OptimizerConfig(muon_lr=4e-3, adamw_lr=3e-3),
+        )
+        run = SftRun(RunFolder(options.run / name), load_checkpoint(self.begin).policy(), lessons, config)
+        return run.run(on_step=show)
+
+
+def few_lessons(options: argparse.Namespace) -> list[Lesson]:
+    """The few lessons; always the same ones of a seed."""
+    return many_lessons(options.few, options.seed, max_tokens=256, workers=1)
+
+
+def go_on(options: argparse.Namespace, threads: int) -> dict:
+    """Few solutions, many tasks: imitate them, then rewards beside as many seconds of imitation."""
+    folder = RunFolder(options.run / "few")
+    done = folder.checkpoints("sft")
+    config = SftConfig(steps=options.few_steps, seed=options.seed)
+    start = SftRun(folder, Policy(nano(VOCABULARY_SIZE), seed=options.seed), few_lessons(options), config)
+    if done:
+        start.resume(load_checkpoint(done[-1]))
+    begin = start.run(on_step=show)
+    if options.start_only:
+        return {}
+    parts = run_all(GoOn(options, begin, threads), list(CONTINUATIONS), workers=options.workers)
+    return {"few_lessons": options.few, "workers": options.workers} | dict(zip(CONTINUATIONS, parts, strict=True))
 
 
 def machine(load_before: tuple[float, float, float]) -> dict:
@@ -137,21 +196,9 @@ def machine(load_before: tuple[float, float, float]) -> dict:
     }
 
 
-def main() -> None:
-    """Train, measure, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=150.0, help="seconds of imitation")
-    parser.add_argument("--steps", type=int, default=None, help="steps of imitation instead of seconds")
-    parser.add_argument("--grpo-seconds", type=float, default=0.0, help="seconds of reinforcement learning after it")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tasks", type=int, default=300, help="unseen tasks (>= 300 for a figure)")
-    parser.add_argument("--draws", type=int, default=4, help="sampled episodes of each task")
-    parser.add_argument("--lessons", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=None)
-    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--out", type=Path, default=RESULTS / "nano.json")
-    options = parser.parse_args()
-    began, load = time.monotonic(), os.getloadavg()
+def imitate(options: argparse.Namespace) -> tuple[dict, int]:
+    """Plenty of solutions: the training of `envsynth train` and of the demo."""
+    began = time.monotonic()
     config = TrainConfig(
         seed=options.seed,
         sft_steps=options.steps,
@@ -160,19 +207,44 @@ def main() -> None:
         threads=options.threads,
     )
     trained = run_training(options.run, config, watch=Watch(on_step=show))
-    wall_s, policy = time.monotonic() - began, load_checkpoint(trained.best).policy()
-    result = {
-        "what": "nano policy from random weights by imitation of planner traces",
-        "seed": options.seed,
-        "threads": trained.threads,
-        "parameters": sum(item.numel() for item in policy.parameters()),
-        "sft": summary(options.run, "sft")
-        | {"lessons": options.lessons, "seconds_with_lessons": round(wall_s, 1)}
-        | {"pass_rates": measure(trained.best, options, trained.threads)},
-    }
+    wall_s = time.monotonic() - began
+    found = summary(options.run, "sft") | {"lessons": options.lessons, "seconds_with_lessons": round(wall_s, 1)}
+    return {"sft": found | {"pass_rates": measure(trained.best, options, trained.threads)}}, trained.threads
+
+
+def main() -> None:
+    """Train, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=160.0, help="seconds of imitation")
+    parser.add_argument("--steps", type=int, default=None, help="steps of imitation instead of seconds")
+    parser.add_argument("--lessons", type=int, default=6000)
+    parser.add_argument("--grpo-seconds", type=float, default=0.0, help="seconds of rewards, and of each control")
+    parser.add_argument("--few", type=int, default=1000, help="lessons that are imitated before the rewards")
+    parser.add_argument("--few-steps", type=int, default=1200, help="steps of that imitation")
+    parser.add_argument("--start-only", action="store_true", help="only that imitation; the same command goes on later")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--tasks", type=int, default=300, help="unseen tasks (>= 300 for a figure)")
+    parser.add_argument("--draws", type=int, default=4, help="sampled episodes of each task")
+    parser.add_argument("--threads", type=int, default=None, help="threads of each process")
+    parser.add_argument("--workers", type=int, default=1, help="continuations that run side by side")
+    parser.add_argument("--slots", type=int, default=48, help="environments at the same time")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the run")
+    parser.add_argument("--out", type=Path, default=RESULTS / "nano.json")
+    options = parser.parse_args()
+    load = os.getloadavg()
+    torch.manual_seed(options.seed)
     if options.grpo_seconds:
-        result |= go_on(trained.best, options, trained.threads)
-    result["environment"] = machine(load)
+        threads = options.threads or choose_threads()
+        prepare_cpu(threads)
+        what, found = "few solutions, then rewards beside as many seconds of imitation", go_on(options, threads)
+    else:
+        what = "from random weights by imitation of planner traces"
+        found, threads = imitate(options)
+    if not found:
+        return
+    parameters = sum(item.numel() for item in Policy(nano(VOCABULARY_SIZE)).parameters())
+    result = {"what": f"nano policy: {what}", "seed": options.seed, "threads": threads, "parameters": parameters}
+    result |= found | {"environment": machine(load)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(options.out)

@@ -1196,13 +1196,22 @@ def demo(
     count: Annotated[int, typer.Option("--count", min=1, help="Environments per category.")] = 2,
     workers: WorkersOption = 2,
     training: Annotated[
-        bool, typer.Option("--train", help="Train a policy as well, about 4 minutes; needs the extra [train].")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--train/--no-train", help="Train a policy, about 4 minutes.", show_default="if the extra [train] is there"
+        ),
+    ] = None,
     long: Annotated[bool, typer.Option("--long", help="Train longer: 12 minutes of rewards, 300 tasks.")] = False,
 ) -> None:
     """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
+    from importlib.util import find_spec
+
     from envsynth.demo import CATEGORIES, run_demo
 
+    if training is None and not long:
+        training = find_spec("torch") is not None
+        if not training:
+            _say(err, "no policy is trained: the extra [train] is not installed", "dim")
     learn = _demo_training(seed, long=long) if training or long else None
     with _progress("environments", count * len(CATEGORIES)) as advance:
         result = run_demo(

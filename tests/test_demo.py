@@ -49,7 +49,7 @@ def test_demo_then_again_then_by_the_command(
 
     monkeypatch.setattr(envsynth.demo, "CATEGORIES", (CATEGORY,))
     monkeypatch.setattr(run_demo, "__kwdefaults__", {**run_demo.__kwdefaults__, "categories": (CATEGORY,)})
-    found = call(capsys, "demo", "--out", folder, "--count", 1, "--workers", 1)
+    found = call(capsys, "demo", "--out", folder, "--count", 1, "--workers", 1, "--no-train")
     assert found.code == 0
     assert found.out.splitlines()[-1] == str(folder / "report.html")
     assert "made by an earlier call" in found.err

@@ -24,7 +24,10 @@ from torch import Tensor
 
 from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 from envsynth.policy.experts import ROW_BLOCK
-from envsynth.policy.model import Policy
+from envsynth.policy.model import LatentCache, Policy, PolicyOutput
+
+PROMPTS = 64
+"""Prompts whose caches are kept, so that members of a group which start later need not run them again."""
 
 
 class TurnEnd(StrEnum):
@@ -112,6 +115,7 @@ class Engine:
         self._cache = policy.new_cache(n_slots, max_len)
         self._slots: dict[int, _Slot] = {}
         self._weights: tuple[int, ...] = ()
+        self._prompts: dict[tuple[int, ...], tuple[PolicyOutput, LatentCache]] = {}
         active, layers = config.experts.num_experts_per_tok, config.num_hidden_layers
         wide = torch.promote_types(policy.lm_head.weight.dtype, torch.float32)
         self._logits = torch.zeros(n_slots, config.vocab_size, dtype=wide)
@@ -129,6 +133,7 @@ class Engine:
     def clear(self) -> None:
         """Forget every slot; necessary after the policy's weights changed."""
         self._slots.clear()
+        self._prompts.clear()
 
     def start(self, slots: Sequence[int], prompt: Sequence[int], keys: Sequence[str]) -> None:
         """Begin a sequence in each slot with the same prompt, which is computed once.
@@ -156,7 +161,7 @@ class Engine:
         for slot in slots:
             self._slots.pop(slot, None)
         self._check_weights()
-        output, cache = self.policy.prefill(torch.tensor(list(prompt), dtype=torch.int64))
+        output, cache = self._prefill(tuple(prompt))
         length, index = len(prompt), torch.tensor(list(slots), dtype=torch.int64)
         self._cache.latent_LNSC[:, index, :length] = cache.latent_LNSC
         self._cache.index_key_LNSJ[:, index, :length] = cache.index_key_LNSJ
@@ -169,6 +174,14 @@ class Engine:
         for slot, key in zip(slots, keys, strict=True):
             self._uniforms[slot] = uniform_stream(key, self.max_len)
             self._slots[slot] = _Slot(tokens=list(prompt), fed=length, kept={})
+
+    def _prefill(self, prompt: tuple[int, ...]) -> tuple[PolicyOutput, LatentCache]:
+        """Run a prompt, or give what an earlier run of it with these weights gave."""
+        if prompt not in self._prompts:
+            if len(self._prompts) >= PROMPTS:
+                self._prompts.pop(next(iter(self._prompts)))
+            self._prompts[prompt] = self.policy.prefill(torch.tensor(list(prompt), dtype=torch.int64))
+        return self._prompts[prompt]
 
     def append(self, slot: int, tokens: Sequence[int]) -> None:
         """Add given tokens, such as what a tool answered; they are fed when the next turn begins.
@@ -385,6 +398,8 @@ class Engine:
         # Every in-place change of a tensor, an optimizer's included, raises its version.
         tensors = (*self.policy.parameters(), *self.policy.buffers())
         weights = tuple(number for item in tensors for number in (item.data_ptr(), item._version))
-        if self._slots and weights != self._weights:
-            raise RuntimeError("the policy's weights changed while slots are in use: call clear() after an update")
+        if weights != self._weights:
+            if self._slots:
+                raise RuntimeError("the policy's weights changed while slots are in use: call clear() after an update")
+            self._prompts.clear()
         self._weights = weights

@@ -20,7 +20,7 @@ from typing import Final
 from envsynth.errors import SpecError
 from envsynth.policy.words import whole_words
 
-VERSION: Final = "tokens/1"
+VERSION: Final = "tokens/2"
 """Version of the vocabulary; a change of the list of tokens raises it."""
 
 SPECIALS: Final = (

@@ -6,7 +6,7 @@ a world are spelled, whatever words they are made of. A change here changes the 
 
 from __future__ import annotations
 
-_COMPACT = "today rule tool answer turns null true false string integer number boolean"
+_COMPACT = "today turns rule tool answer turns null true false string integer number boolean"
 _PROMPT = """
     After Among Answer At Check Count For If In Next Of Over Please Report Return Test Then The There This When X1 X2 X3 X4
     X5 X6 Action Do Get Let Look Pick Take To Your Find Choose Select Determine Set as all and after among any are at is by
@@ -14,7 +14,7 @@ _PROMPT = """
     find for format from give given given go has have highest how id ids if in it its itself large latest least less
     list lowest many max min more most name names no not nothing number object of on one only or order otherwise over
     possible report row rows same set shall share small state such sum take task text than that the their them then there
-    these to turn two up use whole whose with would you date dates earlier later greater lower
+    these to turn two Read up use whole whose with would you date dates earlier later greater lower
 """
 _DOCS = """
     Errors Returns Gives Change Read Rows Row column columns value values give exactly unknown argument arguments found

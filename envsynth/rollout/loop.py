@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from envsynth.trajectory import (
     Verdict,
 )
 
+LOOK_AHEAD = 256
+"""Episodes at the front of the queue among which a slot looks for one of its task."""
+
 
 def rollout(
     envs: Sequence[Playable],
@@ -37,7 +41,8 @@ def rollout(
 ) -> list[Trajectory]:
     """Play episodes, as many at a time as there are environments.
 
-    A slot takes the next episode as soon as its last one ended. Every environment must know every task asked for; use
+    A slot takes another episode as soon as its last one ended: one of the same task if it is near the front of the
+    queue, which saves a new world, else the next. Every environment must know every task asked for; use
     `Stage` for tasks of several environments. Neither environments nor actor are closed: they belong to the caller.
 
     On Ctrl-C, episodes under way are dropped, `on_done` gets every finished one that it has not seen (one whose call was
@@ -96,6 +101,7 @@ class _Loop:
         self._retries = retries
         self._queue = deque((index, 0) for index in range(len(episodes)))
         self._running: dict[int, _Running] = {}
+        self._last: dict[int, str] = {}
         self._results: dict[int, Trajectory] = {}
         self._undelivered: deque[Trajectory] = deque()
 
@@ -114,8 +120,19 @@ class _Loop:
     def _fill(self) -> None:
         for slot, env in enumerate(self._envs):
             while slot not in self._running and self._queue:
-                index, attempt = self._queue.popleft()
+                index, attempt = self._next(slot)
                 self._start(slot, env, index, attempt)
+
+    def _next(self, slot: int) -> tuple[int, int]:
+        """Take an episode from the queue for a slot; looking far ahead would cost more than it saves."""
+        last = self._last.get(slot)
+        for place, (index, attempt) in enumerate(itertools.islice(self._queue, LOOK_AHEAD)):
+            if self._requests[index].task == last:
+                del self._queue[place]
+                return index, attempt
+        index, attempt = self._queue.popleft()
+        self._last[slot] = self._requests[index].task
+        return index, attempt
 
     def _start(self, slot: int, env: Playable, index: int, attempt: int) -> None:
         request = self._requests[index]

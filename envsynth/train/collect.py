@@ -90,10 +90,11 @@ def collect(policy: Policy, stock: Stock, config: RolloutConfig, *, step: int, c
     while wanted and rounds <= config.max_refills:
         tasks = [task_at(stock.tasks, config.seed, cursor + index) for index in range(wanted)]
         actor.seed = f"{config.seed}/grpo/{step}/{rounds}"
+        # Members of a group are far apart, so that a slot which ended one finds another one of the same world.
         requests = [
             EpisodeRequest(task, place * config.group_size + member)
-            for place, task in enumerate(tasks)
             for member in range(config.group_size)
+            for place, task in enumerate(tasks)
         ]
         trajectories = rollout(stock.envs, actor, requests)
         records = actor.take_records()

@@ -44,12 +44,13 @@ class Lesson:
         return len(self.ids)
 
 
-def lesson_of(prompt: str, turns: Sequence[Turn]) -> Lesson:
+def lesson_of(prompt: str, turns: Sequence[Turn], mistakes: Sequence[int] = ()) -> Lesson:
     """Turn an episode into a lesson.
 
     Args:
         prompt: The first observation.
         turns: Its turns; an action that got an error is a mistake.
+        mistakes: Indices of further turns that are not to be imitated: a search for a misspelled value is no error.
 
     Returns:
         The lesson.
@@ -65,10 +66,11 @@ def lesson_of(prompt: str, turns: Sequence[Turn]) -> Lesson:
     marks = [
         ACTION if own else ECHO if position in echoes else CONTEXT for position, own in enumerate(rendered.sampled)
     ]
-    position, own_turns = 0, iter(turns)
+    wrong = [turn.error is not None or index in mistakes for index, turn in enumerate(turns)]
+    position, own_turns = 0, iter(wrong)
     for message in messages:
         end = position + 1 + len(message.tokens)
-        if message.role == "assistant" and next(own_turns).error is not None:
+        if message.role == "assistant" and next(own_turns):
             marks[position + 1 : end] = [MISTAKE] * (end - position - 1)
         position = end
     if position != len(rendered):
@@ -133,7 +135,7 @@ def nano_lessons(count: int, seed: str | int, *, mistakes: float = 0.15, max_tok
                 index = item.environment.provenance.details["index"]
                 worlds = {item.environment.slug: author.draft(int(str(index))).composition}
             (trace,) = retry_traces(worlds[item.environment.slug], trace, chance)
-        found.append(lesson_of(first_observation(item.environment, item.task), trace.turns))
+        found.append(lesson_of(first_observation(item.environment, item.task), trace.turns, trace.mistakes))
     return [item for item in found if len(item) <= max_tokens]
 
 

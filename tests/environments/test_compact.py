@@ -69,7 +69,8 @@ def test_what_expands_is_written_so_again(text: str) -> None:
     [
         ({"name": "Kelo", "age": 3}, "(name Kelo age 3)"),
         ([{"a": 1, "b": "x"}, {"a": 2, "b": "y z"}], '{a b| 1 x| 2 "y z"}'),
-        ([{"a": 1}], "[(a 1)]"),
+        ([{"a": 1}], "{a 1}"),
+        ([{}], "[()]"),
         (["5", 5, "null", None, "2031-05-02"], '["5" 5 "null" null 2031-05-02]'),
         ({"5": {}, "x y": []}, '(5 () "x y" [])'),
     ],
@@ -221,12 +222,12 @@ def test_tool_documents_are_short() -> None:
     }
     document: dict[str, JsonValue] = {"name": "vok", "description": "Find rows.", "parameters": schema}
     line = compact_tool(document)
-    assert line == 'vok ~(name age?: integer "in years" colour? [red blue]) Find rows.'
+    assert line == 'Find rows. vok ~[name! age: integer "in years" colour [red blue]]'
     assert expand_tool(line) == document
     stored = json.loads(canonical_json(document))
     shown = {key: stored[key] for key in document}
     line = compact_tool(shown)
-    assert line == 'vok (name age?: integer "in years" colour? [red blue]) Find rows.'
+    assert line == 'Find rows. vok [name! age: integer "in years" colour [red blue]]'
     assert compact_json(expand_tool(line)) == compact_json(shown)
 
 
@@ -272,7 +273,7 @@ def test_first_observations_of_full_worlds_are_structured_and_exact(index: int, 
     system, prompt = compact_first(text)
     assert expand_first(system, prompt) == text
     assert prompt == "Do it.\n\n# Rules\nnone"
-    assert system.startswith("today 2031-05-02 turns 20\n")
+    assert system.startswith("turns 20 today 2031-05-02\n")
     assert system.endswith("\nanswer = (type object)")
     assert "\n= " not in system
     assert len(system) < 0.8 * len(text)

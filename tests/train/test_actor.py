@@ -108,10 +108,10 @@ def test_a_prompt_that_does_not_fit_makes_the_actor_stop():
 
 
 def test_an_episode_that_outgrows_the_context_stops():
-    policy = Policy(replace(LONG, max_position_embeddings=210)).eval()
+    policy = Policy(replace(LONG, max_position_embeddings=126)).eval()
     trajectories, records, _ = play(policy)
     assert {item.stop for item in trajectories} == {StopReason.ACTOR_STOPPED}
-    assert all(len(record.tokens) <= 210 for record in records.values())
+    assert all(len(record.tokens) <= 126 for record in records.values())
     assert all(record.sampled.any() for record in records.values())
 
 

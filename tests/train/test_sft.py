@@ -121,14 +121,18 @@ def test_run_lowers_the_loss(tmp_path, small):
 
 def test_run_warms_up_decays_and_goes_from_dense_to_sparse(tmp_path, small):
     run = SftRun(
-        RunFolder(tmp_path), small, bandit_lessons(), config(steps=8, warmup_steps=2, final_lr=0.1, dense_share=0.5)
+        RunFolder(tmp_path),
+        small,
+        bandit_lessons(),
+        config(steps=8, warmup_steps=2, final_lr=0.1, dense_share=0.5, indexer_start=0.25),
     )
     run.run()
     told = lines(run.folder)
     wanted = [min(1, (i + 1) / 2) * (1 - 0.9 * i / 8) for i in range(8)]
     assert [line["lr_scale"] for line in told] == pytest.approx(wanted)
     assert [line["attention/dense"] for line in told] == [1.0] * 4 + [0.0] * 4
-    assert all(line["loss/indexer"] > 0 for line in told)
+    assert ["loss/indexer" in line for line in told] == [False] * 2 + [True] * 6
+    assert all(line["loss/indexer"] > 0 for line in told[2:])
 
 
 def test_run_moves_the_routers_bias_towards_equal_load(tmp_path, small):
@@ -148,7 +152,7 @@ def test_run_ends_with_a_budget_of_seconds(tmp_path, small):
     )
     run.run()
     assert run.step == 5
-    assert [line["lr_scale"] for line in lines(run.folder)][-1] == pytest.approx(5 / 20 * (1 - 0.9 * 0.8))
+    assert [line["lr_scale"] for line in lines(run.folder)][-1] == pytest.approx(5 / 20 * (1 - 0.98 * 0.8))
 
 
 def same_files(one, other) -> None:

@@ -19,7 +19,9 @@ def test_showcase_measures_every_stage_once(tmp_path: Path) -> None:
     section = run_showcase(tmp_path, SMALL, say=said.append, on_step=lambda report: steps.append(report.phase))
     assert {"sft", "grpo"} <= set(steps)
     assert [(row.stage.split()[0], row.manner) for row in section.rows] == [
-        (stage, manner) for stage in ("random", "after", "after", "control:") for manner in ("greedy", "sampled")
+        (stage, manner)
+        for stage in ("random", "after", "after", "control:", "after")
+        for manner in ("greedy", "sampled")
     ]
     assert {row.tasks for row in section.rows} == {2}
     assert {(row.manner, row.episodes) for row in section.rows} == {("greedy", 2), ("sampled", 4)}

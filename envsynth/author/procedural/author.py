@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,7 +32,7 @@ from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
 from envsynth.author.procedural.planner import SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
-from envsynth.author.procedural.render import REGISTERS, Register, render, sentences
+from envsynth.author.procedural.render import REGISTERS, Register, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
 from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
 from envsynth.errors import AuthorError, Rejected, SpecError
@@ -256,6 +257,23 @@ class ProceduralAuthor:
             }
         )
 
+    def prose(self, program: Task, docs: Mapping[str, Any], voice: Voice) -> tuple[str, dict[str, str]]:
+        """Write a task as a prompt.
+
+        Args:
+            program: The program.
+            docs: Public docs of its world.
+            voice: How it reads.
+
+        Returns:
+            The prompt, and the sentence of each step by its key, as `render.sentences` has them.
+
+        Raises:
+            SpecError: the docs lack something that the program uses.
+        """
+        written = sentences(program, docs, voice.register, voice.variant)
+        return " ".join(text for _, text in written), dict(written)
+
     def _assemble(
         self, draft: Draft, edit: Edit, lineage: Lineage, voice: Voice, stream: str, before: OracleResult | None
     ) -> TaskVersion:
@@ -276,11 +294,11 @@ class ProceduralAuthor:
         kind, schema = kind_of(program), answer_schema(program, result)
         if kind == "read":
             refuse_guessable(result.answer, draft.environment.world, schema)
-        quotes = dict(sentences(program, draft.docs, voice.register, voice.variant))
+        prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
             environment=draft.environment.hash,
             kind=kind,
-            prompt=render(program, draft.docs, voice.register, voice.variant),
+            prompt=prompt,
             answer_schema=schema,
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from envsynth.environments.compact.protocol import (
+    STANDARD_DAY,
     compact_action,
     compact_first,
     compact_observation,
@@ -14,6 +15,7 @@ from envsynth.environments.compact.schemas import compact_tool, expand_tool
 from envsynth.environments.compact.values import compact, expand
 
 __all__ = [
+    "STANDARD_DAY",
     "compact",
     "compact_action",
     "compact_first",

@@ -3,7 +3,7 @@
 Each function is exact: the JSON text comes back character by character. Text that has another form than the environment
 writes is kept as it is behind a mark, so the functions take any text.
 
-    first observation   lines of today with turns, rules, tools and answer; and the prompt, apart
+    first observation   lines of turns with today, rules, tools and answer; and the prompt, apart
     call                vok name Kelo            {"tool":"vok","arguments":{"name":"Kelo"}}
     answer              = colour red              {"answer":{"colour":"red"}}
     observation         [(name Kelo)]             {"result":[{"name":"Kelo"}]}
@@ -13,6 +13,7 @@ writes is kept as it is behind a mark, so the functions take any text.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -34,7 +35,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TODAY = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d:\d\d:\d\d)?")
 _TURNS = re.compile(r"You have ([1-9]\d*) turns\.")
 _RAW = "? "
-_LINES = ("today", "rule", "tool", "answer")
+_LINES = ("turns", "rule", "tool", "answer")
+STANDARD_DAY = "2000-01-01"
+"""The day of worlds in which time does not matter; it is not told."""
 
 
 def _json(text: str) -> JsonValue:
@@ -189,16 +192,23 @@ def _short_first(text: str) -> tuple[str, str]:
     turns = _TURNS.fullmatch(how.removeprefix(f"{ACTION_FORMAT}\n"))
     if not _TODAY.fullmatch(today) or turns is None:
         raise SpecError("no first observation")
-    lines = [f"today {today} turns {turns[1]}"]
+    lines = [f"turns {turns[1]}" if today == STANDARD_DAY else f"turns {turns[1]} today {today}"]
     lines += [f"rule {rule.removeprefix('- ')}" for part in rules for rule in part.split("\n")]
-    lines += [_marked(compact_tool(_object(doc))) for doc in tools.split("\n")]
+    lines += map(_tool_line, tools.split("\n"))
     lines.append(f"answer {compact_schema_or_value(_object(schema))}")
     return "\n".join(lines), prompt
 
 
-def _marked(line: str) -> str:
-    """A tool's line; only what could be taken for another line needs a mark."""
+@functools.lru_cache(maxsize=1024)
+def _tool_line(doc: str) -> str:
+    """A tool's line; only what could be taken for another line needs a mark. Tasks of one world share its tools."""
+    line = compact_tool(_object(doc))
     return f"tool {line}" if line.partition(" ")[0] in _LINES else line
+
+
+@functools.lru_cache(maxsize=1024)
+def _tool_doc(line: str) -> str:
+    return compact_json(expand_tool(line))
 
 
 def _cut(text: str, mark: str) -> tuple[str, str]:
@@ -237,15 +247,14 @@ def expand_first(system: str, prompt: str) -> str:
             found[word].append(rest)
         else:
             found["tool"].append(line)
-    if [len(found[word]) for word in ("today", "answer")] != [1, 1]:
-        raise SpecError("compact text: needs one line of today and one of answer")
-    today, mark, turns = found["today"][0].partition(" turns ")
-    if not mark:
-        raise SpecError(f"compact text: the line of today tells no turns: {today[:60]!r}")
+    if [len(found[word]) for word in ("turns", "answer")] != [1, 1]:
+        raise SpecError("compact text: needs one line of turns and one of answer")
+    turns, mark, today = found["turns"][0].partition(" today ")
+    today = today if mark else STANDARD_DAY
     lines = ["# Task", prompt, "", "# Today", today]
     if found["rule"]:
         lines += ["", "# Rules", *(f"- {rule}" for rule in found["rule"])]
-    lines += ["", "# Tools", *(compact_json(expand_tool(line)) for line in found["tool"])]
+    lines += ["", "# Tools", *map(_tool_doc, found["tool"])]
     schema = expand_schema_or_value(found["answer"][0])
     lines += ["", "# Final answer", "JSON Schema of the answer:", compact_json(schema)]
     return "\n".join([*lines, "", "# How to act", ACTION_FORMAT, f"You have {turns} turns."])

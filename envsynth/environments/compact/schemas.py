@@ -1,9 +1,13 @@
 """The compact notation of tool documents and answer schemas.
 
-    vok (name age?: integer colour? [red blue] day? "YYYY-MM-DD" n?: integer minimum = 1) Find rows.
+    Find rows. vok (name age?: integer colour? [red blue] day? "YYYY-MM-DD" n?: integer minimum = 1)
+    Find rows. vok [name! age: integer]
 
-A closed object is written as a signature: `?` marks what may be left out, the type is told unless it is a text, then the
-description, the values of an enumeration and other keywords. Whatever has another shape is written in full as a JSON
+The description comes first, so that the words which tell tools apart stand before the name that is to be said.
+
+A closed object is written as a signature: the name of each property, its type unless it is a text, then the description,
+the values of an enumeration and other keywords. In parentheses `?` marks what may be left out, in brackets `!` marks what
+must be given; a signature takes the form that needs fewer marks. Whatever has another shape is written in full as a JSON
 value, so nothing is ever lost.
 
 Records that were stored have their keys sorted, records that were just made have them as their author wrote them, and
@@ -24,6 +28,7 @@ from envsynth.errors import SpecError
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TYPE = re.compile(r"[a-z]+")
 _TYPES = ("string", "integer", "number", "boolean", "array")
+_TOOL = re.compile(r" ([A-Za-z_][A-Za-z0-9_]*) (?=~?[(\[])")
 _OBJECT = ["type", "properties", "required", "additionalProperties"]
 _KEYWORD = re.compile(r" ([A-Za-z_][A-Za-z0-9_]*) = ")
 _FUNCTION = ["name", "description", "parameters"]
@@ -52,8 +57,12 @@ def compact_schema(schema: Mapping[str, JsonValue]) -> str | None:
     # With sorted keys the order of the text is free to tell the order of what is required.
     in_order = _is_sorted(schema)
     order = [*names, *(name for name in properties if name not in names)] if in_order else list(properties)
-    written = " ".join(f"{name}{'' if name in names else '?'}{parts[name]}" for name in order)
-    signature = f"({written})" if in_order else f"~({written})"
+    is_mostly_optional = len(names) < len(order) - len(names)
+    marks = ("!", "") if is_mostly_optional else ("", "?")
+    written = " ".join(f"{name}{marks[name not in names]}{parts[name]}" for name in order)
+    signature = (
+        f"{'' if in_order else '~'}{'[' if is_mostly_optional else '('}{written}{']' if is_mostly_optional else ')'}"
+    )
     return signature if _same(read_schema(Reader(signature)), schema) else None
 
 
@@ -102,16 +111,18 @@ def read_schema(reader: Reader) -> dict[str, JsonValue]:
         SpecError: no signature stands here.
     """
     as_written = reader.skip("~")
-    reader.need("(")
+    is_mostly_optional = reader.skip("[")
+    if not is_mostly_optional:
+        reader.need("(")
     properties: dict[str, dict[str, JsonValue]] = {}
     required: list[JsonValue] = []
-    while not reader.skip(")"):
+    while not reader.skip("]" if is_mostly_optional else ")"):
         if properties:
             reader.need(" ")
         name = reader.match(_NAME, "a parameter")
         if name in properties:
             raise reader.fail(f"another parameter than {name!r} before it")
-        if not reader.skip("?"):
+        if reader.skip("!" if is_mostly_optional else "?") == is_mostly_optional:
             required.append(name)
         properties[name] = _read_property(reader)
     found: dict[str, JsonValue] = {
@@ -183,14 +194,14 @@ def compact_tool(function: Mapping[str, JsonValue]) -> str:
         function: `{"name", "description", "parameters"}`, as in OpenAI's function format.
 
     Returns:
-        Name, signature and description; or the whole document as a value behind `=` when it has another shape.
+        Description, name and signature; or the whole document as a value behind `=` when it has another shape.
     """
     if list(function) == _FUNCTION:
         name, text, schema = function["name"], function["description"], function["parameters"]
         signature = compact_schema(schema) if isinstance(schema, dict) else None
         if signature and isinstance(name, str) and isinstance(text, str) and _NAME.fullmatch(name):
-            line = f"{name} {signature} {text}"
-            if _one_line(text):
+            line = f"{text} {name} {signature}"
+            if _one_line(text) and not line.startswith("= ") and _read_tool(line) == (text, name, signature):
                 return line
     return f"= {compact(dict(function))}"
 
@@ -216,12 +227,26 @@ def expand_tool(line: str) -> dict[str, JsonValue]:
         if not isinstance(value, dict):
             raise SpecError(f"a tool document is an object, not {line[2:60]!r}")
         return value
-    reader = Reader(line)
-    name = reader.match(_NAME, "a tool's name")
-    reader.need(" ")
-    schema = read_schema(reader)
-    reader.need(" ")
-    found = cast("dict[str, JsonValue]", {"name": name, "description": line[reader.position :], "parameters": schema})
+    text, name, signature = _read_tool(line)
+    schema = cast("JsonValue", read_schema(Reader(signature)))
+    found: dict[str, JsonValue] = {"name": name, "description": text, "parameters": schema}
     if compact_tool(found) != line:
         raise SpecError(f"not how a tool document is written: {line[:80]!r}")
     return found
+
+
+def _read_tool(line: str) -> tuple[str, str, str]:
+    """Split a line into description, name and signature: the signature is the shortest one that ends the line.
+
+    Raises:
+        SpecError: it has no such parts.
+    """
+    for found in reversed(list(_TOOL.finditer(line))):
+        reader = Reader(line, found.end())
+        try:
+            read_schema(reader)
+            reader.finish()
+        except SpecError:
+            continue  # a parenthesis inside the signature, or in a text
+        return line[: found.start()], found[1], line[found.end() :]
+    raise SpecError(f"no tool document: {line[:80]!r}")

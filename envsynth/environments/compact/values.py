@@ -4,6 +4,7 @@
     Kelo  2031-05-02  RR-7969               a text of letters, digits and _.:@/+- stands bare
     "Kelviti Munide"  "5"  "null"           any other text is a JSON text
     (name Kelo rooms [101 102])             an object: keys and values in turn
+    {name Kelo rooms [101 102]}             a list of one object: its keys and values in turn
     {name age| Kelo 3| Muni 4}              a list of two or more objects with the same keys: keys, then rows
 
 One space stands between two items and nowhere else, so every value has one notation.
@@ -47,6 +48,8 @@ def compact(value: JsonValue) -> str:
     if isinstance(value, dict):
         return f"({compact_pairs(value)})"
     if isinstance(value, list):
+        if len(value) == 1 and isinstance(value[0], dict) and value[0]:
+            return "{" + compact_pairs(value[0]) + "}"
         keys = _shared_keys(value)
         if keys is None:
             return f"[{' '.join(compact(item) for item in value)}]"
@@ -245,11 +248,24 @@ class Reader:
             found.append(self.value())
         return found
 
+    def _columns(self) -> list[str]:
+        """Read the head of a table; empty when one object stands here, which only its end tells."""
+        keys: list[str] = []
+        while not keys or not self.skip("| "):
+            if keys and not self.skip(" "):
+                return []
+            try:
+                keys.append(self.key())
+            except SpecError:
+                return []
+        return keys
+
     def _table(self) -> list[JsonValue]:
-        keys = [self.key()]
-        while not self.skip("| "):
-            self.need(" ")
-            keys.append(self.key())
+        start = self.position
+        keys = self._columns()
+        if not keys:
+            self.position = start
+            return [self.pairs("}")]
         if len(dict.fromkeys(keys)) != len(keys):
             raise self.fail("columns with different names before it")
         rows: list[JsonValue] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from envsynth.author.procedural.author import Draft, ProceduralAuthor, Voice
 from envsynth.author.procedural.compose import Composition, signature, to_world
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.ir import Act, Attr, Const, Let, Of, Only, Task, check, digest, from_json, swap
+from envsynth.author.procedural.nano.prose import LANGUAGE, write
 from envsynth.author.procedural.nano.tasks import KINDS
 from envsynth.author.procedural.nano.traces import Trace, gold_trace
 from envsynth.author.procedural.nano.world import nano_world
@@ -21,7 +22,7 @@ from envsynth.author.procedural.sampling import Sampler
 from envsynth.errors import AuthorError, Rejected
 from envsynth.spec import EnvironmentSpec, Lineage, ProbeCase, Provenance, TaskVersion, Tool
 
-NANO_AUTHOR = "procedural-nano/1"
+NANO_AUTHOR = "procedural-nano/2"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 MAX_TURNS = 6
 """Turns of a nano task: two calls, room for a mistake or two, and the answer."""
@@ -60,7 +61,7 @@ class NanoAuthor(ProceduralAuthor):
         """
         stream = f"nano/{'held-out' if self.held_out else 'train'}/{self.seed}/{self.category}/{index}"
         composition = nano_world(random.Random(f"environment/{stream}"), held_out=self.held_out)
-        docs = public_docs(composition)
+        docs = {**public_docs(composition), "language": LANGUAGE}
         details: dict[str, Any] = {"index": index, "tier": "nano", "signature": signature(composition)}
         if self.held_out:
             details["held_out"] = True
@@ -104,10 +105,29 @@ class NanoAuthor(ProceduralAuthor):
         rng = random.Random(f"root/{stream}")
         start = random.Random(f"kind/{draft.environment.provenance.seed}").randrange(len(KINDS))
         kind = list(KINDS)[(start + number) % len(KINDS)]
-        voice = Voice("terse", rng.randrange(3))
+        voice = Voice("terse", 0)
         edit = Edit(KINDS[kind](draft.composition, rng), (), {"kind": kind})
         task = self._assemble(draft, edit, Lineage(), voice, stream, None)
         return TaskVersion.from_json(task.to_json())
+
+    def prose(self, program: Task, docs: Mapping[str, Any], voice: Voice) -> tuple[str, dict[str, str]]:
+        """Write a task in the brief language, whatever the voice: one sentence, which every step quotes.
+
+        Args:
+            program: The program.
+            docs: Public docs of its world.
+            voice: Unused.
+
+        Returns:
+            The prompt, and the same for each step.
+
+        Raises:
+            SpecError: the program is of another tier.
+        """
+        del voice
+        sentence = write(program, docs)
+        keys = [step.var if isinstance(step, Let) else f"step{index}" for index, step in enumerate(program.steps)]
+        return sentence, dict.fromkeys((*keys, "report"), sentence)
 
     def operators(self, task: TaskVersion) -> list[str]:
         """None: nano tasks stay small."""

@@ -6,6 +6,7 @@ which no training world has. Verbs are coined in both, so that they must be read
 
 from __future__ import annotations
 
+import itertools
 import keyword
 import random
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ TRAIN_NOUNS = _words(
     """
 )
 """Nouns of training worlds."""
-HELD_OUT_NOUNS = _words("fox owl elk ant jug urn yak oak pond reef hive wolf kite fern harp raft")
+HELD_OUT_NOUNS = _words("fox owl elk ant jug urn yak oak asp bug ewe hog jay vat wok pie")
 """Nouns of held-out worlds."""
 TRAIN_FIELDS = _words(
     """
@@ -36,14 +37,26 @@ TRAIN_FIELDS = _words(
     """
 )
 """Fields of training worlds."""
-HELD_OUT_FIELDS = _words("rim hub ink dew arc dye wing tone peak vein knot foam gem wax")
+HELD_OUT_FIELDS = _words("rim hub ink dew arc dye fin gap hem ire lip wit gem wax")
 """Fields of held-out worlds."""
 
-_CONSONANTS = "bdfgklmnprstvz"
-_VOWELS = "aeiou"
-_FORBIDDEN = dict.fromkeys(
-    (*RESERVED, *AGGREGATES, "name", "field", "value", "max", "min", "not", "set", "list", "let", "per")
+_GRAMMAR = _words(
+    """
+    ad all am an and any are as at be by can day db del do ed em en er few find for get go ha has he hi ho how id ids if in
+    is it its let max may me min my new no not now of on one or our out own ox per re read row set so sum the to two up us
+    use was way we with you
+    """
 )
+"""Short words of prompts, of tool sources and of English."""
+_CONSONANTS = "bdfgklmnprstvz"
+_ALL_CONSONANTS = "bcdfghjklmnpqrstvwxyz"
+_VOWELS = "aeiou"
+_SHORT = ("cv", "vc")
+"""Shapes of verbs."""
+_SHAPES = ("cv", "vc", "cvc", "cvc", "vcc", "vcv", "ccv", "cvv")
+"""Shapes of nouns and fields: as many as English words of three letters have, so that those can be copied too."""
+_FORBIDDEN = dict.fromkeys((*RESERVED, *AGGREGATES, *_GRAMMAR, "name"))
+"""What no name may be."""
 
 
 class Namer:
@@ -62,7 +75,7 @@ class Namer:
 
     def verb(self) -> str:
         """Coin a verb."""
-        return self._take(self._coin)
+        return self._take(lambda: self._coin(_SHORT))
 
     def noun(self) -> tuple[str, str]:
         """Draw a noun: singular and plural."""
@@ -77,11 +90,11 @@ class Namer:
 
     def _word(self, pool: Sequence[str]) -> str:
         coined = not self._held_out and self._rng.random() < P_COINED
-        return self._coin() if coined else self._rng.choice(pool)
+        return self._coin(_SHAPES) if coined else self._rng.choice(pool)
 
-    def _coin(self) -> str:
+    def _coin(self, shapes: Sequence[str]) -> str:
         rng = self._rng
-        return rng.choice(_CONSONANTS) + rng.choice(_VOWELS) + rng.choice(_CONSONANTS)
+        return "".join(rng.choice(_VOWELS if sound == "v" else _ALL_CONSONANTS) for sound in rng.choice(shapes))
 
     def _take(self, draw: Callable[[], str]) -> str:
         while True:
@@ -95,7 +108,7 @@ class Namer:
 
 
 def values(rng: random.Random, count: int) -> list[str]:
-    """Draw different values: four letters, consonants and vowels in turn.
+    """Draw different values: three letters, a vowel between two consonants.
 
     Args:
         rng: Source of the draw.
@@ -113,5 +126,7 @@ def values(rng: random.Random, count: int) -> list[str]:
 
 
 _VALUES = tuple(
-    first + one + second + two for first in _CONSONANTS for one in _VOWELS for second in _CONSONANTS for two in _VOWELS
+    value
+    for value in map("".join, itertools.product(_CONSONANTS, _VOWELS, _CONSONANTS))
+    if value not in (*TRAIN_NOUNS, *TRAIN_FIELDS, *HELD_OUT_NOUNS, *HELD_OUT_FIELDS, *_GRAMMAR)
 )

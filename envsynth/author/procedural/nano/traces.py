@@ -117,9 +117,9 @@ class _Player:
     def write(self, op: str, name: Operand, value: Operand) -> Turn:
         action = self.world.actions[op]
         field = self.world.col(action.tables[0], action.params[1][1].detail).column
-        tool = next(tool for tool in self.world.tools if tool.effect == "write" and _changes(tool.parameters, field))
+        tool = next(tool for tool in self.world.tools if tool.effect == "write" and _takes(tool.parameters, field))
         self.written.append((action.tables[0], self.value(name), field, self.value(value)))
-        return _call(tool.name, {"name": self.value(name), "field": field, "value": self.value(value)}, True)
+        return _call(tool.name, {"name": self.value(name), field: self.value(value)}, True)
 
     def value(self, operand: Operand) -> int | str:
         match operand:
@@ -132,11 +132,9 @@ class _Player:
                 raise SpecError(f"no operand of a nano task: {operand!r}")
 
 
-def _changes(parameters: Mapping[str, JsonValue], field: str) -> bool:
+def _takes(parameters: Mapping[str, JsonValue], field: str) -> bool:
     properties = parameters["properties"]
-    listed = properties.get("field") if isinstance(properties, dict) else None
-    options = listed.get("enum") if isinstance(listed, dict) else None
-    return isinstance(options, list) and field in options
+    return isinstance(properties, dict) and field in properties
 
 
 MISTAKES = ("other_verb", "other_key", "misspelled")
@@ -179,7 +177,7 @@ def _mistake(world: Composition, turn: Turn, kind: str, rng: random.Random) -> T
     values = [str(cell) for rows in world.rows.values() for row in rows for cell in row.values()]
     wrong = {**call.arguments, place: _altered(str(call.arguments[place]), values, rng)}
     reads = any(tool.name == call.tool and tool.effect == "read" for tool in world.tools)
-    return _call(call.tool, wrong, [], None) if reads else _call(call.tool, wrong, None, "missing")
+    return _call(call.tool, wrong, [] if reads else False)
 
 
 def _keys(world: Composition, verb: str) -> list[str]:

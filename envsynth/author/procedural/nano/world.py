@@ -1,7 +1,7 @@
 """Nano worlds: two tables, one relation, three or four tools with coined verbs.
 
-Rows of `near` point to rows of `far`. Each table is read by one tool, which takes values to look for and never lists a whole table; a writing tool
-changes one field of one row. Tables are long enough that a value drawn from a column is right less than once in 64
+Rows of `near` point to rows of `far`. Each table is read by one tool, which takes values to look for and never lists a
+whole table; a writing tool changes fields of the row with a name. Tables are long enough that a value drawn from a column is right less than once in 64
 tries (gate VF308); tools give only the rows that were asked for, so the length costs an episode nothing.
 """
 
@@ -11,24 +11,23 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from envsynth.author.procedural.compose import NOW, Composition
+from envsynth.author.procedural.compose import Composition
 from envsynth.author.procedural.ir import Type
 from envsynth.author.procedural.lexicon import Pack
 from envsynth.author.procedural.mechanism import Action, Col, EntityAccess, InterfaceStyle, Row, ToolDraft
 from envsynth.author.procedural.nano.names import Namer, values
+from envsynth.environments.compact import STANDARD_DAY
 
 NEAR, FAR = "near", "far"
 """Keys of the two entities; actors read their nouns."""
 RELATION = "relation"
 """Logical name of the relation from `near` to `far`."""
 FIELDS = 2
-"""Fields of a table, besides name and relation; one in a table `far` that can be written."""
+"""Fields of a table, besides name and relation."""
 ROWS = (66, 72)
 """Fewest and most rows of a table: more than 64, for gate VF308."""
 P_SECOND_WRITER = 0.5
-"""Chance that `far` can be written as well, where the words leave room: a fourth tool."""
-LETTERS = 18
-"""Letters of nouns and fields together up to which a fourth tool leaves room in an episode of 256 tokens."""
+"""Chance that `far` can be written as well: a fourth tool."""
 
 STYLE = InterfaceStyle(
     page_size=ROWS[1],
@@ -57,10 +56,7 @@ def nano_world(rng: random.Random, *, held_out: bool = False) -> Composition:
     namer = Namer(rng, held_out=held_out)
     words = {FAR: namer.noun(), NEAR: namer.noun()}
     fields = {entity: [namer.field() for _ in range(FIELDS)] for entity in (FAR, NEAR)}
-    writable = [NEAR]
-    letters = sum(map(len, (words[NEAR][0], words[FAR][0], *fields[NEAR], fields[FAR][0])))
-    if rng.random() < P_SECOND_WRITER and letters <= LETTERS:
-        writable, fields[FAR] = [NEAR, FAR], fields[FAR][:1]
+    writable = [NEAR, FAR] if rng.random() < P_SECOND_WRITER else [NEAR]
     tables = {entity: _columns(entity, fields[entity], words) for entity in (FAR, NEAR)}
     world = Composition(
         mechanisms=("nano",),
@@ -70,7 +66,7 @@ def nano_world(rng: random.Random, *, held_out: bool = False) -> Composition:
         tables=tables,
         rules={"writers": len(writable)},
         rows=_rows(rng, tables),
-        now=NOW,
+        now=STANDARD_DAY,
     )
     readers = {entity: _reader(world, entity, namer.verb()) for entity in (NEAR, FAR)}
     writers = {entity: _writer(world, entity, fields[entity], namer.verb()) for entity in writable}
@@ -140,7 +136,7 @@ def _reader(world: Composition, entity: str, verb: str) -> ToolDraft:
     return ToolDraft(
         name=verb,
         effect="read",
-        description=f"Find {world.plural(entity)}.",
+        description=f"Find {world.word(entity)}",
         parameters=_schema({key: {"type": "string"} for key in keys}, ()),
         returns="",
         errors=(),
@@ -157,26 +153,24 @@ def _reader(world: Composition, entity: str, verb: str) -> ToolDraft:
 
 
 def _writer(world: Composition, entity: str, fields: Sequence[str], verb: str) -> ToolDraft:
+    """A tool that sets the given fields of the row with a name, and tells whether there was such a row."""
+    arguments = ", ".join(f"{field}=None" for field in fields)
+    pairs = "".join(f"({field!r}, {field}), " for field in fields)
     return ToolDraft(
         name=verb,
         effect="write",
-        description=f"Change a {world.word(entity)}.",
-        parameters=_schema(
-            {
-                "name": {"type": "string"},
-                "field": {"type": "string", "enum": [*fields]},
-                "value": {"type": "string"},
-            },
-            ("name", "field", "value"),
-        ),
+        description=f"Set {world.word(entity)}",
+        parameters=_schema({key: {"type": "string"} for key in ("name", *fields)}, ("name",)),
         returns="",
-        errors=("missing",),
+        errors=(),
         source=(
-            f"def {verb}(db, *, name, field, value):\n"
-            f'    _query = \'UPDATE "{entity}" SET "\' + field + \'" = ? WHERE "name" = ?\'\n'
-            "    if db.execute(_query, [value, name]).rowcount != 1:\n"
-            f"        raise Refusal('missing', 'no {world.word(entity)} has that name')\n"
-            "    return True\n"
+            f"def {verb}(db, *, name, {arguments}):\n"
+            f"    _given = [_pair for _pair in ({pairs}) if _pair[1] is not None]\n"
+            "    if not _given:\n"
+            "        return False\n"
+            "    _changes = ', '.join('\"' + _key + '\" = ?' for _key, _ in _given)\n"
+            f"    _query = 'UPDATE \"{entity}\" SET ' + _changes + ' WHERE \"name\" = ?'\n"
+            "    return db.execute(_query, [*(_value for _, _value in _given), name]).rowcount == 1\n"
         ),
     )
 
@@ -185,13 +179,13 @@ def _action(world: Composition, entity: str, op: str, field: str, verb: str) -> 
     """The action that sets a field; its row is called by name, so that writing takes one call."""
     return Action(
         name=op,
-        phrase=f"set the {field} of the {world.word(entity)} called {{name}} to {{value}}",
+        phrase=f"set {field} of {world.word(entity)} {{name}} to {{value}}",
         params=(("name", Type("str", "name")), ("value", Type("str", field))),
         oracle_sql=(
             f"SELECT 'update', '{entity}', json_object('id', t.\"id\", '{field}', {{value}})"
             f' FROM "{entity}" t WHERE t."name" = {{name}}'
         ),
-        plan=f"def a_{op}(name, value):\n    write({verb!r}, name=name, field={field!r}, value=value)\n",
+        plan=f"def a_{op}(name, value):\n    write({verb!r}, name=name, {field}=value)\n",
         goal=(
             f"def s_{op}(db, diff, name, value):\n"
             "    for entry in diff:\n"

@@ -30,6 +30,7 @@ from envsynth.author.procedural.ir import (
     Type,
     check,
 )
+from envsynth.author.procedural.parse.brief import parse_brief
 from envsynth.author.procedural.parse.docs import Docs, pieces
 from envsynth.author.procedural.parse.errors import ParseError
 from envsynth.author.procedural.parse.forms import EXTREMES, FORMS
@@ -58,6 +59,8 @@ def parse(text: str, docs: Mapping[str, Any]) -> Task:
     Raises:
         ParseError: a part of the text is not understood, has two meanings, or states an ill-typed program.
     """
+    if docs.get("language") == "brief":
+        return parse_brief(text, docs)
     return _Sentences(text, Docs(docs)).task()
 
 
