@@ -41,10 +41,10 @@ from envsynth.train.training import TrainConfig, Watch, nano_pairs, run_training
 RESULTS = Path(__file__).parent / "results"
 
 
-def measure(checkpoint: Path, options: argparse.Namespace, threads: int) -> dict:
-    """Greedy and sampled pass@1 on unseen tasks, by names and by kind."""
+def measure(checkpoint: Path, options: argparse.Namespace, threads: int, *, names_too: bool = True) -> dict:
+    """Greedy and sampled pass@1 on unseen tasks by kind, and on tasks whose names no lesson has."""
     found = {}
-    for names, held_out in (("unseen_tasks", False), ("unseen_names", True)):
+    for names, held_out in (("unseen_tasks", False), *((("unseen_names", True),) if names_too else ())):
         pairs, kinds = nano_pairs(options.tasks, f"{options.seed}/benchmark", held_out=held_out)
         for manner, temperature, n in (("greedy", 0.0, 1), ("sampled", 1.0, options.draws)):
             factory = policy_factory(
@@ -123,10 +123,12 @@ class GoOn:
         prepare_cpu(self.threads)
         options = self.options
         if name == "start":
-            return summary(options.run / "few", "sft") | {"pass_rates": measure(self.begin, options, self.threads)}
+            return summary(options.run / "few", "sft") | {
+                "pass_rates": measure(self.begin, options, self.threads, names_too=False)
+            }
         run = self.rewards() if name == "grpo" else self.imitation(name)
         phase = "grpo" if name == "grpo" else "sft"
-        return summary(options.run / name, phase) | {"pass_rates": measure(run, options, self.threads)}
+        return summary(options.run / name, phase) | {"pass_rates": measure(run, options, self.threads, names_too=False)}
 
     def rewards(self) -> Path:
         """Reinforcement learning on tasks that no lesson has."""
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=300, help="unseen tasks (>= 300 for a figure)")
     parser.add_argument("--draws", type=int, default=4, help="sampled episodes of each task")
     parser.add_argument("--threads", type=int, default=None, help="threads of each process")
+    parser.add_argument("--start-threads", type=int, default=None, help="threads of the imitation before the rewards")
     parser.add_argument("--workers", type=int, default=1, help="continuations that run side by side")
     parser.add_argument("--slots", type=int, default=48, help="environments at the same time")
     parser.add_argument("--run", type=Path, required=True, help="folder of the run")
@@ -235,7 +238,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     if options.grpo_seconds:
         threads = options.threads or choose_threads()
-        prepare_cpu(threads)
+        prepare_cpu(options.start_threads or threads)
         what, found = "few solutions, then rewards beside as many seconds of imitation", go_on(options, threads)
     else:
         what = "from random weights by imitation of planner traces"

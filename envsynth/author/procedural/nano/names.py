@@ -37,7 +37,7 @@ TRAIN_FIELDS = _words(
     """
 )
 """Fields of training worlds."""
-HELD_OUT_FIELDS = _words("rim hub ink dew arc dye fin gap hem ire lip wit gem wax")
+HELD_OUT_FIELDS = _words("rim hub ink dew arc dye fin gap hem ire lip wig gem wax")
 """Fields of held-out worlds."""
 
 _GRAMMAR = _words(

@@ -41,6 +41,8 @@ def write(program: Task, docs: Mapping[str, Any]) -> str:
                 writer.lets[var] = (entity, atom.attr.name, str(atom.value.value))
             case Let(var, To(Ref(source), relation)):
                 writer.lets[var] = (writer.target(source, relation), relation, source)
+            case _:
+                pass
     match program.steps, program.report:
         case (*_, Act(op, args)), ():
             phrase: str = next(phrase for name, phrase, _ in docs["actions"] if name == op)
@@ -51,7 +53,8 @@ def write(program: Task, docs: Mapping[str, Any]) -> str:
             return f"Find {writer.nouns[entity]} with {writer.labels[entity, name]} {value}."
         case _, ((_, operand),):
             return f"Read {writer.operand(operand)}."
-    raise SpecError(f"no task of the nano tier: {program!r}")
+        case _:
+            raise SpecError(f"no task of the nano tier: {program!r}")
 
 
 class _Writer:
