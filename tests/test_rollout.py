@@ -326,6 +326,27 @@ def test_stage_plays_tasks_of_several_environments(
         stages[0].reset(seed=0, options={"task": "f" * 32})
 
 
+def test_a_slot_prefers_the_world_that_it_holds(
+    jail: Jail, shop_factory: Callable[..., EnvironmentSpec], task_factory: Callable[..., TaskVersion]
+) -> None:
+    specs = [shop_factory(f"shop-{i}") for i in range(2)]
+    pairs = [(spec, task_factory(spec)) for spec in specs]
+    asked: list[str] = []
+
+    class Watched(Stage):
+        def reset(self, **given: Any) -> tuple[str, dict[str, Any]]:
+            asked.append(given["options"]["task"])
+            return super().reset(**given)
+
+    actor, stage = OracleActor({task.hash: task for _, task in pairs}, jail), Watched(pairs, jail=jail)
+    requests = [EpisodeRequest(task.hash, i) for i in range(3) for _, task in pairs]
+    played = rollout([stage], actor, requests)
+    assert asked == [task.hash for _, task in pairs for _ in range(3)]
+    assert [(item.task, item.seed) for item in played] == [(item.task, item.seed) for item in requests]
+    actor.close()
+    stage.close()
+
+
 def test_groups_share_a_task_and_count_seeds(
     jail: Jail,
     shop: EnvironmentSpec,

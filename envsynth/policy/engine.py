@@ -133,7 +133,6 @@ class Engine:
     def clear(self) -> None:
         """Forget every slot; necessary after the policy's weights changed."""
         self._slots.clear()
-        self._prompts.clear()
 
     def start(self, slots: Sequence[int], prompt: Sequence[int], keys: Sequence[str]) -> None:
         """Begin a sequence in each slot with the same prompt, which is computed once.

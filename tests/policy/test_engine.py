@@ -8,7 +8,7 @@ from torch import Tensor
 
 from envsynth.policy.config import nano
 from envsynth.policy.drawing import Sampling
-from envsynth.policy.engine import Engine, SlotRecord, Turn, TurnEnd
+from envsynth.policy.engine import PROMPTS, Engine, SlotRecord, Turn, TurnEnd
 from envsynth.policy.model import Policy
 
 STOP = [1, 2]
@@ -330,7 +330,40 @@ def test_engine_refuses_to_continue_with_other_weights(policy, changed):
     engine.clear()
     engine.start([1], prompt(10), ["b"])
     engine.generate_turn([1], stop_ids=STOP, max_tokens=5)
+    engine.generate_turn([1], stop_ids=STOP, max_tokens=5)
     check_against_forward(policy, engine.record(1), replay=False)
+
+
+def test_a_prompt_is_run_once_and_again_after_an_update(policy, monkeypatch):
+    runs = []
+    prefill = policy.prefill
+    monkeypatch.setattr(policy, "prefill", lambda tokens: (runs.append(tokens.tolist()), prefill(tokens))[1])
+    engine = Engine(policy, n_slots=3, max_len=40)
+    engine.start([0], prompt(10), ["a"])
+    engine.generate_turn([0], stop_ids=STOP, max_tokens=5)
+    engine.start([1], prompt(10), ["a"])
+    engine.generate_turn([1], stop_ids=STOP, max_tokens=5)
+    assert runs == [prompt(10)]
+    first, second = engine.record(0), engine.record(1)
+    assert first.tokens.tolist() == second.tokens.tolist()
+    assert torch.equal(first.log_probs, second.log_probs)
+    assert torch.equal(first.routed_experts, second.routed_experts)
+    engine.clear()
+    with torch.no_grad():
+        policy.lm_head.weight.mul_(0.5)
+    engine.start([2], prompt(10), ["a"])
+    engine.generate_turn([2], stop_ids=STOP, max_tokens=5)
+    assert runs == [prompt(10)] * 2
+    check_against_forward(policy, engine.record(2), replay=False)
+
+
+def test_only_so_many_prompts_are_kept(policy):
+    engine = Engine(policy, n_slots=1, max_len=40)
+    for length in range(1, 31):
+        engine.start([0], prompt(length), ["a"])
+        engine.start([0], prompt(length)[::-1], ["a"])
+        engine.start([0], [1, *prompt(length)], ["a"])
+    assert len(engine._prompts) <= PROMPTS
 
 
 def test_bfloat16_policy_records_float32_log_probs(policy):

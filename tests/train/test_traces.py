@@ -52,6 +52,21 @@ def test_lesson_reads_a_mistake_without_imitating_it():
     assert "unknown_tool" in "".join(spans(lesson, CONTEXT))
 
 
+def test_lesson_does_not_imitate_a_search_that_found_nothing_on_purpose():
+    missed = Turn(action=CALLED.action.replace("teza", "tezo"), call=CALLED.call, observation='{"result":[]}')
+    lesson = lesson_of("do it", [missed, CALLED, ANSWERED], mistakes=(0,))
+    assert spans(lesson, MISTAKE) == ["<|call|>mok name tezo<|end|>"]
+    assert spans(lesson, ACTION) == ["<|call|>mok name teza<|end|>", "<|answer|><|end|>"]
+
+
+def test_lessons_with_a_mistake_imitate_what_lessons_without_do():
+    """The planner's actions of a task do not depend on the mistake that stands before them."""
+    right = nano_lessons(40, "wrong", mistakes=0.0, max_tokens=256)
+    wrong = nano_lessons(40, "wrong", mistakes=1.0, max_tokens=256)
+    assert [spans(item, ACTION) for item in wrong] == [spans(item, ACTION) for item in right]
+    assert all(spans(item, MISTAKE) for item in wrong)
+
+
 def test_echoes_are_the_words_that_stood_earlier():
     ids = encode("kelo muni kel kelo (muni) x x")
     texts = [VOCABULARY[ids[place]] for place in sorted(echo_positions(ids))]
