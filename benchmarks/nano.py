@@ -1,6 +1,6 @@
 """Train the nano policy from random weights, and measure it on tasks that it has never seen.
 
-`python benchmarks/nano.py --run FOLDER --out FILE` imitates for 160 seconds and plays: pass@1 greedy and sampled (four
+`python benchmarks/nano.py --run FOLDER --out FILE` imitates for 210 seconds and plays: pass@1 greedy and sampled (four
 draws), on names from the training distribution and on held-out names, with intervals over worlds; hardware, versions,
 seed. `--steps` gives a budget of steps instead, for a machine that is not idle.
 
@@ -217,9 +217,9 @@ def imitate(options: argparse.Namespace) -> tuple[dict, int]:
 def main() -> None:
     """Train, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=160.0, help="seconds of imitation")
+    parser.add_argument("--seconds", type=float, default=210.0, help="seconds of imitation")
     parser.add_argument("--steps", type=int, default=None, help="steps of imitation instead of seconds")
-    parser.add_argument("--lessons", type=int, default=6000)
+    parser.add_argument("--lessons", type=int, default=8000)
     parser.add_argument("--grpo-seconds", type=float, default=0.0, help="seconds of rewards, and of each control")
     parser.add_argument("--few", type=int, default=1000, help="lessons that are imitated before the rewards")
     parser.add_argument("--few-steps", type=int, default=1200, help="steps of that imitation")

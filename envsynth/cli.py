@@ -1201,7 +1201,9 @@ def demo(
             "--train/--no-train", help="Train a policy, about 4 minutes.", show_default="if the extra [train] is there"
         ),
     ] = None,
-    long: Annotated[bool, typer.Option("--long", help="Train longer: 12 minutes of rewards, 300 tasks.")] = False,
+    long: Annotated[
+        bool, typer.Option("--long", help="Also learn by rewards beside a control, on 300 tasks: about half an hour.")
+    ] = False,
 ) -> None:
     """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
     from importlib.util import find_spec
@@ -1243,7 +1245,7 @@ def demo(
 def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any]:
     """What the demo trains with."""
     module = _torch_wing("showcase")
-    longer = {"sft_seconds": 200.0, "grpo_seconds": 720.0, "lessons": 12000, "tasks": 300} if long else {}
+    longer = {"grpo_seconds": 400.0, "tasks": 300} if long else {}
     config = module.ShowcaseConfig(seed=seed, **longer)
 
     def say(line: str) -> None:

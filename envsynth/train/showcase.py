@@ -31,12 +31,14 @@ from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
 from envsynth.train.run_folder import CONFIG, TIMINGS, RunFolder, StepReport
 from envsynth.train.sft import SftConfig, SftRun
-from envsynth.train.traces import many_lessons
+from envsynth.train.traces import Lesson, many_lessons
 from envsynth.train.training import TrainConfig, Watch, nano_pairs, run_training
 from envsynth.view import PolicyRow, TrainingSection
 
 CURVE_POINTS: Final = 120
 """Points of the learning curve that a report shows."""
+RANDOM: Final = "random weights"
+"""The stage before any training."""
 RESULT: Final = "showcase.json"
 """File that keeps the result."""
 
@@ -49,13 +51,17 @@ class ShowcaseConfig:
         SpecError: a value is out of range.
     """
 
-    sft_seconds: float = 160.0
+    sft_seconds: float = 210.0
     """Seconds of imitation, without the making of lessons."""
     grpo_seconds: float = 0.0
-    """Seconds of rewards, and again of the control; 0 leaves both out."""
-    lessons: int = 6000
+    """Seconds of rewards, and again of the control; 0 leaves both out, and the imitation that they start from."""
+    few: int = 1000
+    """Lessons of that imitation: rewards are for where solutions are scarce (count)."""
+    few_steps: int = 1200
+    """Its steps (count)."""
+    lessons: int = 8000
     """Tasks whose solutions are imitated (count)."""
-    tasks: int = 100
+    tasks: int = 60
     """Unseen tasks that are played (count)."""
     draws: int = 4
     """Sampled episodes of each (count)."""
@@ -108,11 +114,15 @@ def run_showcase(
     asked = None if (run / CONFIG).exists() else options
     trained = run_training(run, asked, watch=Watch(on_lessons=on_lessons, on_step=on_step))
     imitated, threads = trained.best, trained.threads
-    stages = {"random weights": _fresh(folder / "random", config.seed), "after imitation (SFT)": imitated}
+    stages = {RANDOM: _fresh(folder / "random", config.seed), "after imitation (SFT)": imitated}
     if config.grpo_seconds:
-        say(f"{config.grpo_seconds:.0f} s of rewards (GRPO), then as long of more imitation")
-        stages["after rewards (GRPO)"] = _rewarded(folder / "by-rewards", imitated, config, on_step)
-        stages["control: as long of more imitation"] = _control(folder / "by-imitation", imitated, config, on_step)
+        say(
+            f"imitation of {config.few} lessons alone, {config.grpo_seconds:.0f} s of rewards, as long of more imitation"
+        )
+        few = _imitated(folder / "few", config, on_step)
+        stages[f"imitation of {config.few} lessons alone"] = few
+        stages["then rewards (GRPO)"] = _rewarded(folder / "by-rewards", few, config, on_step)
+        stages["control: as long of more imitation"] = _control(folder / "by-imitation", few, config, on_step)
     say(f"playing {config.tasks} unseen tasks with each, greedily and {config.draws} times sampled")
     rows = [row for stage, checkpoint in stages.items() for row in _measure(stage, checkpoint, config, threads)]
     rows += _measure("after imitation; names that no lesson has", imitated, config, threads, held_out=True)
@@ -151,6 +161,19 @@ def _fresh(path: Path, seed: int) -> Path:
     return found
 
 
+def _few_lessons(config: ShowcaseConfig) -> list[Lesson]:
+    return many_lessons(config.few, config.seed, max_tokens=nano(VOCABULARY_SIZE).max_position_embeddings, workers=2)
+
+
+def _imitated(path: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
+    torch.manual_seed(config.seed)
+    policy, options = (
+        Policy(nano(VOCABULARY_SIZE), seed=config.seed),
+        SftConfig(steps=config.few_steps, seed=config.seed),
+    )
+    return SftRun(RunFolder(path), policy, _few_lessons(config), options).run(on_step=on_step)
+
+
 def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
     pairs, kinds = nano_pairs(600, f"{config.seed}/grpo")
     envs = [Stage(pairs) for _ in range(config.slots)]
@@ -164,17 +187,15 @@ def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable
 
 
 def _control(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
-    """Imitation of other lessons from the same weights for the same seconds, at a rate between start and end of SFT."""
+    """Imitation of the same lessons from the same weights for the same seconds, at a rate between start and end of SFT."""
     policy = load_checkpoint(start).policy()
-    lessons = many_lessons(
-        config.lessons, config.seed + 1000, max_tokens=policy.config.max_position_embeddings, workers=2
-    )
+    lessons = _few_lessons(config)
     options = SftConfig(
         seconds=config.grpo_seconds,
         seed=config.seed + 1000,
         dense_share=0.0,
         indexer_start=0.0,
-        optimizer=OptimizerConfig(muon_lr=6e-3, adamw_lr=1e-3),
+        optimizer=OptimizerConfig(muon_lr=4e-3, adamw_lr=3e-3),
     )
     return SftRun(RunFolder(path), policy, lessons, options).run(on_step=on_step)
 
@@ -184,7 +205,9 @@ def _measure(
 ) -> list[PolicyRow]:
     pairs, _ = nano_pairs(config.tasks, f"{config.seed}/unseen", held_out=held_out)
     rows: list[PolicyRow] = []
-    for manner, temperature, draws in (("greedy", 0.0, 1), ("sampled", 1.0, config.draws)):
+    manners = [("greedy", 0.0, 1), ("sampled", 1.0, config.draws)]
+    # Random weights ramble through the whole window in every episode: once is enough to see it.
+    for manner, temperature, draws in manners[:1] if stage == RANDOM else manners:
         actor = policy_factory(
             checkpoint, temperature=temperature, seed=config.seed, n_slots=config.slots, threads=threads
         )

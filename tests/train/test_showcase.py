@@ -9,7 +9,9 @@ import pytest
 from envsynth.errors import SpecError
 from envsynth.train.showcase import RESULT, ShowcaseConfig, run_showcase
 
-SMALL = ShowcaseConfig(sft_seconds=1, grpo_seconds=1, lessons=20, tasks=2, draws=2, slots=4, groups=1)
+SMALL = ShowcaseConfig(
+    sft_seconds=1, grpo_seconds=1, few=20, few_steps=2, lessons=20, tasks=2, draws=2, slots=4, groups=1
+)
 
 
 @pytest.mark.slow
@@ -19,9 +21,8 @@ def test_showcase_measures_every_stage_once(tmp_path: Path) -> None:
     section = run_showcase(tmp_path, SMALL, say=said.append, on_step=lambda report: steps.append(report.phase))
     assert {"sft", "grpo"} <= set(steps)
     assert [(row.stage.split()[0], row.manner) for row in section.rows] == [
-        (stage, manner)
-        for stage in ("random", "after", "after", "control:", "after")
-        for manner in ("greedy", "sampled")
+        ("random", "greedy"),
+        *((s, m) for s in ("after", "imitation", "then", "control:", "after") for m in ("greedy", "sampled")),
     ]
     assert {row.tasks for row in section.rows} == {2}
     assert {(row.manner, row.episodes) for row in section.rows} == {("greedy", 2), ("sampled", 4)}
