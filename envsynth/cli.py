@@ -1093,7 +1093,7 @@ def train(
     folder: Annotated[Path, typer.Option("--out", help="Folder of the run: metrics and checkpoints.")] = Path("run"),
     tier: Annotated[str, typer.Option(help="Which tasks: nano.")] = "nano",
     sft_seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Seconds of imitation; 150 when no budget is given.")
+        float | None, typer.Option(min=0.1, help="Seconds of imitation; 210 when no budget is given.")
     ] = None,
     sft_steps: Annotated[int | None, typer.Option(min=1, help="Steps of imitation, instead of seconds.")] = None,
     grpo_seconds: Annotated[float | None, typer.Option(min=0.1, help="Seconds of reinforcement learning.")] = None,
@@ -1110,7 +1110,7 @@ def train(
     config = None
     if not resume:
         if all(value is None for value in (sft_seconds, sft_steps, grpo_seconds, grpo_steps)):
-            sft_seconds = 150.0
+            sft_seconds = 210.0
         with _usage("--tier and budgets"):
             config = module.TrainConfig(
                 tier=tier,

@@ -52,7 +52,7 @@ class TrainConfig:
     """Budget of reinforcement learning in steps (count)."""
     grpo_seconds: float | None = None
     """The same in seconds."""
-    lessons: int = 6000
+    lessons: int = 8000
     """Tasks whose planner traces are imitated (count)."""
     grpo_tasks: int = 1000
     """Tasks that are played for rewards (count); none of them is a lesson's."""
