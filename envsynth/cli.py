@@ -1202,7 +1202,7 @@ def demo(
         ),
     ] = None,
     long: Annotated[
-        bool, typer.Option("--long", help="Also learn by rewards beside a control, on 300 tasks: about half an hour.")
+        bool, typer.Option("--long", help="10 minutes of rewards beside a control, after few lessons; 300 tasks.")
     ] = False,
 ) -> None:
     """The main job on three categories, offline: synthesize, harden, audit, store, play, evaluate, export, report."""
@@ -1245,7 +1245,7 @@ def demo(
 def _demo_training(seed: int, *, long: bool) -> Callable[[Path], Any]:
     """What the demo trains with."""
     module = _torch_wing("showcase")
-    longer = {"grpo_seconds": 400.0, "tasks": 300} if long else {}
+    longer = {"few": 1000, "grpo_seconds": 600.0, "groups": 24, "tasks": 300} if long else {}
     config = module.ShowcaseConfig(seed=seed, **longer)
 
     def say(line: str) -> None:

@@ -1,8 +1,8 @@
 """A policy learns, from random weights, in minutes: what `envsynth demo` shows of training.
 
-Imitation with a curve; when asked, a while of rewards and beside it the same while of more imitation; pass@1 on tasks that
-no lesson held, greedy and sampled, before and after each, and on tasks whose names stand in no lesson. The result is kept
-in the folder, so that a demo that is run again shows the same figures.
+Imitation with a curve, a short while of rewards, and beside it the same while of more imitation; pass@1 on tasks that no
+lesson held, greedy and sampled, before and after each, and on tasks whose names stand in no lesson. The result is kept in
+the folder, so that a demo that is run again shows the same figures.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ CURVE_POINTS: Final = 120
 """Points of the learning curve that a report shows."""
 RANDOM: Final = "random weights"
 """The stage before any training."""
+CONTROL_LESSONS: Final = 1500
+"""Lessons of the control without few: the first ones of the imitation, more than half a minute gets through."""
 RESULT: Final = "showcase.json"
 """File that keeps the result."""
 
@@ -51,14 +53,15 @@ class ShowcaseConfig:
         SpecError: a value is out of range.
     """
 
-    sft_seconds: float = 210.0
+    sft_seconds: float = 170.0
     """Seconds of imitation, without the making of lessons."""
-    grpo_seconds: float = 0.0
-    """Seconds of rewards, and again of the control; 0 leaves both out, and the imitation that they start from."""
-    few: int = 1000
-    """Lessons of that imitation: rewards are for where solutions are scarce (count)."""
+    grpo_seconds: float = 30.0
+    """Seconds of rewards, and again of the control."""
+    few: int = 0
+    """Lessons of another imitation, from which rewards and control go on: rewards are for where solutions are scarce
+    (count); 0 goes on from the imitation of all lessons."""
     few_steps: int = 1200
-    """Its steps (count)."""
+    """Steps of that other imitation (count)."""
     lessons: int = 8000
     """Tasks whose solutions are imitated (count)."""
     tasks: int = 60
@@ -67,14 +70,14 @@ class ShowcaseConfig:
     """Sampled episodes of each (count)."""
     slots: int = 48
     """Episodes at the same time (count)."""
-    groups: int = 24
+    groups: int = 12
     """Groups of episodes that are played first in a step of rewards (count)."""
     seed: int = 0
     """Seed of everything but the clock."""
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < (0 if name in ("seed", "grpo_seconds") else 1):
+            if value < (0 if name in ("seed", "few") else 1):
                 raise SpecError(f"ShowcaseConfig.{name} is {value}, which is out of range")
 
 
@@ -115,14 +118,14 @@ def run_showcase(
     trained = run_training(run, asked, watch=Watch(on_lessons=on_lessons, on_step=on_step))
     imitated, threads = trained.best, trained.threads
     stages = {RANDOM: _fresh(folder / "random", config.seed), "after imitation (SFT)": imitated}
-    if config.grpo_seconds:
-        say(
-            f"imitation of {config.few} lessons alone, {config.grpo_seconds:.0f} s of rewards, as long of more imitation"
-        )
-        few = _imitated(folder / "few", config, on_step)
-        stages[f"imitation of {config.few} lessons alone"] = few
-        stages["then rewards (GRPO)"] = _rewarded(folder / "by-rewards", few, config, on_step)
-        stages["control: as long of more imitation"] = _control(folder / "by-imitation", few, config, on_step)
+    start = imitated
+    if config.few:
+        say(f"imitation of {config.few} lessons alone, to go on from")
+        start = _imitated(folder / "few", config, on_step)
+        stages[f"imitation of {config.few} lessons alone"] = start
+    say(f"{config.grpo_seconds:.0f} s of rewards (GRPO), then as long of more imitation")
+    stages["then rewards (GRPO)"] = _rewarded(folder / "by-rewards", start, config, on_step)
+    stages["control: as long of more imitation"] = _control(folder / "by-imitation", start, config, on_step)
     say(f"playing {config.tasks} unseen tasks with each, greedily and {config.draws} times sampled")
     rows = [row for stage, checkpoint in stages.items() for row in _measure(stage, checkpoint, config, threads)]
     rows += _measure("after imitation; names that no lesson has", imitated, config, threads, held_out=True)
@@ -161,8 +164,8 @@ def _fresh(path: Path, seed: int) -> Path:
     return found
 
 
-def _few_lessons(config: ShowcaseConfig) -> list[Lesson]:
-    return many_lessons(config.few, config.seed, max_tokens=nano(VOCABULARY_SIZE).max_position_embeddings, workers=2)
+def _few_lessons(config: ShowcaseConfig, count: int) -> list[Lesson]:
+    return many_lessons(count, config.seed, max_tokens=nano(VOCABULARY_SIZE).max_position_embeddings, workers=2)
 
 
 def _imitated(path: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -171,7 +174,7 @@ def _imitated(path: Path, config: ShowcaseConfig, on_step: Callable[[StepReport]
         Policy(nano(VOCABULARY_SIZE), seed=config.seed),
         SftConfig(steps=config.few_steps, seed=config.seed),
     )
-    return SftRun(RunFolder(path), policy, _few_lessons(config), options).run(on_step=on_step)
+    return SftRun(RunFolder(path), policy, _few_lessons(config, config.few), options).run(on_step=on_step)
 
 
 def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -189,7 +192,7 @@ def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable
 def _control(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
     """Imitation of the same lessons from the same weights for the same seconds, at a rate between start and end of SFT."""
     policy = load_checkpoint(start).policy()
-    lessons = _few_lessons(config)
+    lessons = _few_lessons(config, config.few or min(config.lessons, CONTROL_LESSONS))
     options = SftConfig(
         seconds=config.grpo_seconds,
         seed=config.seed + 1000,
