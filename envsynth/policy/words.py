@@ -6,7 +6,7 @@ a world are spelled, whatever words they are made of. A change here changes the 
 
 from __future__ import annotations
 
-_COMPACT = "today turns rule tool answer turns null true false string integer number boolean"
+_COMPACT = "today turns rule tool answer null true false string integer number boolean"
 _PROMPT = """
     After Among Answer At Check Count For If In Next Of Over Please Report Return Test Then The There This When X1 X2 X3 X4
     X5 X6 Action Do Get Let Look Pick Take To Your Find Choose Select Determine Set as all and after among any are at is by

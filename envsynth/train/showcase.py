@@ -164,7 +164,7 @@ def _fresh(path: Path, seed: int) -> Path:
     return found
 
 
-def _few_lessons(config: ShowcaseConfig, count: int) -> list[Lesson]:
+def _first_lessons(config: ShowcaseConfig, count: int) -> list[Lesson]:
     return many_lessons(count, config.seed, max_tokens=nano(VOCABULARY_SIZE).max_position_embeddings, workers=2)
 
 
@@ -174,7 +174,7 @@ def _imitated(path: Path, config: ShowcaseConfig, on_step: Callable[[StepReport]
         Policy(nano(VOCABULARY_SIZE), seed=config.seed),
         SftConfig(steps=config.few_steps, seed=config.seed),
     )
-    return SftRun(RunFolder(path), policy, _few_lessons(config, config.few), options).run(on_step=on_step)
+    return SftRun(RunFolder(path), policy, _first_lessons(config, config.few), options).run(on_step=on_step)
 
 
 def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
@@ -192,7 +192,7 @@ def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable
 def _control(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
     """Imitation of the same lessons from the same weights for the same seconds, at a rate between start and end of SFT."""
     policy = load_checkpoint(start).policy()
-    lessons = _few_lessons(config, config.few or min(config.lessons, CONTROL_LESSONS))
+    lessons = _first_lessons(config, config.few or min(config.lessons, CONTROL_LESSONS))
     options = SftConfig(
         seconds=config.grpo_seconds,
         seed=config.seed + 1000,

@@ -54,7 +54,7 @@ _VOWELS = "aeiou"
 _SHORT = ("cv", "vc")
 """Shapes of verbs."""
 _SHAPES = ("cv", "vc", "cvc", "cvc", "vcc", "vcv", "ccv", "cvv")
-"""Shapes of nouns and fields: as many as English words of three letters have, so that those can be copied too."""
+"""Shapes of nouns and fields, one of the seven twice: those of short English words, so that such words can be copied too."""
 _FORBIDDEN = dict.fromkeys((*RESERVED, *AGGREGATES, *_GRAMMAR, "name"))
 """What no name may be."""
 

@@ -68,7 +68,7 @@ class _Reader:
 
     def tasks(self, text: str) -> Iterator[Task]:
         """Every reading of a sentence."""
-        if found := re.fullmatch(r"Read (\S.*) of (\S.*)\.", text):
+        if text.startswith("Read ") and text.endswith("."):
             for steps, label, operand in self.reads(text.removeprefix("Read ").removesuffix(".")):
                 yield Task(steps, ((label, operand),))
         if found := re.fullmatch(rf"Find ({_VALUE}) with ({_VALUE}) ({_VALUE})\.", text):
