@@ -104,7 +104,19 @@ class VerifierError(EnvsynthError, RuntimeError):
 
 
 class EnvironmentVoid(EnvsynthError, RuntimeError):
-    """The world could not be reset; the episode becomes VOID."""
+    """The world could not be reset or lives no longer; the episode becomes VOID.
+
+    Args:
+        message: What happened.
+        failure: The value of `envsynth.sandbox.Failure` that classifies it.
+    """
+
+    def __init__(self, message: str, failure: str = "sandbox_unavailable") -> None:
+        super().__init__(message, failure)
+        self.failure = failure
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class StoreError(EnvsynthError, RuntimeError):

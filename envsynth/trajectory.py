@@ -73,6 +73,8 @@ class Move:
     """With `stop`: why."""
     void: bool = False
     """With `stop`: the actor's infrastructure failed (its provider, its sandbox), so the episode has no score."""
+    cause: str | None = None
+    """With `void`: how, a value of `envsynth.sandbox.Failure`, when the sandbox failed."""
 
 
 class Turn(Record):
@@ -118,6 +120,8 @@ class Verdict(Record):
     """Per-check reasons."""
     failure: str | None = None
     """Void only: what broke."""
+    cause: str | None = None
+    """Void only: how it broke, a value of `envsynth.sandbox.Failure`; None for what is no matter of the sandbox."""
 
     @model_validator(mode="after")
     def _void_has_no_score(self) -> Self:
@@ -129,6 +133,16 @@ class Verdict(Record):
     def failed(self) -> tuple[str, ...]:
         """Ids of the checks that were not met."""
         return tuple(check.id for check in self.checks if not check.ok)
+
+
+def void_verdict(failure: str, cause: str | None = None) -> Verdict:
+    """No judgement.
+
+    Args:
+        failure: What broke.
+        cause: How, a value of `envsynth.sandbox.Failure`, when it broke in the sandbox.
+    """
+    return Verdict(status="void", score=None, failure=failure, cause=cause or None)
 
 
 class Trajectory(Record):

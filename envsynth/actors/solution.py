@@ -67,7 +67,7 @@ class OracleActor(SlotActor):
             jail = shared_jail() if self._jail is None else self._jail
             worker = jail.worker("solution")
         except SandboxError as error:
-            self._plays[slot] = _Play(None, _broken(f"no solution worker: {error}"))
+            self._plays[slot] = _Play(None, _broken(f"no solution worker: {error}", error.failure))
             return
         play = self._plays[slot] = _Play(worker)
         names = "".join(f"{name} = {value!r}\n" for name, value in overrides.items())
@@ -75,7 +75,7 @@ class OracleActor(SlotActor):
             try:
                 loaded = worker.load(source, what)
             except SandboxError as error:
-                play.problem = _broken(f"the {what} could not be loaded: {error}")
+                play.problem = _broken(f"the {what} could not be loaded: {error}", error.failure)
                 return
             if not loaded.ok:
                 play.problem = _stopped(f"the {what} does not load", loaded)
@@ -89,7 +89,7 @@ class OracleActor(SlotActor):
         try:
             step = self._advance(play, play.worker, observation)
         except SandboxError as error:
-            return _broken(f"the solution worker failed: {error}")
+            return _broken(f"the solution worker failed: {error}", error.failure)
         if isinstance(step, Ask):
             return call_move(step.tool, step.arguments)
         self._drop(slot)
@@ -141,11 +141,12 @@ class AblatedActor(OracleActor):
         return task.ablations.get(self._skill, {})
 
 
-def _broken(why: str) -> Move:
-    return Move("", stop=True, failure=why, void=True)
+def _broken(why: str, cause: str | None = None) -> Move:
+    return Move("", stop=True, failure=why, void=True, cause=cause)
 
 
 def _stopped(what: str, result: CallResult) -> Move:
     parts = [result.status.value, result.error_type, result.message[:300]]
     why = f"{what}: {': '.join(part for part in parts if part)}"
-    return Move("", stop=True, failure=why, void=result.status is Failure.SANDBOX_UNAVAILABLE)
+    void = result.status is Failure.SANDBOX_UNAVAILABLE
+    return Move("", stop=True, failure=why, void=void, cause=result.status.value if void else None)

@@ -53,6 +53,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_decode = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=_object).decode
+
+
 def parse_action(text: str) -> Action:
     """Parse the text of an action; never raises.
 
@@ -65,7 +68,7 @@ def parse_action(text: str) -> Action:
     if len(text) > MAX_ACTION_CHARS:
         return Action(problem=f"the action has {len(text)} characters, at most {MAX_ACTION_CHARS} are read")
     try:
-        value = json.loads(text, parse_constant=_constant, object_pairs_hook=_object)
+        value = _decode(text)
     except RecursionError:
         return Action(problem="the action is nested too deeply")
     except ValueError as error:
@@ -82,7 +85,8 @@ def _read(value: Any) -> Action:
         return Action(answer=cast("dict[str, JsonValue]", action["answer"]))
     tool, arguments = action.get("tool"), action.get("arguments", {})
     if isinstance(tool, str) and isinstance(arguments, dict) and action.keys() <= _CALL_KEYS:
-        return Action(call=ToolCall(tool=tool, arguments=cast("dict[str, JsonValue]", arguments)))
+        # What `json` has decoded needs no validation.
+        return Action(call=ToolCall.model_construct(tool=tool, arguments=cast("dict[str, JsonValue]", arguments)))
     return Action(problem=f"the action is neither a call nor an answer. {ACTION_FORMAT}")
 
 

@@ -1,56 +1,95 @@
 """What runs tools inside a tools worker: loaded there as source text; the host only reads this file.
 
-Each tool's source has a namespace of its own, so that helper functions of equal names do not overwrite each other. All
-namespaces are made anew for every episode, so that a tool's module state cannot leak from one into the next.
+A worker may hold the worlds of several episodes. Each tool's source has a namespace of its own in each world, so that
+helper functions of equal names do not overwrite each other. All namespaces are made anew for every episode, so that a
+tool's module state cannot leak from one into the next.
 """
 
 from __future__ import annotations
 
-import json
+import random
+import time
+from types import CodeType
 from typing import Any
 
-_codes: dict[str, Any] = {}
-_tools: dict[str, Any] = {}
+PART = "tool "
+"""How the names of tools' code objects begin among the parts of this family."""
+
+_FIRST = random.Random(0).getstate()
+"""State of `random` at the start of every episode."""
+
+_codes: dict[str, CodeType] = {}
+_random_tools: set[str] = set()
+_worlds: dict[str, dict[str, Any]] = {}
+_draws: dict[str, Any] = {}
 
 
-def add_tool(name: str, source: str) -> None:
-    """Compile the source of a tool and try it once.
+def take_tools(parts: dict[str, CodeType]) -> None:
+    """Take the tools' compiled sources, and try each once.
+
+    Args:
+        parts: Code objects; those of tools have names that begin with `PART`.
 
     Raises:
-        TypeError: the source does not define a function of that name.
+        ImportError: A source fails, or defines no function of the tool's name.
     """
-    _codes[name] = compile(source, f"<tool {name}>", "exec")
-    _load(name)
+    for name, code in parts.items():
+        if name.startswith(PART):
+            tool = name.removeprefix(PART)
+            _codes[tool] = code
+            if _draws_numbers(code):
+                _random_tools.add(tool)
+            _try(tool)
 
 
-def fresh_tools(db: Any) -> None:
-    """Execute all tool sources again, each in a new namespace, and turn foreign keys on.
+def _try(tool: str) -> None:
+    try:
+        _load(tool)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        raise ImportError(f"tool {tool!r} does not load: {said}; correct its source") from error
 
-    SQLite ignores that pragma inside a transaction, so the call's savepoint is closed around it.
+
+def _draws_numbers(code: CodeType) -> bool:
+    inner = (item for item in code.co_consts if isinstance(item, CodeType))
+    return "random" in code.co_names or any(_draws_numbers(item) for item in inner)
+
+
+def fresh_tools(world: str) -> float:
+    """Forget the namespaces of a world's last episode.
+
+    Returns:
+        Processor seconds that this worker has used.
     """
-    db.end_call()
-    db.execute("PRAGMA foreign_keys = ON")
-    db.begin_call()
-    for name in _codes:
-        _load(name)
+    _worlds[world] = {}
+    _draws.pop(world, None)
+    return time.process_time()
 
 
-def _load(name: str) -> None:
+def drop_tools(world: str) -> None:
+    """Forget a world that will not be played again."""
+    _worlds.pop(world, None)
+    _draws.pop(world, None)
+
+
+def _load(name: str) -> Any:
     space: dict[str, Any] = {"__name__": f"tool_{name}", "Refusal": globals()["Refusal"]}
     exec(_codes[name], space)  # noqa: S102 - this module runs in the jail
     if not callable(space.get(name)):
         raise TypeError(f"the source of tool {name!r} defines no function of that name")
-    _tools[name] = space[name]
+    return space[name]
 
 
-def run_tool(db: Any, tool: str, given: dict[str, Any], max_chars: int) -> Any:
-    """Call a tool with keyword arguments.
-
-    The size is checked here, not on the host, so that a call that is answered by an error is also rolled back.
-    """
-    result = _tools[tool](db, **given)
-    size = len(json.dumps(result, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
-    if size > max_chars:
-        text = f"the result has {size} characters, at most {max_chars} are shown"
-        raise globals()["Refusal"]("too_large", text)
+def run_tool(db: Any, world: str, tool: str, given: dict[str, Any]) -> Any:
+    """Call a tool with keyword arguments."""
+    tools = _worlds[world]
+    function = tools.get(tool)
+    draws = tool in _random_tools
+    if draws:
+        random.setstate(_draws.get(world, _FIRST))
+    if function is None:
+        function = tools[tool] = _load(tool)
+    result = function(db, **given)
+    if draws:
+        _draws[world] = random.getstate()
     return result

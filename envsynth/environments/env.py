@@ -10,7 +10,10 @@ import gymnasium
 from gymnasium.error import ResetNeeded
 from pydantic import JsonValue
 
+from envsynth.environments import plays
 from envsynth.environments.actions import Action, first_observation, parse_action
+from envsynth.environments.hosts import Reset, WorldHosts
+from envsynth.environments.plays import Judging, Play
 from envsynth.environments.spaces import MAX_OBSERVATION_CHARS, Facts, UnicodeText
 from envsynth.environments.tools import (
     ToolResult,
@@ -22,8 +25,8 @@ from envsynth.environments.world import build_image
 from envsynth.errors import EnvironmentVoid, SandboxError, SpecError
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.trajectory import CheckResult, ToolCall, Verdict
-from envsynth.verifiers import check_schema, verify
+from envsynth.trajectory import CheckResult, ToolCall, Verdict, void_verdict
+from envsynth.verifiers import check_schema
 
 ANSWERED: dict[str, JsonValue] = {"result": "answer received"}
 """Observation after the final answer; the same for every answer, so it tells nothing."""
@@ -54,6 +57,8 @@ class ToolEnv(gymnasium.Env[str, str]):
         tasks: Sequence[TaskVersion],
         *,
         jail: Jail | None = None,
+        hosts: WorldHosts | None = None,
+        reset_mode: Reset = "reload",
         max_turns: int | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -63,6 +68,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             environment: The environment version.
             tasks: Its tasks, at least one; `reset` picks by seed.
             jail: Where workers are forked; this process's shared jail when None.
+            hosts: Where worlds live, shared with other slots of this environment version; its own when None.
+            reset_mode: With hosts of its own: how worlds are made fresh.
             max_turns: Turns until truncation; the task's own limit when None.
             render_mode: "ansi" for a transcript, or None.
 
@@ -81,10 +88,13 @@ class ToolEnv(gymnasium.Env[str, str]):
         self.observation_space = UnicodeText(MAX_OBSERVATION_CHARS)
         self.action_space = UnicodeText(MAX_OBSERVATION_CHARS)
         self._jail = jail
+        self._hosts = hosts
+        self._reset_mode: Reset = reset_mode
         self._max_turns = max_turns
         self._environment_hash = environment.hash
         self._task_hashes = tuple(task.hash for task in self.tasks)
         self._images: dict[int, bytes] = {}
+        self._prompts: dict[int, str] = {}
         self._runtime: ToolRuntime | None = None
         self._index = 0
         self._turn = 0
@@ -108,15 +118,23 @@ class ToolEnv(gymnasium.Env[str, str]):
             EnvironmentVoid: the world could not be built or the tools not started.
             SpecError: `options["task"]` names no task.
         """
+        return plays.run(self.play_reset(seed=seed, options=options))
+
+    def play_reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> Play[tuple[str, dict[str, Any]]]:
+        """Do what `reset` does, as a play, which many slots can run at a time."""
         super().reset(seed=seed)
         drawn = int(self.np_random.integers(len(self.tasks)))
         wanted = (options or {}).get("task")
         self._index = drawn if wanted is None else self._find(wanted)
         self.task = self.tasks[self._index]
         self._running, self._turn, self._final = False, 0, None
-        self._start()
+        yield from self._start()
         self._running = True
-        text = first_observation(self.environment, self.task)
+        text = self._prompts.get(self._index)
+        if text is None:
+            text = self._prompts[self._index] = first_observation(self.environment, self.task)
         self._transcript = [text]
         return text, self._info(None, {"result": "reset"}, None)
 
@@ -132,14 +150,22 @@ class ToolEnv(gymnasium.Env[str, str]):
         Raises:
             ResetNeeded: no episode is running.
         """
+        return plays.run(self.play_step(action))
+
+    def play_step(self, action: str) -> Play[Step]:
+        """Do what `step` does, as a play, which many slots can run at a time.
+
+        Raises:
+            ResetNeeded: no episode is running.
+        """
         if not self._running:
             raise ResetNeeded("the episode has ended or never began: call reset() first")
         self._turn += 1
         parsed = parse_action(action)
         try:
-            result = self._final_step(parsed) if parsed.answer is not None else self._turn_step(parsed)
+            result = yield from self._final_step(parsed) if parsed.answer is not None else self._turn_step(parsed)
         except EnvironmentVoid as void:
-            result = self._void(str(void), parsed.call)
+            result = self._void(void, parsed.call)
         if self.render_mode is not None:
             self._transcript += [f"> {action}", result[0]]
         return result
@@ -170,7 +196,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             return self._final
         if self._runtime is None:
             raise EnvironmentVoid("no episode is running: call reset() first")
-        return self._runtime.image()
+        return plays.run(self._runtime.image())
 
     # ------------------------------------------------------------------------------------------------------ internals
 
@@ -184,18 +210,22 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise SpecError(f"options['task'] = {wanted!r} is the prefix of {len(found)} task hashes, not of one")
         return found[0]
 
-    def _start(self) -> None:
+    def _start(self) -> Play[None]:
         try:
             image = self._image()
             if self._runtime is None:
-                self._runtime = ToolRuntime(self._workshop(), self.environment)
-        except (SpecError, SandboxError) as error:
+                if self._hosts is None:
+                    self._hosts = WorldHosts(self._workshop(), self.environment, reset=self._reset_mode)
+                self._runtime = ToolRuntime(self._hosts, self.environment)
+        except SpecError as error:
             raise EnvironmentVoid(f"the world could not be built: {error}") from error
-        self._runtime.reset(image)
+        except SandboxError as error:
+            raise EnvironmentVoid(f"the world could not be built: {error}", error.failure) from error
+        yield from self._runtime.reset(self._task_hashes[self._index], image)
 
     def _workshop(self) -> Jail:
-        if self._jail is None:
-            self._jail = shared_jail()
+        if self._jail is None or not self._jail.alive:
+            self._jail = shared_jail() if self._hosts is None else self._hosts.jail
         return self._jail
 
     def _image(self) -> bytes:
@@ -212,36 +242,39 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise EnvironmentVoid("no episode is running: call reset() first")
         return self._runtime
 
-    def _turn_step(self, parsed: Action) -> Step:
+    def _turn_step(self, parsed: Action) -> Play[Step]:
+        truncated = self._turn >= self._limit()
+        image: bytes | None = None
         if parsed.call is not None:
-            result = self._tools().call(parsed.call)
+            result, image = yield from self._tools().call(parsed.call, image=truncated)
         else:
             observation = error_observation(self.environment, "malformed", parsed.problem or "")
             result = ToolResult(observation=observation, error="malformed")
         info = self._info(parsed.call, result.observation, result.error)
         if result.defect is not None:
             info["tool_defect"] = result.defect
-        truncated = self._turn >= self._limit()
         if truncated:
             check = CheckResult(id="answer.schema", ok=False, reason="no final answer was given")
             verdict = Verdict(status="fail", score=0.0, checks=(check,))
-            self._end(info, verdict, self._tools().image())
+            if image is None:
+                image = yield from self._tools().image()
+            self._end(info, verdict, image)
         return compact_json(result.observation), 0.0, False, truncated, info
 
-    def _final_step(self, parsed: Action) -> Step:
-        after = self._tools().image()
-        verdict = verify(self._workshop(), self.task, self._image(), after, parsed.answer)
+    def _final_step(self, parsed: Action) -> Play[Step]:
+        after = yield from self._tools().image()
+        verdict = yield Judging(self._workshop(), self.task, self._image(), after, parsed.answer)
         if verdict.status == "void":
-            raise EnvironmentVoid(verdict.failure or "the verifier gave no verdict")
+            raise EnvironmentVoid(verdict.failure or "the verifier gave no verdict", verdict.cause or "")
         info = self._info(None, dict(ANSWERED), None)
         self._end(info, verdict, after)
         return compact_json(ANSWERED), verdict.score or 0.0, True, False, info
 
-    def _void(self, reason: str, call: ToolCall | None) -> Step:
+    def _void(self, void: EnvironmentVoid, call: ToolCall | None) -> Step:
         observation: dict[str, JsonValue] = {"error": {"code": "void"}}
         info = self._info(call, observation, "void")
-        info["void"] = reason
-        verdict = Verdict(status="void", score=None, failure=reason)
+        info["void"] = str(void)
+        verdict = void_verdict(str(void), void.failure)
         info["verdict"] = Facts(verdict.model_dump(mode="json"))
         self._running = False
         self._tools().close()
@@ -259,7 +292,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             "environment": self._environment_hash,
             "turn": self._turn,
             "observation": Facts(observation),
-            "call": None if call is None else Facts(call.model_dump(mode="json")),
+            "call": None if call is None else Facts({"tool": call.tool, "arguments": call.arguments}),
             "error": error,
         }
 
@@ -281,6 +314,8 @@ def make_env(
     tasks: TaskVersion | Sequence[TaskVersion],
     *,
     jail: Jail | None = None,
+    hosts: WorldHosts | None = None,
+    reset_mode: Reset = "reload",
     max_turns: int | None = None,
     render_mode: str | None = None,
 ) -> ToolEnv:
@@ -290,6 +325,8 @@ def make_env(
         spec: The environment version.
         tasks: One task or several of that environment.
         jail: Where workers are forked; this process's shared jail when None.
+        hosts: Where worlds live, shared with other slots of this environment version; its own when None.
+        reset_mode: With hosts of its own: how worlds are made fresh.
         max_turns: Turns until truncation; the task's own limit when None.
         render_mode: "ansi" for a transcript, or None.
 
@@ -300,4 +337,6 @@ def make_env(
         SpecError: there is no task, a task belongs to another environment, or a schema is malformed.
     """
     found = [tasks] if isinstance(tasks, TaskVersion) else list(tasks)
-    return ToolEnv(spec, found, jail=jail, max_turns=max_turns, render_mode=render_mode)
+    return ToolEnv(
+        spec, found, jail=jail, hosts=hosts, reset_mode=reset_mode, max_turns=max_turns, render_mode=render_mode
+    )

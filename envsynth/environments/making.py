@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from envsynth.environments.env import ToolEnv, make_env
+from envsynth.environments.hosts import WORLDS_PER_WORKER, Reset, WorldHosts
 from envsynth.environments.vector import ToolVectorEnv
 from envsynth.sandbox import shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
@@ -65,5 +66,8 @@ def vector_of(num_envs: int, spec: EnvironmentSpec, tasks: Sequence[TaskVersion]
         SpecError: no slot, no task, or they do not belong together.
     """
     vector_options = {name: options.pop(name) for name in ("autoreset_mode",) if name in options}
-    options.setdefault("jail", shared_jail())
+    jail = options.setdefault("jail", shared_jail())
+    if "hosts" not in options:
+        mode: Reset = options.pop("reset_mode", "reload")
+        options["hosts"] = WorldHosts(jail, spec, reset=mode, share=WORLDS_PER_WORKER)
     return ToolVectorEnv([make_env(spec, tasks, **options) for _ in range(num_envs)], **vector_options)

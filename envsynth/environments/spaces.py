@@ -76,6 +76,10 @@ class Facts(UserDict[str, JsonValue]):
     arrays, which fails as soon as two slots hold results of different types. A mapping that is no dictionary stays whole.
     """
 
+    def __init__(self, data: dict[str, JsonValue]) -> None:
+        """Take a dictionary over; unlike the base class this copies nothing, as every step makes two."""
+        self.data = data
+
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Refuse to be a key, as dictionaries do.
 

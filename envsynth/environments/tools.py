@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
+from typing import Any, cast
 
+import orjson
 from pydantic import JsonValue
 
-from envsynth.errors import EnvironmentVoid, SandboxError
-from envsynth.sandbox import CallResult, Failure, Jail, Limits, Worker
+from envsynth.environments.hosts import Host, WorldHosts
+from envsynth.environments.plays import Errand, Play
+from envsynth.errors import EnvironmentVoid
+from envsynth.sandbox import CallResult, Failure, Limits, Worker
+from envsynth.sandbox import requests as wire
 from envsynth.spec import EnvironmentSpec, Tool
 from envsynth.trajectory import ToolCall
-from envsynth.verifiers import schema_problem
+from envsynth.verifiers import SchemaCheck, schema_problem
 
 MAX_RESULT_CHARS = 100_000
 """Longest result of a tool, as JSON text; a longer one becomes the error `too_large`."""
@@ -45,9 +48,30 @@ class ToolResult:
     """What is wrong with the tool itself, for authors and gates; actors never see it."""
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
+
 def compact_json(value: Any) -> str:
     """Return JSON text without spaces, unicode unescaped, keys in given order."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if not _has_float(value):  # the one thing that the fast library writes in another way
+        try:
+            return orjson.dumps(value).decode()
+        except TypeError:  # what only the standard library can write, or nobody
+            pass
+    return _encode(value)
+
+
+def _has_float(value: Any) -> bool:
+    kind = cast("Any", type(value))
+    if kind is dict:
+        value = value.values()
+    elif kind is not list:
+        return kind is float
+    for item in value:
+        kind = cast("Any", type(item))
+        if kind is float or ((kind is dict or kind is list) and _has_float(item)):
+            return True
+    return False
 
 
 def tool_docs(spec: EnvironmentSpec) -> list[dict[str, JsonValue]]:
@@ -101,133 +125,136 @@ def error_observation(spec: EnvironmentSpec, code: str, message: str) -> dict[st
     return {"error": {"code": code, "message": message}}
 
 
-@functools.cache
-def _dispatch_source() -> str:
-    package = resources.files("envsynth.environments")
-    return package.joinpath("dispatch.py").read_text(encoding="utf-8")
-
-
 class ToolRuntime:
-    """The tools of one environment on the database of one episode, in one tools worker."""
+    """The tools of one environment on the database of one episode.
 
-    def __init__(self, jail: Jail, spec: EnvironmentSpec, limits: Limits | None = None) -> None:
-        """Prepare; the worker is forked at the first reset.
+    Its methods are plays (see `plays`), so that those of many episodes can share a frame; `plays.run` runs one alone.
+    """
+
+    def __init__(self, hosts: WorldHosts, spec: EnvironmentSpec, limits: Limits | None = None) -> None:
+        """Prepare; a worker is taken at the first reset.
 
         Args:
-            jail: Where the worker is forked.
+            hosts: Where the world lives.
             spec: The environment.
             limits: Limits of each call; the sandbox's defaults when None.
         """
-        self._jail = jail
+        self._hosts = hosts
         self._spec = spec
+        self._tools = {tool.name: tool for tool in spec.tools}
+        self._checks: dict[str, SchemaCheck] = {}
         self._limits = limits
-        self._worker: Worker | None = None
+        self._seat: tuple[Host, str] | None = None
 
-    def reset(self, image: bytes) -> None:
-        """Start an episode: a worker with all tools loaded, on a fresh copy of the image.
+    def reset(self, key: str, image: bytes) -> Play[None]:
+        """Start an episode: all tools with fresh namespaces, on a fresh copy of the image.
 
         Args:
+            key: Name of the image, the same for equal images.
             image: From `build_image`.
 
         Raises:
             EnvironmentVoid: the worker cannot be started, a tool's source does not load, or the image does not open.
         """
-        try:
-            if self._worker is None or not self._worker.alive:
-                self.close()
-                self._worker = self._start()
-            result = self._worker.open(image, "main")
-            if result.ok:
-                result = self._worker.call("fresh_tools", databases=("main",))
-        except SandboxError as error:
-            raise EnvironmentVoid(f"the tools worker failed at reset: {error}") from error
-        if not result.ok:
+        self._seat = seat = self._hosts.seat(self._seat)
+        results = yield Errand(seat[0].worker, self._hosts.reset_requests(seat, key, image))
+        failed = next((result for result in results if not result.ok), None)
+        if failed is not None:
             self.close()
-            raise EnvironmentVoid(f"the episode could not be started: {_told(result)}")
+            raise EnvironmentVoid(f"the episode could not be started: {told(failed)}")
+        used = results[-1].value
+        seat[0].used_s = used if isinstance(used, float) else math.inf
 
-    def _start(self) -> Worker:
-        worker = self._jail.worker("tools")
-        what = "the dispatcher of tools"
-        loaded = worker.load(_dispatch_source(), "tool_dispatch")
-        for tool in self._spec.tools:
-            if loaded.ok:
-                what = f"tool {tool.name!r}"
-                loaded = worker.call("add_tool", {"name": tool.name, "source": tool.source})
-            if not loaded.ok:
-                worker.close()
-                raise EnvironmentVoid(f"{what} does not load: {_told(loaded)}; correct its source")
-        return worker
-
-    def call(self, call: ToolCall) -> ToolResult:
+    def call(self, call: ToolCall, image: bool = False) -> Play[tuple[ToolResult, bytes | None]]:
         """Run one call inside a savepoint; a call that fails leaves no trace.
 
         Args:
             call: Tool and arguments as the actor gave them; both may be wrong.
+            image: Whether the image of the database afterwards is wanted.
 
         Returns:
-            The observation. Unknown tools, wrong arguments, refusals, defects of a tool and timeouts are errors in it.
+            The observation: unknown tools, wrong arguments, refusals, defects of a tool and timeouts are errors in it.
+            And the image, or None.
 
         Raises:
             EnvironmentVoid: the worker died, or no episode has been started: the episode has no score.
         """
-        tool = self._spec.tool(call.tool)
+        worker, name = self._place()
+        tool = self._tools.get(call.tool)
+        found = self._refused(tool, call)
+        requests: list[wire.Request] = []
+        if found is None:
+            given = {"world": name, "tool": call.tool, "given": call.arguments}
+            requests.append({**wire.call("run_tool", given, name), "chars": MAX_RESULT_CHARS})
+        if image:
+            requests.append(wire.image_of(name))
+        if not requests and found is not None:
+            return found, None
+        results = yield Errand(worker, requests, self._limits)
+        if not worker.alive:
+            raise EnvironmentVoid(
+                f"the tools worker died in {call.tool!r}: {told(results[0])}", results[0].status.value
+            )
+        if found is None and tool is not None:
+            found = self._observe(tool, results[0])
+        if found is None:
+            raise EnvironmentVoid(f"no result of {call.tool!r}")
+        return found, _image_of(results[-1]) if image else None
+
+    def image(self) -> Play[bytes]:
+        """Return the image of the database as it is now.
+
+        Raises:
+            EnvironmentVoid: the worker died, or no episode has been started.
+        """
+        worker, name = self._place()
+        results = yield Errand(worker, [wire.image_of(name)])
+        return _image_of(results[0])
+
+    def _place(self) -> tuple[Worker, str]:
+        if self._seat is None or not self._seat[0].worker.alive:
+            raise EnvironmentVoid("no episode is running: reset first")
+        return self._seat[0].worker, self._seat[1]
+
+    def _refused(self, tool: Tool | None, call: ToolCall) -> ToolResult | None:
         if tool is None:
             return self._error("unknown_tool", f"there is no tool {call.tool[:80]!r}")
-        problem = check_arguments(tool, call.arguments)
-        if problem is not None:
-            return self._error("invalid", problem)
-        if self._worker is None or not self._worker.alive:
-            raise EnvironmentVoid("no episode is running: reset first")
-        request: dict[str, JsonValue] = {
-            "tool": tool.name,
-            "given": call.arguments,
-            "max_chars": MAX_RESULT_CHARS,
-        }
-        try:
-            result = self._worker.call("run_tool", request, databases=("main",), limits=self._limits)
-        except SandboxError as error:
-            raise EnvironmentVoid(f"the tools worker failed in {tool.name!r}: {error}") from error
-        if not self._worker.alive:
-            raise EnvironmentVoid(f"the tools worker died in {tool.name!r}: {_told(result)}")
-        return self._observe(tool, result)
+        check = self._checks.get(tool.name)
+        if check is None:
+            check = self._checks[tool.name] = SchemaCheck(tool.parameters)
+        problem = check.problem(call.arguments)
+        return None if problem is None else self._error("invalid", problem)
 
     def _observe(self, tool: Tool, result: CallResult) -> ToolResult:
         if result.ok:
             return ToolResult(observation={"result": result.value}, error=None)
         if result.status is Failure.TOOL_ERROR and result.error_type == "Refusal":
             return self._error(result.code or "invalid", result.message)
+        if result.status is Failure.OUTPUT_LIMIT:
+            return self._error("too_large", result.message)
         if result.status is Failure.SOFT_TIMEOUT:
             return self._error("timeout", "the tool took too long; nothing was changed")
-        defect = f"{tool.name}: {_told(result)}"
+        defect = f"{tool.name}: {told(result)}"
         return self._error("internal", "the tool failed; nothing was changed", defect)
 
     def _error(self, code: str, message: str, defect: str | None = None) -> ToolResult:
         observation = error_observation(self._spec, code, message)
         return ToolResult(observation=observation, error=code, defect=defect)
 
-    def image(self) -> bytes:
-        """Return the image of the database as it is now.
-
-        Raises:
-            EnvironmentVoid: the worker died, or no episode has been started.
-        """
-        if self._worker is None or not self._worker.alive:
-            raise EnvironmentVoid("no episode is running: reset first")
-        try:
-            result = self._worker.image("main")
-        except SandboxError as error:
-            raise EnvironmentVoid(f"the tools worker failed: {error}") from error
-        if not result.ok:
-            raise EnvironmentVoid(f"the final state could not be read: {_told(result)}")
-        return result.blob
-
     def close(self) -> None:
-        """End the worker; may be called again, and a later reset starts another."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        """Leave the worker; may be called again, and a later reset takes another."""
+        if self._seat is not None:
+            self._hosts.leave(self._seat)
+            self._seat = None
 
 
-def _told(result: CallResult) -> str:
+def _image_of(result: CallResult) -> bytes:
+    if not result.ok:
+        raise EnvironmentVoid(f"the final state could not be read: {told(result)}", result.status.value)
+    return result.blob
+
+
+def told(result: CallResult) -> str:
+    """Tell how a request ended, in one line."""
     parts = [result.status.value, result.error_type, result.message[:300]]
     return ": ".join(part for part in parts if part)

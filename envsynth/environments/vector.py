@@ -14,7 +14,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from envsynth.environments.env import ToolEnv
+from envsynth.environments.env import Step, ToolEnv
+from envsynth.environments.plays import Play, run_all
 from envsynth.environments.tools import compact_json
 from envsynth.errors import EnvironmentVoid, SpecError
 
@@ -85,11 +86,12 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             raise SpecError(f"reset_mask must be a bool array of {self.num_envs}, not {mask!r}")
         texts = [""] * self.num_envs
         infos: dict[str, Any] = {}
-        for slot, env in enumerate(self.envs):
-            if mask[slot]:
-                texts[slot], info = env.reset(seed=seeds[slot], options=rest or None)
-                infos = self._add_info(infos, info, slot)
-                self._ended[slot] = False
+        slots = [slot for slot in range(self.num_envs) if mask[slot]]
+        started = run_all([self.envs[slot].play_reset(seed=seeds[slot], options=rest or None) for slot in slots])
+        for slot, (text, info) in zip(slots, started, strict=True):
+            texts[slot] = text
+            infos = self._add_info(infos, info, slot)
+            self._ended[slot] = False
         return tuple(texts), infos
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
@@ -123,15 +125,8 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
         infos: dict[str, Any] = {}
-        for slot, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            if self._ended[slot]:
-                text, reward, terminated, truncated, info = self._again(env)
-            else:
-                text, reward, terminated, truncated, info = env.step(action)
-            if self.autoreset_mode is AutoresetMode.SAME_STEP and (terminated or truncated):
-                infos = self._add_info(infos, {"final_obs": text, "final_info": info}, slot)
-                text, _, void, _, info = self._again(env)
-                truncated = truncated or void
+        steps = run_all([self._play(slot, action) for slot, action in enumerate(actions)])
+        for slot, (text, reward, terminated, truncated, info) in enumerate(steps):
             infos = self._add_info(infos, info, slot)
             texts.append(text)
             rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated
@@ -140,9 +135,20 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             self._ended[:] = False
         return tuple(texts), rewards, terminations, truncations, infos
 
-    def _again(self, env: ToolEnv) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    def _play(self, slot: int, action: str) -> Play[Step]:
+        env = self.envs[slot]
+        if self._ended[slot]:
+            return (yield from self._again(env))
+        text, reward, terminated, truncated, info = yield from env.play_step(action)
+        if self.autoreset_mode is not AutoresetMode.SAME_STEP or not (terminated or truncated):
+            return text, reward, terminated, truncated, info
+        ended = {"final_obs": text, "final_info": info}
+        text, _, _, void, info = yield from self._again(env)
+        return text, reward, terminated, truncated or void, {**ended, **info}
+
+    def _again(self, env: ToolEnv) -> Play[Step]:
         try:
-            text, info = env.reset()
+            text, info = yield from env.play_reset()
         except EnvironmentVoid as void:
             text = compact_json({"error": {"code": "void"}})
             return text, float("nan"), False, True, {"void": str(void)}

@@ -25,6 +25,7 @@ from envsynth.trajectory import (
     Trajectory,
     Turn,
     Verdict,
+    void_verdict,
 )
 
 LOOK_AHEAD = 256
@@ -148,7 +149,7 @@ class _Loop:
                 tools=(),
                 answer_schema={},
             )
-            self._finish(_Running(index, attempt, episode, ""), StopReason.VOID, _void(str(void)))
+            self._finish(_Running(index, attempt, episode, ""), StopReason.VOID, void_verdict(str(void), void.failure))
             return
         episode = Episode(
             environment=str(info["environment"]),
@@ -177,7 +178,7 @@ class _Loop:
             del self._running[slot]
             why = move.failure or "the actor stopped without an answer"
             if move.void:
-                self._finish(running, StopReason.VOID, _void(f"the actor's infrastructure: {why}"))
+                self._finish(running, StopReason.VOID, void_verdict(f"the actor's infrastructure: {why}", move.cause))
                 return
             check = CheckResult(id="actor.stopped", ok=False, reason=why)
             verdict = Verdict(status="fail", score=0.0, checks=(check,))
@@ -255,12 +256,8 @@ def _turn_record(move: Move, text: str, observation: str, info: Mapping[str, Any
 def _verdict(info: Mapping[str, Any]) -> Verdict:
     found = info.get("verdict")
     if found is None:
-        return _void(str(info.get("void") or "the environment ended the episode without a verdict"))
+        return void_verdict(str(info.get("void") or "the environment ended the episode without a verdict"))
     return Verdict.parse(dict(found))
-
-
-def _void(failure: str) -> Verdict:
-    return Verdict(status="void", score=None, failure=failure)
 
 
 def _state(env: Playable) -> str | None:

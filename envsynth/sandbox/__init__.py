@@ -8,17 +8,20 @@ not, is told in `docs/concepts/threat-model.md` and by `inspect_sandbox`.
 from __future__ import annotations
 
 from envsynth.sandbox.doctor import inspect_sandbox
+from envsynth.sandbox.families import Family, Source
 from envsynth.sandbox.jail import Jail, shared_jail
-from envsynth.sandbox.result import Ask, CallResult, Failure, Limits
-from envsynth.sandbox.worker import Role, Worker
+from envsynth.sandbox.result import Ask, CallResult, Failure, Limits, Role
+from envsynth.sandbox.worker import Worker
 
 __all__ = [
     "Ask",
     "CallResult",
     "Failure",
+    "Family",
     "Jail",
     "Limits",
     "Role",
+    "Source",
     "Worker",
     "inspect_sandbox",
     "shared_jail",

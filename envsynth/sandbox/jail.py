@@ -1,53 +1,61 @@
-"""The process jail: starts the zygote, forks workers from it, ends it. Fails closed where it cannot confine."""
+"""The process jail: workers on demand or from warm pools, over a zygote that is replaced when it is old or has died."""
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import select
 import socket
-import subprocess
-import sys
-import sysconfig
 import threading
 import weakref
-from pathlib import Path
+from collections import OrderedDict
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from pydantic import JsonValue
-
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel
-from envsynth.sandbox.result import Limits
-from envsynth.sandbox.worker import Role, Worker
+from envsynth.sandbox.control_group import ControlGroup
+from envsynth.sandbox.families import Family, Source
+from envsynth.sandbox.pool import WorkerPool
+from envsynth.sandbox.process import WorkerProcess
+from envsynth.sandbox.result import Limits, Role
+from envsynth.sandbox.worker import Worker
+from envsynth.sandbox.zygote import Zygote
 
-_BOOT = Path(__file__).with_name("jailed") / "boot.py"
+MAX_WORKERS = 2_000
+"""Living workers of one jail, idle ones of its pools included."""
 
-START_S, ANSWER_S, END_S = 60.0, 20.0, 5.0
-"""Seconds that the zygote has to start, to answer a request, and to end."""
+FORKS_PER_ZYGOTE = 20_000
+"""Workers after which a fresh zygote takes over, so that nothing can pile up in one."""
+
+MAX_POOLS = 32
+"""Pools of idle workers that one jail keeps; the one that was used longest ago leaves first."""
+
+MAX_CODE_BYTES = 64 << 20
+"""Bytecode that one jail keeps, by hash of its sources."""
 
 
 class Jail:
-    """One zygote process from which confined workers are forked; a context manager, not picklable.
+    """Where confined workers come from; a context manager, not picklable.
 
-    Several workers may live at once; `worker` may be called from several threads.
+    Several workers may live at once; `worker` and `ready_worker` may be called from several threads. A zygote that died is
+    replaced at the next request; its workers are dead, and say so.
 
     Args:
         limits: What each worker may use.
         namespaces: Whether to use namespaces where the kernel permits it.
         landlock: Whether to use Landlock where the kernel has it.
         pin: Whether to bind this process and all workers to one processor while the jail is open; a synchronous loop
-            is then several times faster, because nothing has to be woken on another processor.
+            is then several times faster, because nothing has to be woken on another processor. A number says which of
+            the processors that this process may use (modulo their count): give each rollout process another one.
         extra_modules: Modules of the standard library to preload besides the usual ones.
+        max_workers: Living workers at most.
+        total_memory_mb: Memory of all workers together, MiB, where the host may make control groups; half of the
+            machine's when None.
+        forks_per_zygote: Workers after which a fresh zygote takes over.
 
     Raises:
         SandboxError: The jail could not be started or could not confine itself.
     """
-
-    layers: dict[str, str]
-    """Which layers hold, for people: layer to state; a state that starts with `off` is missing."""
 
     def __init__(
         self,
@@ -55,18 +63,26 @@ class Jail:
         *,
         namespaces: bool = True,
         landlock: bool = True,
-        pin: bool = False,
+        pin: bool | int = False,
         extra_modules: tuple[str, ...] = (),
+        max_workers: int = MAX_WORKERS,
+        total_memory_mb: int | None = None,
+        forks_per_zygote: int = FORKS_PER_ZYGOTE,
     ) -> None:
         self._limits = limits or Limits()
         self._owner = os.getpid()
         self._closed = False
         self._lock = threading.RLock()
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+        self._max_workers = max_workers
+        self._forks_per_zygote = forks_per_zygote
+        self._retired: list[Zygote] = []
+        self._pools: OrderedDict[str, WorkerPool] = OrderedDict()
+        self._code: OrderedDict[str, bytes] = OrderedDict()
         self._affinity: set[int] | None = None
-        if pin:
-            self._pin()
-        options = {
+        if pin is not False:
+            self._pin(self._owner if pin is True else pin)
+        self._options: dict[str, Any] = {
             "host": self._owner,
             "namespaces": namespaces,
             "landlock": landlock,
@@ -77,12 +93,18 @@ class Jail:
             "blob_bytes": self._limits.blob_bytes,
             "stdout_bytes": self._limits.stdout_bytes,
         }
+        self._group = ControlGroup(total_memory_mb, max_workers)
         try:
-            self._control, self._process = _start_process(options)
-            self.layers = self._await_ready()
+            self._zygote = self._start_zygote()
         except BaseException:
+            self._group.close()
             self._unpin()
             raise
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """Which layers hold, for people: layer to state; a state that starts with `off` is missing."""
+        return {**self._zygote.layers, "control group": self._group.state}
 
     @property
     def limits(self) -> Limits:
@@ -91,8 +113,8 @@ class Jail:
 
     @property
     def alive(self) -> bool:
-        """Whether workers can be forked."""
-        return not self._closed and self._process.poll() is None
+        """Whether it is open."""
+        return not self._closed
 
     def __enter__(self) -> Self:
         return self
@@ -103,11 +125,13 @@ class Jail:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "layers"):
+        if hasattr(self, "_zygote"):
             self.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Jail is a process and cannot be pickled; call shared_jail() in the other process")
+
+    # -------------------------------------------------------------------------------------------- workers
 
     def worker(self, role: Role, seed: int = 0) -> Worker:
         """Fork a worker with a fresh namespace.
@@ -120,144 +144,168 @@ class Jail:
             The worker, confined and ready.
 
         Raises:
-            SandboxError: The jail is closed or broken, or belongs to another process.
+            SandboxError: The jail is closed or broken, belongs to another process, or has too many workers.
         """
-        if os.getpid() != self._owner:
-            raise SandboxError("this jail belongs to another process: call shared_jail() here")
-        ours, theirs = socket.socketpair()
+        worker = self._spawn(role, b"", seed, warm=False)
         try:
-            answer, descriptors = self._exchange({"op": "fork"}, [theirs.fileno()])
+            worker.await_start()
         except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        if "error" in answer:
-            ours.close()
-            raise SandboxError(f"no worker could be forked: {answer['error']}")
-        channel = Channel(ours, self._limits.frame_bytes, self._limits.blob_bytes)
-        pidfd = descriptors[0] if descriptors else None
-        worker = Worker(channel, int(answer["pid"]), pidfd, role, self._limits, self._ask)
-        self._workers.add(worker)
-        started = worker.start(seed)
-        if not started.ok:
             worker.close()
-            raise SandboxError(f"a fresh worker failed: {started.status.value}: {started.message}")
+            raise
         return worker
 
+    def ready_worker(self, family: Family, idle: int = 4) -> Worker:
+        """Hand out a worker that was forked, warmed and loaded with its family's code before; never a used one.
+
+        Args:
+            family: What it has loaded.
+            idle: Most workers that wait for later calls.
+
+        Returns:
+            The worker, the caller's to close.
+
+        Raises:
+            SandboxError: As `worker`; or the code does not compile or load, and `failure` says how it ended.
+        """
+        with self._lock:
+            return self._pool(family, idle).take()
+
+    def fill(self, family: Family, count: int) -> None:
+        """Ask for workers of a family until so many are idle, without waiting for them.
+
+        Raises:
+            SandboxError: As `ready_worker`.
+        """
+        with self._lock:
+            self._pool(family, count).fill(count)
+
+    def _pool(self, family: Family, idle: int) -> WorkerPool:
+        self._check_owner()
+        pool = self._pools.pop(family.key, None)
+        if pool is None:
+            code = self.compiled(family.sources) if family.sources else b""
+            pool = WorkerPool(lambda: self._spawn(family.role, code, 0, warm=True), idle, self._room)
+        pool.size = max(pool.size, idle)
+        self._pools[family.key] = pool
+        while len(self._pools) > MAX_POOLS:
+            self._pools.popitem(last=False)[1].close()
+        return pool
+
+    def compiled(self, sources: tuple[Source, ...]) -> bytes:
+        """Compile sources in a worker that does nothing else; the result is kept and never read here.
+
+        Args:
+            sources: What to compile.
+
+        Returns:
+            Bytecode for `Worker.load_code`.
+
+        Raises:
+            SandboxError: A source does not compile; the message says which and where. Or as `worker`.
+        """
+        key = Family("compiler", sources).key
+        with self._lock:
+            found = self._code.pop(key, None)
+            if found is None:
+                with self.worker("compiler") as worker:
+                    result = worker.compile(sources)
+                if not result.ok:
+                    text = f"{result.error_type}: {result.message}" if result.error_type else result.message
+                    raise SandboxError(text, result.status.value)
+                found = result.blob
+            self._code[key] = found
+            while sum(map(len, self._code.values())) > MAX_CODE_BYTES and len(self._code) > 1:
+                self._code.popitem(last=False)
+        return found
+
+    def _spawn(self, role: Role, code: bytes, seed: int, warm: bool) -> Worker:
+        """Ask for a worker and post its start, without waiting for either.
+
+        Raises:
+            SandboxError: The jail is closed or broken, belongs to another process, or has too many workers.
+        """
+        with self._lock:
+            zygote = self._current()
+            if self._room() <= 0 and not any(pool.drop_one() for pool in self._pools.values()):
+                raise SandboxError(
+                    f"{len(self._workers)} workers are alive, at most {self._max_workers} may be: close some, or give the "
+                    "jail a larger max_workers"
+                )
+            ours, theirs = socket.socketpair()
+            try:
+                ticket = zygote.fork(theirs.fileno())
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+            zygote.living += 1
+            channel = Channel(ours, self._limits.frame_bytes, self._limits.blob_bytes)
+            process = WorkerProcess(zygote, ticket, self._limits.cpu_s)
+            worker = Worker(channel, process, role, self._limits, self._ended)
+            self._workers.add(worker)
+        worker.post_start(seed, code, warm)
+        return worker
+
+    def _room(self) -> int:
+        return self._max_workers - len(self._workers)
+
+    def _start_zygote(self) -> Zygote:
+        return Zygote(self._options, self._group.add)
+
+    def _ended(self, worker: Worker) -> None:
+        with self._lock:
+            self._workers.discard(worker)
+            for zygote in [old for old in self._retired if old.living <= 0]:
+                self._retired.remove(zygote)
+                zygote.close()
+
+    def _check_owner(self) -> None:
+        if os.getpid() != self._owner:
+            raise SandboxError("this jail belongs to another process: call shared_jail() here")
+        if self._closed:
+            raise SandboxError("this jail is closed: make a new one, or call shared_jail()")
+
+    def _current(self) -> Zygote:
+        """The zygote to fork from: a new one when the last is old or dead."""
+        self._check_owner()
+        old = self._zygote
+        if not old.alive or old.forks >= self._forks_per_zygote:
+            self._zygote = self._start_zygote()
+            if old.alive and old.living > 0:
+                self._retired.append(old)
+            else:
+                old.close()
+        return self._zygote
+
     def close(self) -> None:
-        """End the zygote and all of its workers; may be called again."""
+        """End the zygotes and all workers; may be called again."""
         if self._closed:
             return
         self._closed = True
-        if os.getpid() != self._owner:  # a fork of the owner: drop our copy of the socket, leave the processes alone
-            self._control.close()
-            self._process.returncode = 0  # not a child of this process; keeps Popen from looking for it
+        zygotes = [self._zygote, *self._retired]
+        if os.getpid() != self._owner:  # a fork of the owner: drop our copies of the sockets, leave the processes alone
+            for zygote in zygotes:
+                zygote.forget()
             return
         for worker in list(self._workers):
             worker.close()
-        self._control.close()
-        try:
-            self._process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for zygote in zygotes:
+            zygote.close()
+        self._group.close()
         self._unpin()
 
-    # -------------------------------------------------------------------------------------------- zygote
+    # -------------------------------------------------------------------------------------------- processors
 
-    def _ask(self, request: dict[str, JsonValue]) -> dict[str, Any]:
-        return self._exchange(request, [])[0]
-
-    def _exchange(self, request: dict[str, JsonValue], descriptors: list[int]) -> tuple[dict[str, Any], list[int]]:
-        with self._lock:
-            if self._closed:
-                raise SandboxError("this jail is closed: make a new one, or call shared_jail()")
-            try:
-                socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-                return self._receive(ANSWER_S)
-            except OSError as error:
-                raise SandboxError(f"the jail is gone ({error}): make a new one, or call shared_jail()") from error
-            except SandboxError:
-                raise
-            except BaseException:  # interrupted before the answer: later answers would be taken for this one
-                self._process.kill()
-                raise
-
-    def _receive(self, seconds: float) -> tuple[dict[str, Any], list[int]]:
-        poll = select.poll()
-        poll.register(self._control, select.POLLIN)
-        if not poll.poll(seconds * 1000):
-            self._process.kill()
-            raise SandboxError(f"the jail did not answer within {seconds:g} s and was ended")
-        data, descriptors, _, _ = socket.recv_fds(self._control, 8192, 1)
-        if not data:
-            raise SandboxError("the jail has ended: make a new one, or call shared_jail()")
-        return json.loads(data), descriptors
-
-    def _await_ready(self) -> dict[str, str]:
-        try:
-            answer, _ = self._receive(START_S)
-            problem = str(answer.get("error", ""))
-        except SandboxError as error:
-            answer, problem = {}, str(error)
-        if not problem:
-            if self._process.stderr is not None:
-                self._process.stderr.close()
-            return dict(answer["layers"])
-        self._control.close()
-        self._process.kill()
-        _, said = self._process.communicate()
-        detail = said.decode(errors="replace").strip()[-500:]
-        raise SandboxError(
-            f"the sandbox is not available: {problem}{' | ' + detail if detail else ''}; untrusted code needs Linux with "
-            "seccomp on x86_64 or aarch64, see `envsynth doctor sandbox`"
-        )
-
-    def _pin(self) -> None:
+    def _pin(self, number: int) -> None:
         self._affinity = os.sched_getaffinity(0)
         processors = sorted(self._affinity)
-        os.sched_setaffinity(0, {processors[self._owner % len(processors)]})
+        os.sched_setaffinity(0, {processors[number % len(processors)]})
 
     def _unpin(self) -> None:
         if self._affinity is not None:
             os.sched_setaffinity(0, self._affinity)
             self._affinity = None
-
-
-def _start_process(options: dict[str, Any]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    if sys.platform != "linux":
-        raise SandboxError(f"the process jail needs Linux, this is {sys.platform}")
-    if not sys.executable:
-        raise SandboxError("the jail needs a Python interpreter to start, and sys.executable is empty")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-S", "-s", "-P", str(_BOOT), str(theirs.fileno()), json.dumps(options)]
-    try:
-        process = subprocess.Popen(  # a fresh interpreter: nothing of this process's memory is in it
-            command,
-            pass_fds=[theirs.fileno()],
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            start_new_session=True,  # Ctrl-C in a terminal is for the host alone
-        )
-    except OSError as error:
-        ours.close()
-        raise SandboxError(f"the jail's interpreter {sys.executable} could not be started: {error}") from error
-    finally:
-        theirs.close()
-    return ours, process
-
-
-def _environment() -> dict[str, str]:
-    """Return the zygote's whole environment; a fixed hash seed makes the order of sets repeatable."""
-    found = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
-        folders = (f"{sys.base_prefix}/lib", str(sysconfig.get_config_var("LIBDIR") or ""))
-        found["LD_LIBRARY_PATH"] = ":".join(dict.fromkeys(folder for folder in folders if folder))
-    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- shared

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from envsynth.sandbox.channel import ChannelError, decode
 from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
-from envsynth.sandbox.result import Ask, CallResult, Failure
+from envsynth.sandbox.result import Ask, CallResult, Failure, success
 
 _SAID_BY_WORKER = {
     failure.value: failure
@@ -22,6 +23,8 @@ _SAID_BY_WORKER = {
     )
 }
 """Failures that a living worker may report; the others are for the host to see."""
+
+_UNASKED = "a reply carries bytes that nobody asked for"
 
 
 def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: bool) -> Ask | CallResult:
@@ -40,19 +43,65 @@ def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_b
     Raises:
         ChannelError: It is not a reply to this request.
     """
-    reply = decode(text)
-    if not _is(reply, dict) or not _is(reply.get("id"), int) or reply["id"] != sequence:
-        raise ChannelError(Failure.PROTOCOL_VIOLATION, f"a reply does not answer request {sequence}")
+    reply = _read(text, sequence)
     if blob and not may_blob:
-        raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply carries bytes that nobody asked for")
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     if "ask" in reply:
         return _read_ask(reply["ask"])
+    return _read_result(reply, blob, stdout_bytes)
+
+
+def read_batch(
+    text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: Sequence[bool]
+) -> list[CallResult]:
+    """Check the form of a reply to several requests, of which a worker may answer the first ones only.
+
+    Args:
+        text: JSON text of the frame.
+        blob: Blob of the frame: the blobs of all results, one after another.
+        sequence: Number of the frame that it must answer.
+        stdout_bytes: Output to keep of each.
+        may_blob: For each request, whether a blob was asked for.
+
+    Returns:
+        The outcomes of the first requests, at least one.
+
+    Raises:
+        ChannelError: It is not a reply to these requests.
+    """
+    reply = _read(text, sequence)
+    results: Any = reply.get("results")
+    if reply.get("status") != "batch" or not _is(results, list) or not 0 < len(results) <= len(may_blob):
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply to several requests has an unknown form")
+    found: list[CallResult] = []
+    start = 0
+    for result, may in zip(results, may_blob, strict=False):
+        if not _is(result, dict):
+            raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply has an unknown form")
+        size = result.get("bytes", 0)
+        if not _is(size, int) or not 0 <= size <= len(blob) - start or (size and not may):
+            raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
+        found.append(_read_result(result, blob[start : start + size], stdout_bytes))
+        start += size
+    if start != len(blob):
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
+    return found
+
+
+def _read(text: bytes, sequence: int) -> dict[str, Any]:
+    reply: Any = decode(text)
+    if not _is(reply, dict) or not _is(reply.get("id"), int) or reply["id"] != sequence:
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, f"a reply does not answer request {sequence}")
+    return reply
+
+
+def _read_result(reply: dict[str, Any], blob: bytes, stdout_bytes: int) -> CallResult:
     stdout = reply.get("stdout", "")
     if not _is(stdout, str):
         raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply's output is no text")
     status = reply.get("status")
     if status == "ok" and "value" in reply:
-        return CallResult(status=Failure.OK, value=reply["value"], stdout=stdout[:stdout_bytes], blob=blob)
+        return success(reply["value"], stdout[:stdout_bytes], blob)
     return _read_failure(status, reply.get("error"), stdout[:stdout_bytes])
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import JsonValue
 
 from envsynth.errors import SpecError
+
+Role = Literal["tools", "solution", "verifier", "compiler"]
+"""Who wrote the code of a worker; two parties never share one. A compiler's worker compiles, and runs nothing."""
 
 
 class Failure(StrEnum):
@@ -100,6 +104,16 @@ class CallResult:
     def ok(self) -> bool:
         """Whether the request succeeded."""
         return self.status is Failure.OK
+
+
+_SUCCESS = vars(CallResult(status=Failure.OK))
+
+
+def success(value: JsonValue, stdout: str, blob: bytes) -> CallResult:
+    """Make the usual outcome; several times faster than the constructor of a frozen record."""
+    found = object.__new__(CallResult)
+    vars(found).update(_SUCCESS, value=value, stdout=stdout, blob=blob)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import select
-import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import orjson
 from pydantic import JsonValue
 
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel, ChannelError
-from envsynth.sandbox.replies import explain_end, read_reply
-from envsynth.sandbox.result import Ask, CallResult, Failure, Limits
+from envsynth.sandbox.families import Source
+from envsynth.sandbox.process import WorkerProcess
+from envsynth.sandbox.replies import read_batch, read_reply
+from envsynth.sandbox.requests import Request, packed
+from envsynth.sandbox.result import Ask, CallResult, Failure, Limits, Role
 
-Role = Literal["tools", "solution", "verifier"]
-"""Who wrote the code of a worker; two parties never share one."""
+START_S = 20.0
+"""Seconds that a fresh worker has to be scheduled and to run its code, which has its own soft limit."""
 
-_LAST_WORDS_S = 0.2
-"""Seconds that a worker which closed its connection has to finish dying by itself, so that we learn the cause."""
+_PATIENCE_S = 0.25
+"""Seconds that a worker has once the host looks at it, when its time ran out while the host waited for others."""
+
+_WITH_BLOB = ("image", "compile")
+"""Requests that are answered with bytes."""
 
 
 class Worker:
@@ -34,31 +37,33 @@ class Worker:
 
     Args:
         channel: Frames to and from the process.
-        pid: Its number inside the jail.
-        pidfd: Its descriptor, for killing it without a race; None where the kernel has none.
+        process: The process itself.
         role: Who wrote its code.
         limits: What it may use.
-        ask_zygote: Sends a request about it to the zygote.
+        on_end: Called once when it has died or was closed.
     """
 
     def __init__(
         self,
         channel: Channel,
-        pid: int,
-        pidfd: int | None,
+        process: WorkerProcess,
         role: Role,
         limits: Limits,
-        ask_zygote: Callable[[dict[str, JsonValue]], dict[str, Any]],
+        on_end: Callable[[Worker], None] | None = None,
     ) -> None:
         self._channel = channel
-        self._pid = pid
-        self._pidfd = pidfd
+        self._process = process
         self._role: Role = role
         self._limits = limits
-        self._ask_zygote = ask_zygote
+        self._on_end = on_end
         self._owner = os.getpid()
         self._sequence = 0
         self._hard_left: float | None = None  # seconds left of a call that waits for a reply; None when none does
+        self._posted: list[Request] = []  # requests on their way whose outcomes nobody has taken yet
+        self._post_limits = limits
+        self._post_deadline = 0.0
+        self._broke: CallResult | None = None
+        self._starting = False
         self._alive = True
         self._death = ""
 
@@ -66,6 +71,11 @@ class Worker:
     def alive(self) -> bool:
         """Whether the process still serves."""
         return self._alive
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there; `alive` learns of a death only at the next request."""
+        return self._alive and self._process.running()
 
     @property
     def role(self) -> Role:
@@ -89,9 +99,46 @@ class Worker:
 
     # -------------------------------------------------------------------------------------------- requests
 
-    def start(self, seed: int) -> CallResult:
-        """Give the process its role and the seed of `random`; `Jail.worker` does this."""
-        return self._plain({"op": "start", "role": self._role, "seed": seed})
+    def post_start(self, seed: int, code: bytes, warm: bool) -> None:
+        """Send role, seed of `random` and bytecode, even before the process exists; `Jail` does this.
+
+        Raises:
+            SandboxError: The zygote has ended meanwhile.
+        """
+        request: dict[str, Any] = {"op": "start", "role": self._role, "seed": seed, "warm": warm}
+        request |= {"soft": self._limits.soft_s, "id": 1}
+        self._sequence = 1
+        try:
+            self._channel.send(orjson.dumps(request), code, time.monotonic() + self._limits.hard_s)
+        except ChannelError as error:
+            raise SandboxError(f"a fresh worker failed: {error.message}") from error
+        self._starting = True
+
+    def await_start(self) -> None:
+        """Wait until the process is forked and has run its code.
+
+        Raises:
+            SandboxError: It could not be forked, or its code failed; `failure` says how.
+        """
+        if not self._alive:
+            raise SandboxError(f"this {self._role} worker is dead ({self._death})", Failure.SANDBOX_UNAVAILABLE.value)
+        if not self._starting:
+            return
+        self._starting = False
+        self._process.settle()
+        try:
+            text, blob = self._channel.receive(time.monotonic() + START_S)
+            result = read_reply(text, blob, 1, self._limits.stdout_bytes, may_blob=False)
+        except ChannelError as error:
+            result = self._die(error)
+        except BaseException:
+            self._end("the host was interrupted while it waited")
+            raise
+        if isinstance(result, Ask) or not result.ok:
+            self.close()
+            said = result.tool if isinstance(result, Ask) else f"{result.error_type}: {result.message}"
+            status = Failure.PROTOCOL_VIOLATION if isinstance(result, Ask) else result.status
+            raise SandboxError(f"a fresh worker failed: {status.value}: {said}", status.value)
 
     def load(self, source: str, name: str = "module") -> CallResult:
         """Compile source and execute it in the worker's one namespace.
@@ -107,6 +154,29 @@ class Worker:
             SandboxError: The worker is dead, or waits for a reply.
         """
         return self._plain({"op": "load", "source": source, "name": name})
+
+    def compile(self, sources: Sequence[Source]) -> CallResult:
+        """Compile sources without running them.
+
+        Args:
+            sources: What to compile.
+
+        Returns:
+            The outcome; `blob` is bytecode for `load_code`, which the host never reads.
+
+        Raises:
+            SandboxError: The worker is dead, or waits for a reply.
+        """
+        listed = [[source.name, source.part, source.text] for source in sources]
+        return self._plain({"op": "compile", "sources": listed})
+
+    def load_code(self, code: bytes) -> CallResult:
+        """Execute bytecode that `compile` gave, in the worker's one namespace.
+
+        Raises:
+            SandboxError: The worker is dead, or waits for a reply.
+        """
+        return self._plain({"op": "load"}, code)
 
     def open(self, image: bytes, name: str = "main") -> CallResult:
         """Open a database image as the database `name`, in place of an older one.
@@ -165,6 +235,93 @@ class Worker:
         if isinstance(result, Ask):
             return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, "the worker asked without being allowed to"))
         return result
+
+    def run(self, requests: Sequence[Request], limits: Limits | None = None) -> list[CallResult]:
+        """Run several requests in order, in one frame if their results fit into one.
+
+        Each has its own time limits and, with databases, is all or nothing; a failure does not stop the next. When the
+        worker dies, that request and all after it have the same failure.
+
+        Args:
+            requests: What to run.
+            limits: Other time limits for each.
+
+        Returns:
+            The outcomes, in order.
+
+        Raises:
+            SandboxError: The worker is dead, or waits for a reply.
+        """
+        self.post(requests, limits)
+        return self.take()
+
+    def post(self, requests: Sequence[Request], limits: Limits | None = None) -> None:
+        """Send several requests and return at once; `take` waits for the outcomes. So several workers run at a time.
+
+        Raises:
+            SandboxError: The worker is dead, or waits for a reply.
+        """
+        self._check_usable(asked=False)
+        self._posted = list(requests)
+        self._post_limits = limits or self._limits
+        self._broke = self._send_batch(self._posted)
+
+    def take(self) -> list[CallResult]:
+        """Wait for the outcomes of `post`.
+
+        Returns:
+            One for each request, in order; none when nothing was posted.
+        """
+        found: list[CallResult] = []
+        wanted, self._posted = self._posted, []
+        while len(found) < len(wanted):
+            rest = wanted[len(found) :]
+            broke = self._broke or self._receive_batch(rest, found)
+            if broke is not None:
+                return found + [broke] * (len(wanted) - len(found))
+            self._broke = self._send_batch(wanted[len(found) :])
+        return found
+
+    def _send_batch(self, requests: Sequence[Request]) -> CallResult | None:
+        """Send requests in a frame; return the outcome of all when the worker is found dead.
+
+        Raises:
+            SandboxError: A request is no plain JSON.
+        """
+        if not requests:
+            return None
+        self._sequence += 1
+        limits = self._post_limits
+        listed, blob = packed(requests)
+        frame = {"id": self._sequence, "op": "batch", "soft": limits.soft_s, "requests": listed}
+        try:
+            text = orjson.dumps(frame)
+        except TypeError as error:
+            self._posted = []
+            raise SandboxError(f"what was to be sent is not plain JSON: {error}", Failure.BAD_RESULT.value) from error
+        self._post_deadline = time.monotonic() + limits.hard_s
+        try:
+            self._channel.send(text, blob, self._post_deadline)
+        except ChannelError as error:
+            return self._die(error)
+        except BaseException:
+            self._end("the host was interrupted while it sent")
+            raise
+        return None
+
+    def _receive_batch(self, rest: Sequence[Request], found: list[CallResult]) -> CallResult | None:
+        """Append the outcomes of the next frame; return the outcome of all others when the worker died."""
+        may_blob = [request["op"] == "image" for request in rest]
+        deadline = max(self._post_deadline, time.monotonic() + _PATIENCE_S)
+        try:
+            text, blob = self._channel.receive(deadline)
+            found += read_batch(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
+        except ChannelError as error:
+            return self._die(error)
+        except BaseException:  # interrupted in the middle of a frame: the conversation cannot go on
+            self._end("the host was interrupted while it waited")
+            raise
+        return None
 
     def begin(
         self,
@@ -265,6 +422,8 @@ class Worker:
             )
         if os.getpid() != self._owner:
             raise SandboxError("this worker belongs to another process: take one from shared_jail() here")
+        if self._posted:
+            raise SandboxError("the outcomes of `post` were not taken yet: call `take` first")
         if asked and self._hard_left is None:
             raise SandboxError("nothing was asked: `reply` and `reply_error` answer an `Ask` of `begin`")
         if not asked and self._hard_left is not None:
@@ -283,7 +442,7 @@ class Worker:
         try:
             self._channel.send(text, blob, started + hard_s)
             reply, out = self._channel.receive(started + hard_s)
-            result = read_reply(reply, out, sequence, self._limits.stdout_bytes, request["op"] == "image")
+            result = read_reply(reply, out, sequence, self._limits.stdout_bytes, request["op"] in _WITH_BLOB)
         except ChannelError as error:
             return self._die(error)
         except BaseException:  # interrupted in the middle of a frame: the conversation cannot go on
@@ -298,34 +457,9 @@ class Worker:
     def _die(self, error: ChannelError) -> CallResult:
         failure, message = error.failure, error.message
         if failure is Failure.CRASH:
-            failure, message = self._cause_of_death()
+            failure, message = self._process.cause_of_death()
         self._end(message)
         return CallResult(status=failure, message=message)
-
-    def _cause_of_death(self) -> tuple[Failure, str]:
-        """Find out why a worker that closed its connection did so."""
-        if self._pidfd is not None:
-            poll = select.poll()
-            poll.register(self._pidfd, select.POLLIN)
-            if not poll.poll(_LAST_WORDS_S * 1000):
-                return Failure.PROTOCOL_VIOLATION, "the worker closed its connection but went on running"
-        self._kill()
-        try:
-            answer = self._ask_zygote({"op": "status", "pid": self._pid})
-        except SandboxError:
-            return Failure.SANDBOX_UNAVAILABLE, "the jail ended, and its workers with it"
-        failure, message = explain_end(int(answer["status"]), float(answer["cpu_s"]), self._limits.cpu_s)
-        if failure is Failure.MEMORY and self._pidfd is None:  # the signal may have been our own
-            return Failure.CRASH, "the worker closed its connection and was killed"
-        return failure, message
-
-    def _kill(self) -> None:
-        if self._pidfd is not None:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        else:
-            with contextlib.suppress(SandboxError):  # no zygote: the kernel has killed its workers
-                self._ask_zygote({"op": "kill", "pid": self._pid})
 
     def _end(self, why: str) -> None:
         if not self._alive:
@@ -333,12 +467,10 @@ class Worker:
         self._alive = False
         self._hard_left = None
         self._death = why
-        if os.getpid() == self._owner:
-            self._kill()
         self._channel.close()
-        if self._pidfd is not None:
-            os.close(self._pidfd)
-            self._pidfd = None
+        self._process.close(ours=os.getpid() == self._owner)
+        if self._on_end is not None:
+            self._on_end(self)
 
     def close(self) -> None:
         """Kill the process and free its descriptors; may be called again."""

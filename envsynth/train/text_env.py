@@ -15,7 +15,7 @@ from envsynth.environments import ToolEnv
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.rollout import Playable
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.trajectory import CheckResult, Verdict
+from envsynth.trajectory import CheckResult, Verdict, void_verdict
 
 
 class TextGym(Protocol):
@@ -149,7 +149,7 @@ class TextEnv:
 
     def _verdict(self) -> Verdict:
         if not math.isfinite(self._return):
-            return Verdict(status="void", score=None, failure=f"the return is {self._return}")
+            return void_verdict(f"the return is {self._return}")
         passed = self._return >= self._pass_at
         check = CheckResult(id="return", ok=passed, reason="" if passed else f"below {self._pass_at:g}")
         return Verdict(status="pass" if passed else "fail", score=self._return, checks=(check,))

@@ -7,7 +7,16 @@ a void one and never scores 0.
 from __future__ import annotations
 
 from envsynth.verifiers.kernel import row_diff
-from envsynth.verifiers.strict import check_schema, hostile_problem, schema_problem
-from envsynth.verifiers.verify import judge, verify
+from envsynth.verifiers.strict import SchemaCheck, check_schema, hostile_problem, schema_problem
+from envsynth.verifiers.verify import judge, verify, verify_all
 
-__all__ = ["check_schema", "hostile_problem", "judge", "row_diff", "schema_problem", "verify"]
+__all__ = [
+    "SchemaCheck",
+    "check_schema",
+    "hostile_problem",
+    "judge",
+    "row_diff",
+    "schema_problem",
+    "verify",
+    "verify_all",
+]

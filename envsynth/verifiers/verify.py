@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import marshal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from envsynth.errors import SandboxError, SpecError
-from envsynth.sandbox import CallResult, Jail, Limits, Worker
+from envsynth.sandbox import CallResult, Failure, Family, Jail, Limits, Source
+from envsynth.sandbox.requests import Request, call, open_image
 from envsynth.spec import Outcome, TaskVersion
-from envsynth.trajectory import CheckResult, Verdict
+from envsynth.trajectory import CheckResult, Verdict, void_verdict
 from envsynth.verifiers.strict import schema_problem
+
+T = TypeVar("T")
 
 VERIFIER_LIMITS = Limits(soft_s=5.0, hard_s=10.0, cpu_s=60)
 """What one request to a verifier worker may use."""
@@ -43,18 +44,9 @@ def kernel_source() -> str:
 
 
 @functools.cache
-def _kernel_loader() -> str:
-    """Return source that defines the kernel from its bytecode: compiling it anew in each worker costs more than a verdict.
-
-    Workers run this process's interpreter, so the bytecode fits.
-    """
-    code = compile(kernel_source(), "<verifier_kernel>", "exec", dont_inherit=True, optimize=0)
-    data = base64.b64encode(marshal.dumps(code)).decode()
-    return f"import base64, marshal\nexec(marshal.loads(base64.b64decode({data!r})))\n"
-
-
-def _void(failure: str) -> Verdict:
-    return Verdict(status="void", score=None, failure=failure)
+def verifier_family() -> Family:
+    """The family of all verifier workers: they start with the kernel, and nothing of any task."""
+    return Family("verifier", (Source(name="verifier_kernel", text=kernel_source()),))
 
 
 def _schema_verdict(task: TaskVersion, answer: dict[str, JsonValue] | None) -> Verdict | None:
@@ -65,7 +57,7 @@ def _schema_verdict(task: TaskVersion, answer: dict[str, JsonValue] | None) -> V
         try:
             problem = schema_problem(task.answer_schema, answer)
         except SpecError as error:
-            return _void(f"broken verifier: answer_schema: {error}")
+            return void_verdict(f"broken verifier: answer_schema: {error}")
     if problem is None:
         return None
     check = CheckResult(id="answer.schema", ok=False, reason=problem)
@@ -82,29 +74,19 @@ def _payload(task: TaskVersion) -> dict[str, JsonValue]:
     }
 
 
-def _failed(step: str, result: CallResult) -> str:
+def _failed(step: str, result: CallResult) -> Verdict:
     detail = ": ".join(part for part in (result.error_type, result.message) if part)
-    return f"{step}: {result.status.value}" + (f" ({detail})" if detail else "")
-
-
-def _prepare(worker: Worker, images: dict[str, bytes]) -> str | None:
-    loaded = worker.load(_kernel_loader(), "verifier_kernel")
-    if not loaded.ok:
-        return _failed("the kernel was not loaded", loaded)
-    for name, image in images.items():
-        opened = worker.open(image, name)
-        if not opened.ok:
-            return _failed(f"the {name} image was not opened", opened)
-    return None
+    told = f"{step}: {result.status.value}" + (f" ({detail})" if detail else "")
+    return void_verdict(told, result.status.value)
 
 
 def _verdict(task: TaskVersion, reply: _Reply) -> Verdict:
     if reply.broken is not None:
-        return _void(f"broken verifier: {reply.broken}")
+        return void_verdict(f"broken verifier: {reply.broken}")
     quotes = {atom.id: atom.quote for atom in task.verifier.atoms}
     expected = [*quotes, "frame"] if task.verifier.form == "atoms" else ["program"]
     if [check[0] for check in reply.checks] != expected:
-        return _void("broken verifier: the worker's reply does not list the task's checks")
+        return void_verdict("broken verifier: the worker's reply does not list the task's checks")
     schema = CheckResult(id="answer.schema", ok=True)
     checks = tuple(
         CheckResult(id=name, ok=ok, reason=reason, quote=quotes.get(name, "")) for name, ok, reason in reply.checks
@@ -133,27 +115,78 @@ def verify(
     Returns:
         The verdict. Void, never a score, when the verifier, its worker or an image is broken.
     """
-    early = _schema_verdict(task, answer)
-    if early is not None:
-        return early
-    arguments: dict[str, JsonValue] = {"task": _payload(task), "answer": answer}
+    return verify_all(jail, task, before, [(after, answer)])[0]
+
+
+Ending = tuple[bytes, dict[str, JsonValue] | None]
+"""Image of the database at the end of an episode, and its final answer."""
+
+
+def verify_all(jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[Ending]) -> list[Verdict]:
+    """Judge episodes of one task that began alike; those of a batch share a fresh worker.
+
+    All differences are computed before anything of the task runs. When a request breaks the worker, its episodes are
+    judged again one by one, each in a fresh worker, so that one bad ending voids only itself.
+
+    Args:
+        jail: Where verifier workers are forked.
+        task: The task version; its verifier runs in those workers only.
+        before: Image of the database at reset.
+        endings: How the episodes ended.
+
+    Returns:
+        One verdict per episode, in order. Void, never a score, when the verifier, its worker or an image is broken.
+    """
+
+    def judge_some(some: Sequence[Ending]) -> list[Verdict]:
+        names = [f"after{number}" for number in range(len(some))]
+        arguments: dict[str, JsonValue] = {"task": _payload(task), "answers": [answer for _, answer in some]}
+        requests: list[Request] = [open_image("before", before)]
+        for name, (image, _) in zip(names, some, strict=True):
+            requests.append(open_image(name, image))
+        return _ask(jail, task, [*requests, call("verify_images", arguments, "before", *names)], len(some))
+
+    return _by_batches(task, endings, [answer for _, answer in endings], judge_some)
+
+
+def _by_batches(
+    task: TaskVersion,
+    items: Sequence[T],
+    answers: Sequence[dict[str, JsonValue] | None],
+    judge_some: Callable[[Sequence[T]], list[Verdict]],
+) -> list[Verdict]:
+    """Judge what has a well-formed answer, in batches; a batch that breaks is judged one by one."""
+    verdicts = [_schema_verdict(task, answer) for answer in answers]
+    open_slots = [slot for slot, verdict in enumerate(verdicts) if verdict is None]
+    for start in range(0, len(open_slots), BATCH):
+        slots = open_slots[start : start + BATCH]
+        found = judge_some([items[slot] for slot in slots])
+        if len(slots) > 1 and found[0].cause is not None:
+            found = [judge_some([items[slot]])[0] for slot in slots]
+        for slot, verdict in zip(slots, found, strict=True):
+            verdicts[slot] = verdict
+    return [verdict for verdict in verdicts if verdict is not None]
+
+
+def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int) -> list[Verdict]:
+    """Send requests to a fresh verifier worker; the last one's result must be `count` replies."""
     try:
-        with jail.worker("verifier") as worker:
-            failure = _prepare(worker, {"before": before, "after": after})
-            if failure is not None:
-                return _void(failure)
-            result = worker.call("verify_images", arguments, databases=("before", "after"), limits=VERIFIER_LIMITS)
+        with jail.ready_worker(verifier_family()) as worker:
+            results = worker.run(requests, VERIFIER_LIMITS)
     except SandboxError as error:
-        return _void(f"the verifier worker failed: {error}")
-    replies = _replies([result.value]) if result.ok else _failed("the verifier broke", result)
-    return _void(replies) if isinstance(replies, str) else _verdict(task, replies[0])
-
-
-def _replies(value: JsonValue) -> list[_Reply] | str:
+        return [void_verdict(f"the verifier worker failed: {error}", error.failure)] * count
+    for request, result in zip(requests, results, strict=True):
+        if not result.ok:
+            step = f"the {request['name']} image was not opened" if request["op"] == "open" else "the verifier broke"
+            return [_failed(step, result)] * count
     try:
-        return _REPLIES.validate_python(value)
+        replies = _REPLIES.validate_python(results[-1].value)
     except ValidationError as error:
-        return f"the verifier worker's reply is malformed: {error.error_count()} problems"
+        problem = f"the verifier worker's reply is malformed: {error.error_count()} problems"
+        return [void_verdict(problem, Failure.BAD_RESULT.value)] * count
+    if len(replies) != count:
+        return [void_verdict("the verifier worker's reply has another length", Failure.BAD_RESULT.value)] * count
+    return [_verdict(task, reply) for reply in replies]
 
 
 def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outcome]) -> list[Verdict]:
@@ -171,32 +204,13 @@ def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outco
     Returns:
         One verdict per outcome, in order.
     """
-    verdicts: list[Verdict | None] = [_schema_verdict(task, outcome.answer) for outcome in outcomes]
-    open_slots = [slot for slot, verdict in enumerate(verdicts) if verdict is None]
-    for start in range(0, len(open_slots), BATCH):
-        slots = open_slots[start : start + BATCH]
-        found = _judge_batch(jail, task, before, [outcomes[slot] for slot in slots])
-        for slot, verdict in zip(slots, found, strict=True):
-            verdicts[slot] = verdict
-    return [verdict for verdict in verdicts if verdict is not None]
 
+    def judge_some(some: Sequence[Outcome]) -> list[Verdict]:
+        arguments: dict[str, JsonValue] = {
+            "task": _payload(task),
+            "outcomes": [outcome.model_dump(mode="json") for outcome in some],
+        }
+        requests: list[Request] = [open_image("before", before)]
+        return _ask(jail, task, [*requests, call("judge_outcomes", arguments, "before")], len(some))
 
-def _judge_batch(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outcome]) -> list[Verdict]:
-    arguments: dict[str, JsonValue] = {
-        "task": _payload(task),
-        "outcomes": [outcome.model_dump(mode="json") for outcome in outcomes],
-    }
-    try:
-        with jail.worker("verifier") as worker:
-            failure = _prepare(worker, {"before": before})
-            if failure is not None:
-                return [_void(failure) for _ in outcomes]
-            result = worker.call("judge_outcomes", arguments, databases=("before",), limits=VERIFIER_LIMITS)
-    except SandboxError as error:
-        return [_void(f"the verifier worker failed: {error}") for _ in outcomes]
-    replies = _replies(result.value) if result.ok else _failed("the verifier broke", result)
-    if isinstance(replies, list) and len(replies) == len(outcomes):
-        return [_verdict(task, reply) for reply in replies]
-    if len(outcomes) > 1:
-        return [_judge_batch(jail, task, before, [outcome])[0] for outcome in outcomes]
-    return [_void(replies if isinstance(replies, str) else "the worker's reply has another length")]
+    return _by_batches(task, outcomes, [outcome.answer for outcome in outcomes], judge_some)

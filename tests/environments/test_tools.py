@@ -5,6 +5,8 @@ import sqlite3
 import pytest
 
 from envsynth.environments import ToolRuntime, build_image, check_arguments, tool_docs
+from envsynth.environments.hosts import WorldHosts
+from envsynth.environments.plays import run
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.spec import Tool
 from envsynth.trajectory import ToolCall
@@ -52,43 +54,47 @@ def test_wrong_parameter_schema_is_a_spec_error(spec):
         check_arguments(tool, {})
 
 
+def called(runtime, name, **arguments):
+    return run(runtime.call(ToolCall(tool=name, arguments=arguments)))[0]
+
+
 def test_equal_helper_names_of_two_tools_do_not_collide(jail, make_spec, tool_entry):
     sources = [
         "def helper():\n    return 1\n\ndef one(db):\n    return helper()\n",
         "def helper():\n    return 2\n\ndef two(db):\n    return helper()\n",
     ]
     spec = make_spec(tools=[tool_entry(n, s, "read") for n, s in zip(("one", "two"), sources, strict=True)])
-    runtime = ToolRuntime(jail, spec)
-    runtime.reset(build_image(jail, spec.world))
-    found = [runtime.call(ToolCall(tool=name, arguments={})).observation for name in ("one", "two")]
+    runtime = ToolRuntime(WorldHosts(jail, spec), spec)
+    run(runtime.reset("world", build_image(jail, spec.world)))
+    found = [called(runtime, name).observation for name in ("one", "two")]
     assert found == [{"result": 1}, {"result": 2}]
     runtime.close()
 
 
 def test_foreign_keys_hold_after_every_reset(jail, spec):
-    runtime = ToolRuntime(jail, spec)
+    runtime = ToolRuntime(WorldHosts(jail, spec), spec)
     image = build_image(jail, spec.world)
     for _ in range(2):
-        runtime.reset(image)
-        result = runtime.call(ToolCall(tool="misbehave", arguments={"how": "dangle"}))
+        run(runtime.reset("world", image))
+        result = called(runtime, "misbehave", how="dangle")
         assert result.error == "internal"
         assert "FOREIGN KEY" in (result.defect or "")
-        assert rows(runtime.image()) == rows(image)
+        assert rows(run(runtime.image())) == rows(image)
     runtime.close()
 
 
 def test_call_before_reset_is_void(jail, spec):
-    runtime = ToolRuntime(jail, spec)
+    runtime = ToolRuntime(WorldHosts(jail, spec), spec)
     with pytest.raises(EnvironmentVoid):
-        runtime.call(ToolCall(tool="stock", arguments={"item": "nut"}))
+        called(runtime, "stock", item="nut")
     with pytest.raises(EnvironmentVoid):
-        runtime.image()
+        run(runtime.image())
 
 
 def test_damaged_image_is_a_void_reset(jail, spec):
-    runtime = ToolRuntime(jail, spec)
+    runtime = ToolRuntime(WorldHosts(jail, spec), spec)
     with pytest.raises(EnvironmentVoid):
-        runtime.reset(b"no database at all" * 100)
-    runtime.reset(build_image(jail, spec.world))
-    assert runtime.call(ToolCall(tool="stock", arguments={"item": "nut"})).error is None
+        run(runtime.reset("damaged", b"no database at all" * 100))
+    run(runtime.reset("world", build_image(jail, spec.world)))
+    assert called(runtime, "stock", item="nut").error is None
     runtime.close()

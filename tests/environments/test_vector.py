@@ -93,7 +93,7 @@ def test_failed_autoreset_voids_one_slot_only(make_slots, monkeypatch):
         raise EnvironmentVoid("no worker")
 
     with monkeypatch.context() as patch:
-        patch.setattr(envs.envs[0], "reset", broken)
+        patch.setattr(envs.envs[0], "play_reset", broken)
         texts, rewards, _, truncations, infos = envs.step([STOCK, STOCK])
     assert np.isnan(rewards[0])
     assert list(truncations) == [True, False]

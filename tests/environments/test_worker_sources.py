@@ -15,19 +15,10 @@ class Refused(Exception):
         self.code = code
 
 
-class Database(sqlite3.Connection):
-    def begin_call(self):
-        self.execute("SAVEPOINT call_scope")
-
-    def end_call(self):
-        self.execute("RELEASE call_scope")
-
-
 @pytest.fixture
 def db():
-    made = sqlite3.connect(":memory:", isolation_level=None, factory=Database)
+    made = sqlite3.connect(":memory:", isolation_level=None)
     made.row_factory = lambda cursor, row: {c[0]: v for c, v in zip(cursor.description, row, strict=True)}
-    made.begin_call()
     yield made
     made.close()
 
@@ -36,7 +27,9 @@ def db():
 def tools(monkeypatch):
     monkeypatch.setattr(dispatch, "Refusal", Refused, raising=False)
     monkeypatch.setattr(dispatch, "_codes", {})
-    monkeypatch.setattr(dispatch, "_tools", {})
+    monkeypatch.setattr(dispatch, "_worlds", {"w": {}, "v": {}})
+    monkeypatch.setattr(dispatch, "_draws", {})
+    monkeypatch.setattr(dispatch, "_random_tools", set())
     return dispatch
 
 
@@ -68,25 +61,44 @@ def test_builder_reports_references_to_columns_that_are_no_key(db):
     assert "mismatch" in builder.check_references(db)["message"]
 
 
+def taken(tools, **sources):
+    """Compile tools' sources the way the sandbox does, and hand them over."""
+    tools.take_tools({f"tool {name}": compile(text, f"<tool {name}>", "exec") for name, text in sources.items()})
+
+
+COUNTING = "seen = []\n\ndef {0}(db, step):\n    seen.append(step)\n    return [len(seen), __name__]\n"
+
+
 def test_dispatch_gives_each_tool_a_namespace_and_renews_it(db, tools):
-    counting = "seen = []\n\ndef {0}(db, step):\n    seen.append(step)\n    return [len(seen), __name__]\n"
-    for name in ("one", "two"):
-        tools.add_tool(name, counting.format(name))
-    assert tools.run_tool(db, "one", {"step": 1}, 100) == [1, "tool_one"]
-    assert tools.run_tool(db, "one", {"step": 1}, 100) == [2, "tool_one"]
-    assert tools.run_tool(db, "two", {"step": 1}, 100) == [1, "tool_two"]
-    tools.fresh_tools(db)
-    assert tools.run_tool(db, "one", {"step": 1}, 100) == [1, "tool_one"]
-    assert db.execute("PRAGMA foreign_keys").fetchone() == {"foreign_keys": 1}
+    taken(tools, one=COUNTING.format("one"), two=COUNTING.format("two"))
+    assert tools.run_tool(db, "w", "one", {"step": 1}) == [1, "tool_one"]
+    assert tools.run_tool(db, "w", "one", {"step": 1}) == [2, "tool_one"]
+    assert tools.run_tool(db, "w", "two", {"step": 1}) == [1, "tool_two"]
+    assert tools.fresh_tools("w") > 0
+    assert tools.run_tool(db, "w", "one", {"step": 1}) == [1, "tool_one"]
 
 
-def test_dispatch_refuses_large_and_odd_results(db, tools):
-    tools.add_tool("long", "def long(db):\n    return 'x' * 50\n")
-    tools.add_tool("odd", "def odd(db):\n    return float('nan')\n")
-    with pytest.raises(Refused) as caught:
-        tools.run_tool(db, "long", {}, 20)
-    assert caught.value.code == "too_large"
-    with pytest.raises(ValueError, match="JSON"):
-        tools.run_tool(db, "odd", {}, 20)
-    with pytest.raises(TypeError, match="defines no function"):
-        tools.add_tool("none", "x = 1\n")
+def test_worlds_of_one_worker_share_no_namespace(db, tools):
+    taken(tools, one=COUNTING.format("one"))
+    assert tools.run_tool(db, "w", "one", {"step": 1})[0] == 1
+    assert tools.run_tool(db, "v", "one", {"step": 1})[0] == 1
+    tools.drop_tools("v")
+    with pytest.raises(KeyError):
+        tools.run_tool(db, "v", "one", {"step": 1})
+
+
+@pytest.mark.parametrize("source", ["from random import random", "import random"])
+def test_chance_is_the_episodes_own(db, tools, source):
+    draw = "random()" if "from" in source else "random.random()"
+    taken(tools, draw=f"{source}\n\ndef draw(db):\n    return {draw}\n")
+    alone = [tools.run_tool(db, "w", "draw", {}) for _ in range(3)]
+    assert len(set(alone)) == 3
+    tools.fresh_tools("w")
+    mixed = [[tools.run_tool(db, world, "draw", {}) for world in ("w", "v")] for _ in range(3)]
+    assert mixed == [[number, number] for number in alone]
+
+
+@pytest.mark.parametrize(("source", "said"), [("x = 1\n", "defines no function"), ("1 / 0\n", "ZeroDivisionError")])
+def test_dispatch_names_a_tool_that_does_not_load(tools, source, said):
+    with pytest.raises(ImportError, match=f"tool 'bad' does not load: .*{said}"):
+        taken(tools, bad=source)

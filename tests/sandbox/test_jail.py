@@ -16,6 +16,7 @@ import pytest
 from envsynth.errors import SandboxError
 from envsynth.sandbox import Failure, Jail, Limits, inspect_sandbox, shared_jail
 from envsynth.sandbox import jail as jail_module
+from envsynth.sandbox import zygote as zygote_module
 from envsynth.sandbox.jailed import syscalls
 from tests.sandbox.containment import pids, processes, wait_for_processes
 
@@ -160,14 +161,13 @@ def test_jail_that_died_says_so() -> None:
     with Jail() as jail:
         worker = jail.worker("tools")
         assert worker.load(FOREVER).ok
-        jail._process.kill()
-        jail._process.wait()
-        assert not jail.alive
+        jail._zygote._process.kill()
+        jail._zygote._process.wait()
         assert wait_for_processes(os.getpid(), 0, others) == 0
-        with pytest.raises(SandboxError, match="shared_jail"):
-            jail.worker("tools")
         result = worker.call("one")
         assert result.status is Failure.SANDBOX_UNAVAILABLE, result
+        with jail.worker("tools") as another:
+            assert another.load(FOREVER).ok
 
 
 def test_jail_may_be_used_by_several_threads() -> None:
@@ -192,14 +192,14 @@ def test_workers_are_killed_by_the_zygote_where_descriptors_are_missing() -> Non
     with Jail(Limits(soft_s=0.2, hard_s=0.4)) as jail:
         others = pids(os.getpid())
         worker = jail.worker("tools")
-        os.close(worker._pidfd)
-        worker._pidfd = None
+        os.close(worker._process._pidfd)
+        worker._process._pidfd = None
         assert worker.load(FOREVER).ok
         assert worker.call("forever").status is Failure.HARD_TIMEOUT
         assert wait_for_processes(os.getpid(), 0, others) == 0
         crashing = jail.worker("tools")
-        os.close(crashing._pidfd)
-        crashing._pidfd = None
+        os.close(crashing._process._pidfd)
+        crashing._process._pidfd = None
         crashing.load("import os\ndef leave(): os._exit(4)")
         assert "exit code 4" in crashing.call("leave").message
 
@@ -217,8 +217,11 @@ def test_closed_connection_of_a_running_worker_is_a_violation() -> None:
 def test_shared_jail_is_one_per_process_and_comes_back(no_shared: None) -> None:
     first = shared_jail()
     assert shared_jail() is first
-    first._process.kill()
-    first._process.wait()
+    first._zygote._process.kill()
+    first._zygote._process.wait()
+    with shared_jail().worker("tools") as worker:
+        assert worker.load("x = 1").ok
+    first.close()
     second = shared_jail()
     assert second is not first
     with second.worker("tools") as worker:
@@ -275,7 +278,7 @@ def test_seccomp_holds_everywhere() -> None:
     with Jail() as jail:
         assert "system calls allowed" in jail.layers["seccomp"]
         assert set(jail.layers) == {
-            "out of memory", "namespaces", "root", "user", "limits", "kill", "landlock", "seccomp"
+            "out of memory", "namespaces", "root", "user", "limits", "kill", "landlock", "seccomp", "control group"
         }  # fmt: skip
 
 
@@ -314,12 +317,12 @@ def test_jail_that_cannot_confine_does_not_start(monkeypatch: pytest.MonkeyPatch
         # A copy of the jail's sources without the table of this machine.
         package = tmp_path / "envsynth" / "sandbox" / "jailed"
         package.mkdir(parents=True)
-        for path in jail_module._BOOT.parent.glob("*.py"):
+        for path in zygote_module._BOOT.parent.glob("*.py"):
             text = path.read_text(encoding="utf-8")
             (package / path.name).write_text(
                 text.replace(f'"{os.uname().machine}": {{', '"other": {'), encoding="utf-8"
             )
-        monkeypatch.setattr(jail_module, "_BOOT", package / "boot.py")
+        monkeypatch.setattr(zygote_module, "_BOOT", package / "boot.py")
     elif broken == "no interpreter":
         monkeypatch.setattr(sys, "executable", "/nowhere/python")
     else:

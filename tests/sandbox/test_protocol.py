@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -18,7 +18,9 @@ from envsynth import sandbox
 from envsynth.sandbox import CallResult, Failure, Limits, Worker
 from envsynth.sandbox.channel import Channel, ChannelError, decode
 from envsynth.sandbox.jailed import frames
+from envsynth.sandbox.process import WorkerProcess
 from envsynth.sandbox.replies import read_reply
+from envsynth.sandbox.zygote import Ticket, Zygote
 
 LIMITS = Limits(soft_s=0.2, hard_s=0.3, frame_bytes=8192, blob_bytes=8192)
 
@@ -29,9 +31,15 @@ class Forger:
     def __init__(self) -> None:
         self.host, self.theirs = socket.socketpair()
         self.asked: list[dict[str, Any]] = []
-        self.worker = Worker(Channel(self.host, 8192, 8192), 1, None, "tools", LIMITS, self.zygote)
+        self.living = 1
+        process = WorkerProcess(cast("Zygote", self), Ticket(), LIMITS.cpu_s)
+        process.settle()
+        self.worker = Worker(Channel(self.host, 8192, 8192), process, "tools", LIMITS)
 
-    def zygote(self, request: dict[str, Any]) -> dict[str, Any]:
+    def settle(self, _: Ticket) -> dict[str, Any]:
+        return {"pid": 1}
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append(request)
         return {"status": 9, "cpu_s": 0.0}
 

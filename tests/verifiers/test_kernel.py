@@ -286,9 +286,51 @@ def test_images_are_read_with_keys_columns_and_odd_names():
 def test_changed_schema_fails_the_frame(change):
     before, after = database(SCRIPT), database(SCRIPT + change)
     task = {"form": "atoms", "definitions": "", "atoms": [], "program": ""}
-    result = kernel.verify_images(before, after, task, {})
+    [result, same] = kernel.verify_images(before, after, before, task=task, answers=[{}, {}])
     assert oks(result) == {"frame": False}
     assert "schema" in result["checks"][0][2]
-    assert oks(kernel.verify_images(before, before, task, {})) == {"frame": True}
+    assert oks(same) == {"frame": True}
+    before.close()
+    after.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "",
+        "UPDATE t SET b = 'y'",
+        "DELETE FROM t",
+        "INSERT INTO sqlitex VALUES (1)",
+        "CREATE TABLE extra (x)",
+        "DROP TABLE sqlitex",
+        "ALTER TABLE t RENAME COLUMN b TO c",
+    ],
+)
+def test_images_are_compared_as_rows_are(change):
+    """What `verify_images` skips because nothing changed is what a comparison of all rows finds unchanged."""
+    filled = SCRIPT + "INSERT INTO t VALUES ('x', 1, 'é'), ('x', 2, NULL);"
+    before, after = database(filled), database(filled + change)
+    task = {"form": "program", "definitions": "", "atoms": [], "program": PRINTING}
+    [result] = kernel.verify_images(before, after, task=task, answers=[{}])
+    rows, later = kernel.read_rows(before), kernel.read_rows(after)
+    keys = {**kernel.read_keys(after), **kernel.read_keys(before)}
+    schema = kernel._schema_diff(kernel.read_schema(before), kernel.read_schema(after))
+    expected = str([rows, later, schema + kernel.row_diff(rows, later, keys)])[: kernel.REASON_CHARS]
+    assert result["checks"] == [["program", False, expected]]
+    before.close()
+    after.close()
+
+
+PRINTING = (
+    "def verify(answer, before, after, diff):\n    return {'ok': False, 'reasons': [str([before, after, diff])]}\n"
+)
+
+
+def test_equal_numbers_of_other_types_are_a_change():
+    script = "CREATE TABLE n (id INTEGER PRIMARY KEY, v); INSERT INTO n VALUES (1, 2);"
+    before, after = database(script), database(script + "UPDATE n SET v = 2.0")
+    task = {"form": "atoms", "definitions": "", "atoms": [], "program": ""}
+    [result] = kernel.verify_images(before, after, task=task, answers=[{}])
+    assert oks(result) == {"frame": False}
     before.close()
     after.close()

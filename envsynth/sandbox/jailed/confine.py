@@ -30,6 +30,8 @@ _CLONE_NEWNS, _CLONE_NEWCGROUP, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x20000, 0x020000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
 _NAMESPACES = _CLONE_NEWNS | _CLONE_NEWCGROUP | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWPID | _CLONE_NEWNET
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
 _MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 0x4000, 0x40000
 _MNT_DETACH = 2
 
@@ -241,6 +243,16 @@ def address_space() -> int:
     """Return the size of this process's address space in bytes; needs /proc, so read it before the root is gone."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     return pages * resource.getpagesize()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed instead of giving it back and faulting it in anew, where it can be told so.
+
+    A database that is filled anew is one large allocation after another; the limit on the address space still holds.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_TRIM_THRESHOLD, 1 << 30)
+        _libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
 
 
 def prefer_when_out_of_memory() -> None:

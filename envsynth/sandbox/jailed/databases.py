@@ -7,6 +7,7 @@ Each call runs inside a savepoint, so that a call that fails leaves no trace. Co
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -24,6 +25,16 @@ PROGRESS_OPERATIONS = 20_000
 WAL_VERSION, DELETE_VERSION = b"\x02\x02", b"\x01\x01"
 _VERSION_BYTES = slice(18, 20)
 
+_TEMPORARY = (
+    sqlite3.SQLITE_CREATE_TEMP_TABLE,
+    sqlite3.SQLITE_CREATE_TEMP_INDEX,
+    sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+    sqlite3.SQLITE_CREATE_TEMP_VIEW,
+)
+
+_ASKING = ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list")
+"""Pragmas whose argument says what to look at; any other with an argument changes a setting."""
+
 _DENIED = (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
 
 
@@ -31,6 +42,66 @@ class Database(sqlite3.Connection):
     """A connection inside the jail; rows are plain dictionaries."""
 
     _part_open = False
+    origin: Template | None = None
+    """What `rewind` goes back to; None when it cannot."""
+    restoring = False
+    """Whether the sandbox itself replaces the contents, which SQLite does by way of ATTACH."""
+    is_soiled = False
+    """Whether code has made temporary tables or changed a setting, which belong to the connection, not to its contents."""
+
+    def authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        """Say whether a statement may be prepared."""
+        if self.restoring:
+            return sqlite3.SQLITE_OK
+        if action in _TEMPORARY or (action == sqlite3.SQLITE_PRAGMA and second and first not in _ASKING):
+            self.is_soiled = True
+        return sqlite3.SQLITE_DENY if action in _DENIED else sqlite3.SQLITE_OK
+
+    def hold_foreign_keys(self) -> None:
+        """Make foreign keys hold; SQLite ignores this inside a transaction."""
+        self.restoring = True
+        try:
+            self.execute("PRAGMA foreign_keys = ON")
+        finally:
+            self.restoring = False
+
+    def mark_origin(self, template: Template) -> None:
+        """Let `rewind` come back to what the database holds now, the contents of a template."""
+        self.execute("SAVEPOINT world_scope")
+        self.origin = template
+
+    def leave_origin(self) -> bool:
+        """Make ready for other contents.
+
+        Returns:
+            Whether it is; False when something is left that other contents would not replace.
+        """
+        self.origin = None
+        if self.is_soiled:
+            return False
+        try:
+            if self.in_transaction:
+                self.execute("ROLLBACK TO world_scope")
+                self.execute("RELEASE world_scope")
+        except sqlite3.OperationalError:  # code has released it
+            return False
+        return not self.in_transaction
+
+    def rewind(self) -> bool:
+        """Go back to the origin, at the price of the pages that were changed.
+
+        Statements stay compiled, which a new connection or new contents would undo.
+
+        Returns:
+            Whether it was done; False when something is left that this does not undo.
+        """
+        if self.is_soiled:
+            return False
+        try:
+            self.execute("ROLLBACK TO world_scope")
+        except sqlite3.OperationalError:  # code has released it
+            return False
+        return True
 
     def commit(self) -> None:
         """Keep what the call has done so far, whatever `rollback` does later; a failing call still loses it."""
@@ -74,8 +145,9 @@ class Database(sqlite3.Connection):
     def undo_call(self) -> None:
         """Undo what the call did."""
         if self.in_transaction:
-            self.execute("ROLLBACK TO call_scope")
-            self.execute("RELEASE call_scope")
+            with contextlib.suppress(sqlite3.OperationalError):  # code has released it: nothing is left to undo
+                self.execute("ROLLBACK TO call_scope")
+                self.execute("RELEASE call_scope")
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -90,12 +162,17 @@ def _statements(script: str) -> Iterator[str]:
         yield rest
 
 
+_described: Any = None
+_names: list[str] = []
+
+
 def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
-    return {column[0]: cell for column, cell in zip(cursor.description, row, strict=True)}
-
-
-def _authorize(action: int, *_: str | None) -> int:
-    return sqlite3.SQLITE_DENY if action in _DENIED else sqlite3.SQLITE_OK
+    """One row as a dictionary; the names are worked out once for all rows of a statement."""
+    global _described, _names
+    if cursor.description is not _described:
+        _described = cursor.description
+        _names = [column[0] for column in _described]
+    return dict(zip(_names, row))  # noqa: B905 - both are of one statement, and this runs for every row
 
 
 def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> Database:
@@ -114,14 +191,8 @@ def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> 
     """
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=Database)
     try:
-        if image:
-            if image[_VERSION_BYTES] == WAL_VERSION:  # an in-memory database has no write-ahead log to open
-                image = image[:18] + DELETE_VERSION + image[20:]
-            db.deserialize(image)
         db.execute("PRAGMA temp_store=2")
-        db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        page = db.execute("PRAGMA page_size").fetchone()[0]
-        db.execute(f"PRAGMA max_page_count={max(1, max_bytes // page)}")  # `deserialize` forgets an earlier one
+        _fill(db, image, max_bytes)
         for category, value in LIMITS:
             db.setlimit(category, value)
     except BaseException:
@@ -129,5 +200,61 @@ def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> 
         raise
     db.row_factory = _as_dict
     db.set_progress_handler(is_late, PROGRESS_OPERATIONS)
-    db.set_authorizer(_authorize)
+    db.set_authorizer(db.authorize)
     return db
+
+
+def _fill(db: sqlite3.Connection, image: bytes, max_bytes: int) -> None:
+    if image:
+        if image[_VERSION_BYTES] == WAL_VERSION:  # an in-memory database has no write-ahead log to open
+            image = image[:18] + DELETE_VERSION + image[20:]
+        db.deserialize(image)
+    db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first query finds out whether it is a database
+    page = _page_size(image)
+    db.execute(f"PRAGMA max_page_count={max(1, max_bytes // page)}")  # `deserialize` forgets an earlier one
+
+
+def _page_size(image: bytes) -> int:
+    size = int.from_bytes(image[16:18])
+    return 65536 if size == 1 else size or 4096
+
+
+class Template:
+    """A database image from which databases are filled many times.
+
+    A database that was deserialized cannot be read before its changes are committed, so that a world could not go back
+    to its origin once its image was taken. One that was filled by a backup can.
+
+    Args:
+        image: A serialized database; empty for a new one.
+        max_bytes: How large databases may grow.
+
+    Raises:
+        sqlite3.DatabaseError: The image is no database.
+    """
+
+    def __init__(self, image: bytes, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._header = image[:100]
+        self._source = open_database(image, max_bytes, lambda: False)
+
+    def close(self) -> None:
+        """Free it; databases that were filled from it stay."""
+        sqlite3.Connection.close(self._source)
+
+    def fill(self, db: Database) -> None:
+        """Replace the contents of a database that is outside any call and has nothing temporary."""
+        db.restoring = True
+        try:
+            self._source.backup(db)
+            db.execute(f"PRAGMA max_page_count={max(1, self._max_bytes // _page_size(self._header))}")
+        finally:
+            db.restoring = False
+
+    def serialize(self, db: Database) -> bytes:
+        """Serialize a database that was filled from here, so that equal contents are equal bytes.
+
+        A backup counts up the number of the schema's version, in the header's bytes 40 to 43, at each filling.
+        """
+        image = db.serialize()
+        return image[:40] + self._header[40:44] + image[44:] if self._header else image

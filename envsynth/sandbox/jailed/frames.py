@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import struct
 from typing import Any
 
@@ -27,10 +26,11 @@ EXIT_BROKEN, EXIT_MEMORY = 70, 71
 MESSAGE_CHARS, NAME_CHARS = 500, 100
 """Longest error message, and longest name of an error type or code."""
 
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else 0 for byte in range(256))
+_LONG_NUMBER = b"0" * 19
 _INTEGERS = range(-(2**63), 2**64)
 
-_decode = json.JSONDecoder().decode
+_scan: Any = vars(json.JSONDecoder())["scan_once"]
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
@@ -43,7 +43,8 @@ def check_integers(text: bytes) -> None:
     Raises:
         ValueError: It holds such an integer.
     """
-    if _LONG_NUMBER.search(text):  # a cheap look first; digits in strings and floats only cost a second parse
+    # A cheap look first, at a nanosecond per byte; digits in strings and floats only cost a second parse.
+    if _LONG_NUMBER in text.translate(_DIGITS):
         json.loads(text.decode(), parse_int=_narrow)
 
 
@@ -95,7 +96,8 @@ def read_frame(fd: int) -> tuple[dict[str, Any], bytes]:
         while len(grown) < total:
             grown += _read(fd, min(total - len(grown), READ_MAX))
         data = bytes(grown)
-    return _decode(data[HEADER.size : end].decode()), data[end:total]
+    # The host's JSON has no white space around it, so the scanner alone is enough.
+    return _scan(data[HEADER.size : end].decode(), 0)[0], data[end:total]
 
 
 def _read(fd: int, size: int) -> bytes:

@@ -7,8 +7,7 @@ owes honest code: time limits, atomic calls, captured output, plain results and 
 from __future__ import annotations
 
 import builtins
-import errno
-import io
+import marshal
 import math
 import os
 import random
@@ -21,126 +20,18 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from envsynth.sandbox.jailed import frames
-from envsynth.sandbox.jailed.databases import Database, open_database
-from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
-
-_JAIL_ERRORS = (errno.EPERM, errno.EACCES, errno.ENOENT, errno.ENOSYS)
-
-
-class Refusal(Exception):
-    """What a tool raises to refuse a call: part of its interface, not a defect.
-
-    Args:
-        code: Stable code, such as `not_found`.
-        message: For people.
-    """
-
-    def __init__(self, code: str, message: str = "") -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-
-class CallError(Exception):
-    """What `call` raises in a solution when the host answers with an error.
-
-    Args:
-        payload: What the host said.
-    """
-
-    def __init__(self, payload: Any) -> None:
-        super().__init__(payload)
-        self.payload = payload
-
-
-class SoftTimeout(BaseException):
-    """The time of a call is up; not an `Exception`, so that ordinary handlers let it pass."""
-
-
-class BadResult(Exception):
-    """A value has no JSON form."""
-
-
-class OutputLimit(Exception):
-    """A result is larger than a frame may be."""
-
-
-class _Capture(io.TextIOBase):
-    """Standard output up to a cap; the rest is counted and dropped."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._parts: list[str] = []
-        self.size = 0
-
-    def write(self, text: str, /) -> int:
-        room = self._limit - self.size
-        self.size += len(text)
-        if room > 0:
-            self._parts.append(text[:room])
-        return len(text)
-
-    def text(self) -> str:
-        data = "".join(self._parts).encode("utf-8", "backslashreplace")[: self._limit]
-        return data.decode("utf-8", "ignore")
-
-
-def _said(value: object, limit: int = MESSAGE_CHARS) -> str:
-    try:
-        text = str(value)[:limit]
-    except BaseException:  # noqa: BLE001 - `__str__` is untrusted code too
-        return "(its text could not be made)"
-    return text.encode("utf-8", "backslashreplace").decode()[:limit]
-
-
-def _where(error: BaseException) -> str:
-    found = ""
-    step = error.__traceback__
-    while step is not None:
-        name = step.tb_frame.f_code.co_filename
-        if name.startswith("<") and name.endswith(">"):
-            found = f" (line {step.tb_lineno} of {name[1:-1]})"
-        step = step.tb_next
-    return found
-
-
-def describe(error: BaseException, is_late: bool) -> tuple[str, list[str]]:
-    """Classify what untrusted code raised.
-
-    Args:
-        error: The exception.
-        is_late: Whether the soft time limit had passed.
-
-    Returns:
-        The status, and the error's type, code and message.
-    """
-    kind = _said(type(error).__name__, NAME_CHARS)
-    message = _said(error)
-    interrupted = is_late and isinstance(error, sqlite3.OperationalError)
-    if isinstance(error, SoftTimeout) or interrupted:
-        found = "soft_timeout", "the call passed its soft time limit"
-    elif isinstance(error, MemoryError):
-        found = "memory", "the call reached the memory limit"
-    elif isinstance(error, BadResult):
-        found = "bad_result", message
-    elif isinstance(error, OutputLimit):
-        found = "output_limit", message
-    elif isinstance(error, Refusal):
-        return "tool_error", ["Refusal", _said(error.code, NAME_CHARS), _said(error.message)]
-    elif _is_jails(error):
-        found = "policy_violation", f"not available in the sandbox: {message}{_where(error)}"
-    else:
-        found = "tool_error", message + _where(error)
-    return found[0], [kind, "", found[1]]
-
-
-def _is_jails(error: BaseException) -> bool:
-    """Whether the jail refused something; an OSError that code raises itself has no error number."""
-    if isinstance(error, OSError):
-        return error.errno in _JAIL_ERRORS
-    if isinstance(error, sqlite3.DatabaseError):
-        return "not authorized" in str(error)
-    return isinstance(error, ModuleNotFoundError)
+from envsynth.sandbox.jailed.databases import Database, Template, open_database
+from envsynth.sandbox.jailed.frames import EXIT_MEMORY
+from envsynth.sandbox.jailed.outcomes import (
+    BadResult,
+    CallError,
+    Capture,
+    OutputLimit,
+    Refusal,
+    SoftTimeout,
+    describe,
+    said,
+)
 
 
 class Session:
@@ -155,20 +46,24 @@ class Session:
 
     def __init__(self, fd: int, frame_bytes: int, blob_bytes: int, stdout_bytes: int) -> None:
         self._fd = fd
-        self._frame_bytes = frame_bytes
+        self._frame_bytes = self._room = frame_bytes
         self._blob_bytes = blob_bytes
         self._stdout_bytes = stdout_bytes
         self._databases: dict[str, Database] = {}
+        self._held: dict[str, Template] = {}
         self._in_call: list[Database] = []
         self._module = types.ModuleType("untrusted")
         self._id = 0
         self._role = ""
         self._armed = self._may_ask = False
-        self._deadline = math.inf
-        self._capture = _Capture(stdout_bytes)
+        self._deadline = self._rings_at = math.inf
+        self._capture = Capture(stdout_bytes)
         self._operations: dict[str, Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]] = {
             "start": self._start,
+            "compile": self._compile,
             "load": self._load,
+            "hold": self._hold,
+            "drop": self._drop,
             "open": self._open,
             "image": self._image,
             "call": self._call,
@@ -185,7 +80,11 @@ class Session:
             self._id = request["id"]
             self._renew_capture()
             try:
-                text, out = self._answer(request, blob)
+                if request["op"] == "batch":
+                    text, out = self._answer_batch(request, blob)
+                else:
+                    text, out = self._answer(request, blob)
+                    text = b'{"id":%d,%b}' % (self._id, text)
             except MemoryError:
                 os._exit(EXIT_MEMORY)
             frames.write_frame(self._fd, text, out)
@@ -193,6 +92,7 @@ class Session:
     # -------------------------------------------------------------------------------------------- one request
 
     def _answer(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+        """Run one request; return the reply's fields as JSON without braces, and its blob."""
         try:
             try:
                 self._arm(request["soft"])
@@ -205,64 +105,104 @@ class Session:
             return self._failed(late), b""
         return self._framed(value), out
 
+    def _answer_batch(self, batch: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+        """Run requests in order, each for itself; stop early when the time or the room of one reply is half used.
+
+        The host sends the rest again. Half, because the last one may use up the other half.
+        """
+        soft = batch["soft"]
+        stop = time.monotonic() + soft / 2
+        self._room = self._frame_bytes // 2
+        parts: list[bytes] = []
+        blobs: list[bytes] = []
+        used = blob_bytes = start = 0
+        for request in batch["requests"]:
+            request["soft"] = soft
+            self._renew_capture()
+            end = start + request.get("bytes", 0)
+            text, out = self._answer(request, blob[start:end])
+            start = end
+            if out and blobs and blob_bytes + len(out) > self._blob_bytes:
+                break  # an image changes nothing, so the host may ask again
+            if out:
+                text += b',"bytes":%d' % len(out)
+                blobs.append(out)
+                blob_bytes += len(out)
+            parts.append(b"{%b}" % text)
+            used += len(text)
+            if used > self._room or time.monotonic() > stop:
+                break
+        self._room = self._frame_bytes
+        return b'{"id":%d,"status":"batch","results":[%b]}' % (self._id, b",".join(parts)), b"".join(blobs)
+
     def _failed(self, error: BaseException) -> bytes:
         is_late = time.monotonic() > self._deadline
         while self._in_call:
             self._in_call.pop().undo_call()
         status, parts = describe(error, is_late)
-        reply: dict[str, Any] = {"id": self._id, "status": status, "error": parts}
-        if self._capture.size:
-            reply["stdout"] = self._capture.text()
-        text = frames.encode(reply)
-        if len(text) > self._frame_bytes:
-            del reply["stdout"]
-            text = frames.encode(reply)
-        return text
+        text = b'"status":%b,"error":%b' % (frames.encode(status), frames.encode(parts))
+        return text + self._output(len(text))
 
     def _framed(self, value: bytes) -> bytes:
-        text = b'{"id":%d,"status":"ok","value":%b' % (self._id, value)
-        if self._capture.size:
-            output = frames.encode(self._capture.text())
-            if len(text) + len(output) + 12 <= self._frame_bytes:
-                text += b',"stdout":' + output
-        return text + b"}"
+        text = b'"status":"ok","value":%b' % value
+        return text + self._output(len(text)) if self._capture.size else text
 
-    def _encoded(self, value: Any) -> bytes:
+    def _output(self, used: int) -> bytes:
+        """What was printed, as a further field of the reply, if there is room."""
+        if not self._capture.size:
+            return b""
+        output = b',"stdout":%b' % frames.encode(self._capture.text())
+        return output if used + len(output) + 64 <= self._room else b""
+
+    def _encoded(self, value: Any, most_chars: int) -> bytes:
         try:
             text = frames.encode(value)
         except (TypeError, ValueError, RecursionError) as error:
-            raise BadResult(f"the result is not plain JSON: {_said(error)}") from error
-        if len(text) + 64 > self._frame_bytes:
-            raise OutputLimit(f"the result has {len(text)} bytes of JSON, allowed are {self._frame_bytes}")
+            raise BadResult(f"the result is not plain JSON: {said(error)}") from error
+        if most_chars and len(text) > most_chars and len(text.decode()) > most_chars:
+            raise OutputLimit(f"the result has {len(text.decode())} characters, at most {most_chars} are shown")
+        if len(text) + 64 > self._room:
+            raise OutputLimit(f"the result has {len(text)} bytes of JSON, allowed are {self._room}")
         return text
 
     def _renew_capture(self) -> None:
         if self._capture.size:
-            self._capture = _Capture(self._stdout_bytes)
+            self._capture = Capture(self._stdout_bytes)
         sys.stdout = sys.stderr = self._capture
 
     # -------------------------------------------------------------------------------------------- time
 
     def _ring(self, *_: object) -> None:
-        if self._armed:
-            self._armed = False
-            raise SoftTimeout
+        self._rings_at = math.inf
+        if not self._armed:
+            return
+        left = self._deadline - time.monotonic()
+        if left > 0:  # it was set for an earlier request
+            self._set_alarm(left)
+            return
+        self._armed = False
+        raise SoftTimeout
+
+    def _set_alarm(self, seconds: float) -> None:
+        self._rings_at = time.monotonic() + seconds
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def _arm(self, seconds: float) -> None:
+        """Limit what follows; the alarm of an earlier request is left to ring first, which saves two system calls."""
         self._deadline = time.monotonic() + seconds
         self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        if self._rings_at > self._deadline:
+            self._set_alarm(seconds)
 
     def _disarm(self) -> None:
         self._armed = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _is_late(self) -> bool:
         return self._armed and time.monotonic() > self._deadline
 
     # -------------------------------------------------------------------------------------------- operations
 
-    def _start(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+    def _start(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
         self._role = request["role"]
         random.seed(request["seed"])
         sys.modules[self._module.__name__] = self._module
@@ -272,25 +212,92 @@ class Session:
         if self._role == "solution":
             names["call"] = self._ask
             names["CallError"] = CallError
+        if request["warm"]:
+            self._warm_up()
+        if blob:
+            self._execute(blob)
         return b"null", b""
 
-    def _load(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
-        code = compile(request["source"], f"<{request['name']}>", "exec", dont_inherit=True)
-        exec(code, vars(self._module))  # noqa: S102 - the jail is where untrusted source runs
+    def _warm_up(self) -> None:
+        """Touch what a request needs, while nobody waits: first writes to pages shared with the zygote are slow."""
+        db = open_database(b"", self._blob_bytes, self._is_late)
+        db.begin_call()
+        db.execute("CREATE TABLE warm (id INTEGER PRIMARY KEY, name TEXT)")
+        db.execute("INSERT INTO warm (name) VALUES (?)", ("up",))
+        frames.encode(db.execute("SELECT * FROM warm").fetchall())
+        db.end_call()
+        template = Template(db.serialize(), self._blob_bytes)
+        template.fill(db)
+        template.close()
+        sqlite3.Connection.close(db)
+        eval(compile("[x + 1 for x in (1, 2)]", "<warm>", "eval"))  # noqa: S307 - our own text
+
+    def _execute(self, blob: bytes) -> None:
+        """Run bytecode that a compiler worker made; parts of it are only kept, for the sources to run later."""
+        names = vars(self._module)
+        parts = names.setdefault("PARTS", {})
+        for name, is_part, code in marshal.loads(blob):
+            if is_part:
+                parts[name] = code
+            else:
+                exec(code, names)  # noqa: S102 - the jail is where untrusted source runs
+
+    def _compile(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+        found = [
+            (name, is_part, compile(source, f"<{name}>", "exec", dont_inherit=True))
+            for name, is_part, source in request["sources"]
+        ]
+        return b"null", marshal.dumps(found)
+
+    def _load(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+        if blob:
+            self._execute(blob)
+        else:
+            code = compile(request["source"], f"<{request['name']}>", "exec", dont_inherit=True)
+            exec(code, vars(self._module))  # noqa: S102 - the jail is where untrusted source runs
+        return b"null", b""
+
+    def _hold(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+        self._held[request["key"]] = Template(blob, self._blob_bytes)
+        return b"null", b""
+
+    def _drop(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+        template = self._held.pop(request.get("key", ""), None)
+        if template is not None:
+            template.close()
+        db = self._databases.pop(request.get("name", ""), None)
+        if db is not None:
+            sqlite3.Connection.close(db)
         return b"null", b""
 
     def _open(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
-        old = self._databases.pop(request["name"], None)
-        if old is not None:
+        name, key = request["name"], request.get("held")
+        old = self._databases.get(name)
+        template = None if key is None else self._template(key)
+        if old is not None and template is not None and old.origin is template and old.rewind():
+            return b"null", b""
+        self._databases.pop(name, None)
+        if old is not None and (template is None or not old.leave_origin()):
             sqlite3.Connection.close(old)
-        self._databases[request["name"]] = open_database(blob, self._blob_bytes, self._is_late)
+            old = None
+        db = old or open_database(blob, self._blob_bytes, self._is_late)
+        if template is not None:
+            template.fill(db)
+        if request.get("keys", False):
+            db.hold_foreign_keys()
+        if template is not None:
+            db.mark_origin(template)
+        self._databases[name] = db
         return b"null", b""
+
+    def _template(self, key: str) -> Template:
+        if key not in self._held:
+            raise LookupError(f"no image {key!r} is held here")
+        return self._held[key]
 
     def _image(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
         db = self._database(request["name"])
-        if db.in_transaction:
-            raise RuntimeError("a transaction is open; its changes are not part of the database yet")
-        image = db.serialize()
+        image = db.serialize() if db.origin is None else db.origin.serialize(db)
         if len(image) > self._blob_bytes:
             raise OutputLimit(f"the database has {len(image)} bytes, allowed are {self._blob_bytes}")
         return b"null", image
@@ -304,12 +311,12 @@ class Session:
         for db in databases:
             db.begin_call()
             self._in_call.append(db)
-        self._may_ask = request["ask"]
+        self._may_ask = request.get("ask", False)
         try:
             value = function(*databases, **request["arguments"])
         finally:
             self._may_ask = False
-        text = self._encoded(value)
+        text = self._encoded(value, request.get("chars", 0))
         self._disarm()
         for db in databases:
             db.end_call()
@@ -346,13 +353,15 @@ class Session:
         text = frames.encode({"id": self._id, "ask": {"tool": tool, "arguments": arguments}})
         if len(text) > self._frame_bytes:
             raise ValueError(f"the arguments of {tool!r} have {len(text)} bytes of JSON")
-        left = signal.setitimer(signal.ITIMER_REAL, 0)[0]
         paused = time.monotonic()
+        self._armed = False
         frames.write_frame(self._fd, text)
         reply, _ = frames.read_frame(self._fd)
         self._id = reply["id"]
+        self._armed = True
         self._deadline += time.monotonic() - paused
-        signal.setitimer(signal.ITIMER_REAL, left)
+        if self._rings_at > self._deadline:
+            self._set_alarm(max(self._deadline - time.monotonic(), 1e-6))
         if reply["op"] == "reply_error":
             raise CallError(reply["value"])
         return reply["value"]

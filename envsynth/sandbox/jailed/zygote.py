@@ -99,6 +99,7 @@ def run(control_fd: int, options: dict[str, Any]) -> NoReturn:
 
 
 def _prepare(control: socket.socket, options: Options) -> NoReturn:
+    confine.keep_freed_memory()
     for name in (*PRELOADED, *options.extra_modules):
         importlib.import_module(name)
     _keep_time_zones()

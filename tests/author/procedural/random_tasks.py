@@ -284,7 +284,7 @@ class Case:
 
     def judge_images(self, after: sqlite3.Connection, answer: dict[str, Any]) -> list[str]:
         before = LocalTools(self.sampler).database
-        return failed(kernel.verify_images(before, after, payload(self.verifier), answer))
+        return failed(kernel.verify_images(before, after, task=payload(self.verifier), answers=[answer])[0])
 
     def judge_outcome(self, answer: dict[str, Any], changes: list[Any]) -> list[str]:
         """Failed checks of a stated outcome."""

@@ -1,0 +1,375 @@
+"""What the jail costs, beside what others pay: `python -m benchmarks.jail [--out FILE]`.
+
+All on one processor, this process included: a synchronous loop is fastest there. Calls are medians; rates are counted over
+some seconds. The environments are those of "planning a travel itinerary", seed 1; the one of median size is played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from envsynth.actors import OracleActor
+from envsynth.environments import ToolEnv, build_image, make_env
+from envsynth.environments.making import vector_of
+from envsynth.rollout import play
+from envsynth.sandbox import Family, Jail, Source, Worker
+from envsynth.sandbox.requests import call, hold_image, open_held
+from envsynth.spec import EnvironmentSpec, TaskVersion
+from envsynth.store import Store
+
+CATEGORY = "planning a travel itinerary"
+TOOLS = """
+def echo(x):
+    return x
+
+def fill(db, rows):
+    db.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, name TEXT, note TEXT)")
+    for number in range(rows):
+        db.execute("INSERT INTO people VALUES (?, ?, ?)", (number, f"name {number}", f"a note that is a bit longer {number}"))
+
+def get(db, id):
+    return db.execute("SELECT * FROM people WHERE id = ?", (id,)).fetchone()
+"""
+ROWS = 1_900
+"""Rows of a database image of about 100 KB."""
+
+
+def median_us(function: Callable[[], object], count: int) -> float:
+    """Median time of one call, after some to warm up, microseconds."""
+    for _ in range(max(3, count // 20)):
+        function()
+    times: list[float] = []
+    for _ in range(count):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) * 1e6
+
+
+def per_second(function: Callable[[], int], seconds: float) -> float:
+    """Count what the function says that it did."""
+    function()
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        done += function()
+    return done / (time.perf_counter() - began)
+
+
+# ---------------------------------------------------------------------------------------------------------- others
+
+
+def _echo_server(sock: socket.socket) -> None:
+    while data := sock.recv(65536):
+        request = json.loads(data)
+        sock.send(json.dumps({"id": request["id"], "value": request["arguments"]["x"]}).encode())
+
+
+def raw_round_trip(count: int) -> float:
+    """JSON over a socket pair to a forked process and back: the floor of any worker in a process of its own."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _echo_server(theirs)
+        os._exit(0)
+    theirs.close()
+
+    def once() -> Any:
+        ours.send(json.dumps({"id": 1, "function": "echo", "arguments": {"x": 1}}).encode())
+        return json.loads(ours.recv(65536))
+
+    found = median_us(once, count)
+    ours.close()
+    os.waitpid(pid, 0)
+    return found
+
+
+def _echo(x: int) -> int:
+    return x
+
+
+_LOOP = """
+import sys, json
+for line in sys.stdin:
+    request = json.loads(line)
+    print(json.dumps({"id": request["id"], "value": request["arguments"]["x"]}), flush=True)
+"""
+
+
+def piped_round_trip(command: list[str], count: int) -> float:
+    """JSON lines to a long-lived process and back."""
+    with subprocess.Popen([*command, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        given, taken = process.stdin, process.stdout
+
+        def once() -> Any:
+            given.write('{"id": 1, "function": "echo", "arguments": {"x": 1}}\n')
+            given.flush()
+            return json.loads(taken.readline())
+
+        found = median_us(once, count)
+        given.close()
+    return found
+
+
+def bubblewrap() -> list[str] | None:
+    """The command that runs this Python in bubblewrap, without network and with a read-only root; None without it."""
+    if shutil.which("bwrap") is None:
+        return None
+    return ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-all", "--die-with-parent",
+            "--new-session", sys.executable, "-S", "-s", "-P"]  # fmt: skip
+
+
+def others(count: int) -> dict[str, float]:
+    """What others pay for one call, microseconds."""
+    found = {"raw socket pair and JSON": raw_round_trip(count)}
+    found["plain call in this process"] = median_us(lambda: json.loads(json.dumps(_echo(json.loads("1")))), count)
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        found["multiprocessing.Pool"] = median_us(lambda: pool.apply(_echo, (1,)), count // 4)
+    wrapped = bubblewrap()
+    if wrapped is not None:
+        found["bubblewrap, one process for all calls"] = piped_round_trip(wrapped, count)
+        started = [*wrapped, "-c", "print(1)"]
+        run = lambda: subprocess.run(started, capture_output=True, check=True)  # noqa: E731
+        found["bubblewrap, a process per call"] = median_us(run, max(5, count // 100))
+    if shutil.which("docker") is not None and os.environ.get("ENVSYNTH_BENCH_CONTAINER"):
+        command = ["docker", "exec", os.environ["ENVSYNTH_BENCH_CONTAINER"], "true"]
+        run = lambda: subprocess.run(command, capture_output=True, check=True)  # noqa: E731
+        found["docker exec"] = median_us(run, max(5, count // 100))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ ours
+
+
+def calls(jail: Jail, count: int) -> dict[str, float]:
+    """What one call, reset or fresh worker costs, microseconds."""
+    family = Family("tools", (Source(name="tools", text=TOOLS),))
+    found: dict[str, float] = {}
+    with jail.ready_worker(family) as worker:
+        worker.open(b"", "main")
+        worker.call("fill", {"rows": ROWS}, databases=("main",))
+        image = worker.image("main").blob
+        worker.run([hold_image("key", image), open_held("main", "key")])
+        found["image, bytes"] = len(image)
+        found["call"] = median_us(lambda: worker.call("echo", {"x": 1}), count)
+        found["call with a query"] = median_us(lambda: worker.call("get", {"id": 77}, databases=("main",)), count)
+        echoes = [call("echo", {"x": number}) for number in range(64)]
+        found["call in a batch of 64"] = median_us(lambda: worker.run(echoes), count // 20) / 64
+        queries = [call("get", {"id": number}, "main") for number in range(64)]
+        found["call with a query in a batch of 64"] = median_us(lambda: worker.run(queries), count // 20) / 64
+        found["reset of the image"] = median_us(lambda: worker.run([open_held("main", "key")]), count // 4)
+    found |= fresh(jail, family, image, count // 20)
+    return found
+
+
+def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, float]:
+    """A new process with its tools and database, ready and called once: from a full pool, and when all are in use."""
+
+    def episode() -> Worker:
+        worker = jail.ready_worker(family, idle=64)
+        results = worker.run([hold_image("key", image), open_held("main", "key"), call("get", {"id": 7}, "main")])
+        if not results[-1].ok:
+            raise SystemExit(f"a fresh worker failed: {results[-1]}")
+        return worker
+
+    times: list[float] = []
+    while len(times) < count:
+        jail.fill(family, 64)
+        time.sleep(0.4)  # an actor thinks meanwhile
+        for _ in range(24):
+            began = time.perf_counter()
+            worker = episode()
+            times.append(time.perf_counter() - began)
+            worker.close()
+    sustained = per_second(lambda: (episode().close(), 1)[1], 2.0)
+    return {
+        "fresh episode from the pool": statistics.median(times) * 1e6,
+        "fresh episodes without a pause": 1e6 / sustained,
+    }
+
+
+def median_environment(store: Path | None, count: int) -> tuple[EnvironmentSpec, TaskVersion, dict[str, Any]]:
+    """Make environments, and take the one whose world has the median number of rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = store or Path(folder, "bench.db")
+        if store is None:
+            command = [
+                sys.executable,
+                "-m",
+                "envsynth.cli",
+                "synthesize",
+                CATEGORY,
+                "--count",
+                str(count),
+                "--seed",
+                "1",
+            ]
+            subprocess.run(
+                [*command, "--store", str(path), "--workers", "2", "--json"], check=True, capture_output=True
+            )
+        with Store.open(path, readonly=True) as opened:
+            specs = sorted(opened.environments(), key=lambda spec: sum(map(len, spec.world.rows.values())))
+            spec = specs[len(specs) // 2]
+            tasks = sorted(
+                (task for task in opened.tasks() if task.environment == spec.hash), key=lambda task: task.hash
+            )
+    rows = sum(map(len, spec.world.rows.values()))
+    return spec, tasks[0], {"environments": len(specs), "rows": rows, "tools": len(spec.tools)}
+
+
+def oracle_actions(jail: Jail, spec: EnvironmentSpec, task: TaskVersion) -> list[str]:
+    """What the solution does, as actions.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    actor = OracleActor({task.hash: task}, jail)
+    trajectory = play(spec, task, actor, jail=jail)
+    actor.close()
+    if trajectory.reward != 1.0:
+        raise SystemExit(f"the oracle failed: {trajectory.verdict}")
+    return [turn.action for turn in trajectory.turns]
+
+
+def whole(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, seconds: float) -> dict[str, float]:
+    """Steps and episodes per second of whole environments, one at a time and 64 together."""
+    actions = oracle_actions(jail, spec, task)
+    steps, answer = actions[:-1], actions[-1]
+    found: dict[str, float] = {"calls of the solution": len(steps), "image, bytes": len(build_image(jail, spec.world))}
+    env = make_env(spec, task, jail=jail, max_turns=10**9)
+    env.reset(seed=1)
+
+    def replay() -> int:
+        for action in steps:
+            env.step(action)
+        return len(steps)
+
+    found["ToolEnv, steps"] = per_second(replay, seconds)
+    found["ToolEnv, resets"] = per_second(lambda: (env.reset(seed=1), 1)[1], seconds)
+    found["ToolEnv, whole solutions"] = per_second(lambda: _episode(env, actions), seconds)
+    env.close()
+    envs = vector_of(64, spec, [task], jail=jail, max_turns=10**9)
+    envs.reset(seed=1)
+
+    def together() -> int:
+        for action in steps:
+            envs.step([action] * 64)
+        return 64 * len(steps)
+
+    def short() -> int:
+        envs.reset(seed=1)
+        envs.step([steps[0]] * 64)
+        rewards = envs.step([answer] * 64)[1]
+        return len(rewards)
+
+    def solved() -> int:
+        envs.reset(seed=1)
+        for action in steps:
+            envs.step([action] * 64)
+        rewards = envs.step([answer] * 64)[1]
+        if list(rewards) != [1.0] * 64:
+            raise SystemExit(f"a replayed solution failed: {rewards}")
+        return 64
+
+    found["64 together, steps"] = per_second(together, seconds)
+    found["64 together, episodes of one call and a judged answer"] = per_second(short, seconds)
+    found["64 together, whole solutions"] = per_second(solved, seconds)
+    envs.close()
+    found["plain SQLite in this process, steps"] = plain_steps(jail, spec, steps, seconds)
+    return found
+
+
+def _episode(env: ToolEnv, actions: list[str]) -> int:
+    env.reset(seed=1)
+    for action in actions:
+        reward = env.step(action)[1]
+    if reward != 1.0:
+        raise SystemExit("a replayed solution failed")
+    return 1
+
+
+def plain_steps(jail: Jail, spec: EnvironmentSpec, steps: list[str], seconds: float) -> float:
+    """The same tools on the same database without any jail, environment or checks: trusted code only."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.deserialize(build_image(jail, spec.world))
+    db.row_factory = lambda cursor, row: {column[0]: cell for column, cell in zip(cursor.description, row, strict=True)}
+
+    class Refusal(Exception):
+        pass
+
+    tools: dict[str, Any] = {}
+    for tool in spec.tools:
+        space: dict[str, Any] = {"Refusal": Refusal}
+        exec(tool.source, space)  # noqa: S102 - sources of our own author, timed without a jail
+        tools[tool.name] = space[tool.name]
+
+    def replay() -> int:
+        for text in steps:
+            action = json.loads(text)
+            try:
+                json.dumps(tools[action["tool"]](db, **action["arguments"]))
+            except Refusal:
+                continue
+        return len(steps)
+
+    return per_second(replay, seconds)
+
+
+def machine() -> dict[str, Any]:
+    """What this ran on."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {
+        "processor": model,
+        "processors": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--store", type=Path, help="a store with environments, made before")
+    parser.add_argument("--count", type=int, default=50, help="environments to make without a store")
+    parser.add_argument("--repeats", type=int, default=4_000)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    options = parser.parse_args()
+    spec, task, chosen = median_environment(options.store, options.count)
+    with Jail(pin=0) as jail:
+        record = {
+            "machine": machine(),
+            "layers": jail.layers,
+            "others_us": others(options.repeats),
+            "calls_us": calls(jail, options.repeats),
+            "environment": chosen,
+            "per_second": whole(jail, spec, task, options.seconds),
+        }
+    text = json.dumps(record, indent=1)
+    print(text)
+    if options.out is not None:
+        options.out.write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,136 @@
+"""Steps of many episodes at a time: what they ask of workers travels together, what they are judged by is shared.
+
+A *play* is a generator: it yields an `Errand` or a `Judging`, gets its outcome sent in, and returns a result. `run` plays
+one, `run_all` many at a time. The code of an episode is written once and does not know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import JsonValue
+
+from envsynth.errors import EnvironmentVoid, SandboxError
+from envsynth.sandbox import CallResult, Jail, Limits, Worker
+from envsynth.sandbox.requests import Request
+from envsynth.spec import TaskVersion
+from envsynth.trajectory import Verdict
+from envsynth.verifiers import verify_all
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Errand:
+    """Requests to one worker; the outcome is the list of their results."""
+
+    worker: Worker
+    requests: list[Request]
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True)
+class Judging:
+    """An ended episode; the outcome is its `Verdict`."""
+
+    jail: Jail
+    task: TaskVersion
+    before: bytes
+    after: bytes
+    answer: dict[str, JsonValue] | None
+
+
+Play = Generator["Errand | Judging", Any, T]
+
+
+def run(play: Play[T]) -> T:
+    """Play one alone."""
+    return run_all([play])[0]
+
+
+def run_all(plays: Sequence[Play[T]]) -> list[T]:
+    """Play many at a time.
+
+    Args:
+        plays: What to play; an exception of one ends all.
+
+    Returns:
+        Their results, in order.
+    """
+    results: dict[int, T] = {}
+    waiting: list[tuple[int, Errand | Judging]] = []
+
+    def advance(index: int, outcome: Any) -> None:
+        play = plays[index]
+        try:
+            if isinstance(outcome, EnvironmentVoid):
+                waiting.append((index, play.throw(outcome)))
+            else:
+                waiting.append((index, play.send(outcome)))
+        except StopIteration as end:
+            results[index] = end.value
+
+    try:
+        for index in range(len(plays)):
+            advance(index, None)
+        while waiting:
+            now, waiting[:] = list(waiting), []
+            for index, outcome in [*_errands(now), *_judgings(now)]:
+                advance(index, outcome)
+    finally:
+        for play in plays:
+            play.close()
+    return [results[index] for index in range(len(plays))]
+
+
+def _errands(now: list[tuple[int, Errand | Judging]]) -> list[tuple[int, list[CallResult] | EnvironmentVoid]]:
+    """Run all errands: one frame per worker, all workers at a time."""
+    groups: dict[tuple[int, int], list[tuple[int, Errand]]] = {}
+    for index, item in now:
+        if isinstance(item, Errand):
+            groups.setdefault((id(item.worker), id(item.limits)), []).append((index, item))
+    outcomes: list[tuple[int, list[CallResult] | EnvironmentVoid]] = []
+    posted: list[list[tuple[int, Errand]]] = []
+    busy: set[int] = set()
+    for (worker, _), group in groups.items():
+        if worker in busy:  # other limits: a frame of its own, after this one
+            outcomes += _taken(posted)
+            posted.clear()
+            busy.clear()
+        try:
+            group[0][1].worker.post([request for _, errand in group for request in errand.requests], group[0][1].limits)
+        except SandboxError as error:
+            void = EnvironmentVoid(f"the tools worker failed: {error}", error.failure)
+            outcomes += [(index, void) for index, _ in group]
+            continue
+        posted.append(group)
+        busy.add(worker)
+    return outcomes + _taken(posted)
+
+
+def _taken(posted: list[list[tuple[int, Errand]]]) -> list[tuple[int, list[CallResult] | EnvironmentVoid]]:
+    outcomes: list[tuple[int, list[CallResult] | EnvironmentVoid]] = []
+    for group in posted:
+        found = group[0][1].worker.take()
+        start = 0
+        for index, errand in group:
+            outcomes.append((index, found[start : start + len(errand.requests)]))
+            start += len(errand.requests)
+    return outcomes
+
+
+def _judgings(now: list[tuple[int, Errand | Judging]]) -> list[tuple[int, Verdict]]:
+    """Judge ended episodes: those of one task by one fresh verifier worker."""
+    groups: dict[tuple[int, str, int], list[tuple[int, Judging]]] = {}
+    for index, item in now:
+        if isinstance(item, Judging):
+            groups.setdefault((id(item.jail), item.task.hash, id(item.before)), []).append((index, item))
+    outcomes: list[tuple[int, Verdict]] = []
+    for group in groups.values():
+        first = group[0][1]
+        ends = [(judging.after, judging.answer) for _, judging in group]
+        verdicts = verify_all(first.jail, first.task, first.before, ends)
+        outcomes += [(index, verdict) for (index, _), verdict in zip(group, verdicts, strict=True)]
+    return outcomes

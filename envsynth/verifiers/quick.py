@@ -1,0 +1,88 @@
+"""Quick acceptance of values by simple JSON Schemas, compiled for pydantic's validator.
+
+Accepting means: the strict check of `strict` accepts as well. Schemas that use more than a few keywords have no quick
+validator, and a value that it does not accept is no verdict.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import JsonValue
+from pydantic_core import CoreSchema, SchemaValidator, core_schema
+
+_MAX_TEXT, _MAX_ITEMS, _MAX_FIELDS = 1_000, 100, 100
+_LOW, _HIGH = -(2**63), 2**63 - 1
+_NOTES = {"description", "title", "examples", "default"}
+_STRICT = core_schema.CoreConfig(strict=True, allow_inf_nan=False)
+
+
+def quick_validator(schema: dict[str, JsonValue]) -> SchemaValidator | None:
+    """Compile a schema.
+
+    Args:
+        schema: JSON Schema, draft 2020-12, already checked.
+
+    Returns:
+        A validator whose `isinstance_python` is true only for values that conform strictly and are small; None when the
+        schema says more than it can tell.
+    """
+    found = _object(schema)
+    return None if found is None else SchemaValidator(found, _STRICT)
+
+
+def _object(schema: dict[str, Any]) -> CoreSchema | None:
+    known = {"type", "properties", "required", "additionalProperties", *_NOTES}
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if (
+        schema.get("type") != "object"
+        or not schema.keys() <= known
+        or schema.get("additionalProperties") is not False
+        or len(properties) > _MAX_FIELDS
+        or not set(required) <= set(properties)
+    ):
+        return None
+    fields: dict[str, core_schema.TypedDictField] = {}
+    for name, item in cast("dict[str, Any]", properties).items():
+        inner = _value(item)
+        if inner is None:
+            return None
+        fields[name] = core_schema.typed_dict_field(inner, required=name in required)
+    return core_schema.typed_dict_schema(fields, strict=True, extra_behavior="forbid", total=False)
+
+
+def _value(schema: Any) -> CoreSchema | None:
+    if not isinstance(schema, dict):
+        return None
+    rules = {key: value for key, value in cast("dict[str, Any]", schema).items() if key not in _NOTES}
+    kind = rules.pop("type", None)
+    if isinstance(kind, list) and len(cast("list[Any]", kind)) == 2 and "null" in kind:
+        (other,) = (item for item in cast("list[Any]", kind) if item != "null")
+        inner = _value({**rules, "type": other})
+        return None if inner is None or "enum" in rules else core_schema.nullable_schema(inner)
+    if kind == "array":
+        return _array(rules)
+    return _scalar(kind, rules)
+
+
+def _array(rules: dict[str, Any]) -> CoreSchema | None:
+    inner = _value(rules.pop("items", None))
+    if inner is None or rules:
+        return None
+    return core_schema.list_schema(inner, strict=True, max_length=_MAX_ITEMS)
+
+
+def _scalar(kind: Any, rules: dict[str, Any]) -> CoreSchema | None:
+    if kind == "string" and list(rules) == ["enum"]:
+        texts = rules["enum"]
+        return core_schema.literal_schema(texts) if texts and all(type(text) is str for text in texts) else None
+    if kind == "string" and not rules:
+        return core_schema.str_schema(strict=True, max_length=_MAX_TEXT)
+    if kind == "integer" and rules.keys() <= {"minimum", "maximum"}:
+        low, high = rules.get("minimum", _LOW), rules.get("maximum", _HIGH)
+        if type(low) is not int or type(high) is not int:
+            return None
+        return core_schema.int_schema(strict=True, ge=max(low, _LOW), le=min(high, _HIGH))
+    if kind == "boolean" and not rules:
+        return core_schema.bool_schema(strict=True)
+    return None
