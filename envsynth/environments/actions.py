@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+import orjson
 from pydantic import JsonValue
 
 from envsynth.environments.tools import compact_json, tool_docs
@@ -15,6 +16,9 @@ from envsynth.verifiers import hostile_problem
 
 MAX_ACTION_CHARS = 1 << 18
 """Longest action, in characters; a longer one is malformed."""
+
+MAX_QUICK_TEXT = 1_000
+"""Longest text within an action that is read the quick way, in characters."""
 
 ACTION_FORMAT = (
     "Act with exactly one JSON object per turn and nothing else: "
@@ -67,6 +71,9 @@ def parse_action(text: str) -> Action:
     """
     if len(text) > MAX_ACTION_CHARS:
         return Action(problem=f"the action has {len(text)} characters, at most {MAX_ACTION_CHARS} are read")
+    quick = _quickly(text)
+    if quick is not None:
+        return _read(quick)
     try:
         value = _decode(text)
     except RecursionError:
@@ -75,6 +82,38 @@ def parse_action(text: str) -> Action:
         return Action(problem=f"the action is not JSON: {str(error)[:200]}. {ACTION_FORMAT}")
     hostile = hostile_problem(value)
     return _read(value) if hostile is None else Action(problem=f"the action is refused: {hostile}")
+
+
+def _quickly(text: str) -> Any:
+    """Decode the usual action with the fast library; None for all that might be read in another way or refused.
+
+    That library takes the last of equal keys and makes floats of large integers. So keys are counted, in the text and in
+    what was read, and floats are left to the slow way.
+    """
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if _count_keys(value) == text.count('":') else None
+
+
+_SMALL = 100
+_ODD = 1 << 30
+
+
+def _count_keys(value: Any, depth: int = 0) -> int:
+    """Keys in small nested data without floats or long texts; a very large number when it is anything else."""
+    kind = value.__class__
+    if kind is str:
+        return 0 if len(value) <= MAX_QUICK_TEXT else _ODD
+    if kind is dict or kind is list:
+        if depth > 4 or len(value) > _SMALL:
+            return _ODD
+        found = len(value) if kind is dict else 0
+        for item in value.values() if kind is dict else value:
+            found += _count_keys(item, depth + 1)
+        return found
+    return 0 if kind is int or kind is bool or value is None else _ODD
 
 
 def _read(value: Any) -> Action:

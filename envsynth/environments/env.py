@@ -259,7 +259,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             if image is None:
                 image = yield from self._tools().image()
             self._end(info, verdict, image)
-        return compact_json(result.observation), 0.0, False, truncated, info
+        return result.text or compact_json(result.observation), 0.0, False, truncated, info
 
     def _final_step(self, parsed: Action) -> Play[Step]:
         after = yield from self._tools().image()

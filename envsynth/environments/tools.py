@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from pydantic import JsonValue
@@ -46,6 +46,8 @@ class ToolResult:
     """Code of the error, whatever the style shows."""
     defect: str | None = None
     """What is wrong with the tool itself, for authors and gates; actors never see it."""
+    text: str = ""
+    """The observation as compact JSON, when it is at hand."""
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -53,25 +55,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=
 
 def compact_json(value: Any) -> str:
     """Return JSON text without spaces, unicode unescaped, keys in given order."""
-    if not _has_float(value):  # the one thing that the fast library writes in another way
-        try:
-            return orjson.dumps(value).decode()
-        except TypeError:  # what only the standard library can write, or nobody
-            pass
     return _encode(value)
-
-
-def _has_float(value: Any) -> bool:
-    kind = cast("Any", type(value))
-    if kind is dict:
-        value = value.values()
-    elif kind is not list:
-        return kind is float
-    for item in value:
-        kind = cast("Any", type(item))
-        if kind is float or ((kind is dict or kind is list) and _has_float(item)):
-            return True
-    return False
 
 
 def tool_docs(spec: EnvironmentSpec) -> list[dict[str, JsonValue]]:
@@ -227,7 +211,10 @@ class ToolRuntime:
 
     def _observe(self, tool: Tool, result: CallResult) -> ToolResult:
         if result.ok:
-            return ToolResult(observation={"result": result.value}, error=None)
+            # Written by the worker, so it is taken only if it is what this host's fast writer writes, byte for byte.
+            written = result.text if result.text and orjson.dumps(result.value) == result.text else b""
+            text = f'{{"result":{written.decode()}}}' if written else ""
+            return ToolResult(observation={"result": result.value}, error=None, text=text)
         if result.status is Failure.TOOL_ERROR and result.error_type == "Refusal":
             return self._error(result.code or "invalid", result.message)
         if result.status is Failure.OUTPUT_LIMIT:

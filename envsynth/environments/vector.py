@@ -85,14 +85,48 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
             raise SpecError(f"reset_mask must be a bool array of {self.num_envs}, not {mask!r}")
         texts = [""] * self.num_envs
-        infos: dict[str, Any] = {}
         slots = [slot for slot in range(self.num_envs) if mask[slot]]
         started = run_all([self.envs[slot].play_reset(seed=seeds[slot], options=rest or None) for slot in slots])
-        for slot, (text, info) in zip(slots, started, strict=True):
+        for slot, (text, _) in zip(slots, started, strict=True):
             texts[slot] = text
-            infos = self._add_info(infos, info, slot)
             self._ended[slot] = False
-        return tuple(texts), infos
+        return tuple(texts), self.merged(slots, [info for _, info in started])
+
+    def merged(self, slots: Sequence[int], infos: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Merge the infos of slots as Gymnasium does, key by key instead of slot by slot, which is several times faster.
+
+        Args:
+            slots: Their numbers, ascending.
+            infos: The infos of these slots.
+
+        Returns:
+            For each key an array with the slots' values, and under `_key` which slots have one.
+        """
+        columns: dict[str, tuple[list[int], list[Any]]] = {}
+        for slot, info in zip(slots, infos, strict=True):
+            for key, value in info.items():
+                column = columns.get(key)
+                if column is None:
+                    column = columns[key] = ([], [])
+                column[0].append(slot)
+                column[1].append(value)
+        found: dict[str, Any] = {}
+        for key, (where, values) in columns.items():
+            if key == "final_obs" or any(isinstance(value, (dict, np.ndarray)) for value in values):
+                for slot, value in zip(where, values, strict=True):
+                    found = self._add_info(found, {key: value}, slot)
+                continue
+            kind: Any = values[0].__class__
+            plain = kind in (int, float, bool) or issubclass(kind, np.number)
+            array: NDArray[Any] = (
+                np.zeros(self.num_envs, dtype=kind) if plain else np.full(self.num_envs, None, dtype=object)
+            )
+            for slot, value in zip(where, values, strict=True):
+                array[slot] = value
+            mask = np.zeros(self.num_envs, dtype=np.bool_)
+            mask[where] = True
+            found[key], found[f"_{key}"] = array, mask
+        return found
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
         if seed is None:
@@ -124,15 +158,14 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         rewards = np.zeros(self.num_envs, dtype=np.float64)
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        infos: dict[str, Any] = {}
         steps = run_all([self._play(slot, action) for slot, action in enumerate(actions)])
-        for slot, (text, reward, terminated, truncated, info) in enumerate(steps):
-            infos = self._add_info(infos, info, slot)
+        for slot, (text, reward, terminated, truncated, _) in enumerate(steps):
             texts.append(text)
             rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated
         self._ended = np.logical_or(terminations, truncations)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._ended[:] = False
+        infos = self.merged(range(self.num_envs), [step[4] for step in steps])
         return tuple(texts), rewards, terminations, truncations, infos
 
     def _play(self, slot: int, action: str) -> Play[Step]:

@@ -79,10 +79,15 @@ def read_batch(
         if not _is(result, dict):
             raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply has an unknown form")
         size = result.get("bytes", 0)
-        if not _is(size, int) or not 0 <= size <= len(blob) - start or (size and not may):
+        is_text = result.get("text", False)
+        if not _is(size, int) or not 0 <= size <= len(blob) - start or (size and not may and is_text is not True):
             raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
-        found.append(_read_result(result, blob[start : start + size], stdout_bytes))
+        part = blob[start : start + size]
         start += size
+        if is_text is True and result.get("status") == "ok" and not may:
+            found.append(success(decode(part), _output(result, stdout_bytes), b"", part))
+        else:
+            found.append(_read_result(result, part, stdout_bytes))
     if start != len(blob):
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     return found
@@ -95,14 +100,19 @@ def _read(text: bytes, sequence: int) -> dict[str, Any]:
     return reply
 
 
-def _read_result(reply: dict[str, Any], blob: bytes, stdout_bytes: int) -> CallResult:
+def _output(reply: dict[str, Any], stdout_bytes: int) -> str:
     stdout = reply.get("stdout", "")
     if not _is(stdout, str):
         raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply's output is no text")
+    return stdout[:stdout_bytes]
+
+
+def _read_result(reply: dict[str, Any], blob: bytes, stdout_bytes: int) -> CallResult:
+    stdout = _output(reply, stdout_bytes)
     status = reply.get("status")
     if status == "ok" and "value" in reply:
-        return success(reply["value"], stdout[:stdout_bytes], blob)
-    return _read_failure(status, reply.get("error"), stdout[:stdout_bytes])
+        return success(reply["value"], stdout, blob)
+    return _read_failure(status, reply.get("error"), stdout)
 
 
 def _is(value: Any, kind: type) -> bool:

@@ -99,6 +99,8 @@ class CallResult:
     """What the code printed, capped."""
     blob: bytes = b""
     """A database image; opaque to the host, which never opens it."""
+    text: bytes = b""
+    """JSON text of `value` as the worker wrote it, of calls in a batch; it is valid, nothing else is known of it."""
 
     @property
     def ok(self) -> bool:
@@ -109,10 +111,10 @@ class CallResult:
 _SUCCESS = vars(CallResult(status=Failure.OK))
 
 
-def success(value: JsonValue, stdout: str, blob: bytes) -> CallResult:
+def success(value: JsonValue, stdout: str, blob: bytes, text: bytes = b"") -> CallResult:
     """Make the usual outcome; several times faster than the constructor of a frozen record."""
     found = object.__new__(CallResult)
-    vars(found).update(_SUCCESS, value=value, stdout=stdout, blob=blob)
+    vars(found).update(_SUCCESS, value=value, stdout=stdout, blob=blob, text=text)
     return found
 
 

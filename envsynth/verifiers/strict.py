@@ -220,7 +220,7 @@ _FEW, _SHALLOW = 200, 4
 
 def _is_harmless(value: Any, depth: int = 0) -> bool:
     """Whether a small value is surely not refused; a quick look that spares most values the walk below."""
-    kind = cast("type[Any]", type(value))
+    kind = value.__class__
     if kind is str:
         return len(value) <= MAX_PATTERN_TEXT and (value.isascii() or _SURROGATE.search(value) is None)
     if kind is int:

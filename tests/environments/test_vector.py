@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envsynth.environments import ToolVectorEnv, make_env
+from envsynth.environments.spaces import Facts
 from envsynth.errors import EnvironmentVoid, SpecError
 
 STOCK = json.dumps({"tool": "stock", "arguments": {"item": "nut"}})
@@ -118,3 +120,41 @@ def test_render_gives_each_transcript(make_slots):
     envs.reset(seed=1)
     envs.step([STOCK, "x"])
     assert "stock" in envs.render()[0]
+
+
+INFOS = [
+    {"task": "a", "turn": 1, "call": Facts({"tool": "x"}), "error": None},
+    {"task": "b", "turn": 2, "call": None, "error": "invalid", "void": "no worker"},
+    {
+        "final_obs": "text",
+        "final_info": {"turn": 7, "verdict": Facts({"score": 1.0})},
+        "task": "c",
+        "share": 0.5,
+        "on": True,
+    },
+    {},
+    {"turn": 5, "final_obs": "more", "final_info": {"turn": 8}, "array": np.ones(2)},
+]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 1, 3], [3, 3, 3, 3, 3], [1, 1, 0, 0, 2]])
+def test_infos_are_merged_as_gymnasium_does(make_slots, order):
+    envs = make_slots()
+    envs.num_envs = len(order)
+    infos = [INFOS[number] for number in order]
+    expected: dict[str, Any] = {}
+    for slot, info in enumerate(infos):
+        expected = VectorEnv._add_info(envs, expected, info, slot)
+    found = envs.merged(range(len(order)), infos)
+    assert list(found) == list(expected)
+    check_equal(found, expected)
+    envs.num_envs = len(envs.envs)
+
+
+def check_equal(found, expected):
+    for key, value in expected.items():
+        if isinstance(value, dict):
+            check_equal(found[key], value)
+        else:
+            assert found[key].dtype == value.dtype, key
+            assert found[key].tolist() == value.tolist(), key

@@ -42,6 +42,7 @@ class Database(sqlite3.Connection):
     """A connection inside the jail; rows are plain dictionaries."""
 
     _part_open = False
+    _waiting = False  # whether a call has begun whose savepoint is not open yet
     origin: Template | None = None
     """What `rewind` goes back to; None when it cannot."""
     restoring = False
@@ -126,6 +127,32 @@ class Database(sqlite3.Connection):
     def close(self) -> None:
         """Leave the connection open: it belongs to the sandbox, and the next call needs it."""
 
+    def _open_scope(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            super().execute("SAVEPOINT call_scope")
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run a statement inside the call's savepoint; a SELECT needs none."""
+        if self._waiting and not sql.startswith("SELECT "):
+            self._open_scope()
+        return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
+        """Run a statement for each set of parameters inside the call's savepoint."""
+        self._open_scope()
+        return super().executemany(sql, parameters)
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Make a cursor; what it will run is not known, so the call's savepoint is opened."""
+        self._open_scope()
+        return super().cursor(*arguments, **options)
+
+    def blobopen(self, *arguments: Any, **options: Any) -> Any:
+        """Open a blob, which may be written to, inside the call's savepoint."""
+        self._open_scope()
+        return super().blobopen(*arguments, **options)
+
     def executescript(self, script: str) -> sqlite3.Cursor:
         """Run several statements inside the call's savepoint (the inherited method would end it)."""
         cursor = self.cursor()
@@ -134,17 +161,22 @@ class Database(sqlite3.Connection):
         return cursor
 
     def begin_call(self) -> None:
-        """Open the savepoint of a call."""
+        """Begin a call; its savepoint is opened before its first statement that is no SELECT."""
         self._part_open = False
-        self.execute("SAVEPOINT call_scope")
+        self._waiting = True
 
     def end_call(self) -> None:
         """Keep what the call did."""
-        self.execute("RELEASE call_scope")
+        if self._waiting:
+            self._waiting = False
+        else:
+            super().execute("RELEASE call_scope")
 
     def undo_call(self) -> None:
         """Undo what the call did."""
-        if self.in_transaction:
+        if self._waiting:
+            self._waiting = False
+        elif self.in_transaction:
             with contextlib.suppress(sqlite3.OperationalError):  # code has released it: nothing is left to undo
                 self.execute("ROLLBACK TO call_scope")
                 self.execute("RELEASE call_scope")

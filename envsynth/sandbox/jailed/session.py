@@ -55,7 +55,8 @@ class Session:
         self._module = types.ModuleType("untrusted")
         self._id = 0
         self._role = ""
-        self._armed = self._may_ask = False
+        self._armed = self._may_ask = self._in_batch = False
+        self._value = b""  # JSON text of what the last call of a batch returned
         self._deadline = self._rings_at = math.inf
         self._capture = Capture(stdout_bytes)
         self._operations: dict[str, Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]] = {
@@ -113,6 +114,7 @@ class Session:
         soft = batch["soft"]
         stop = time.monotonic() + soft / 2
         self._room = self._frame_bytes // 2
+        self._in_batch = True
         parts: list[bytes] = []
         blobs: list[bytes] = []
         used = blob_bytes = start = 0
@@ -120,19 +122,24 @@ class Session:
             request["soft"] = soft
             self._renew_capture()
             end = start + request.get("bytes", 0)
+            self._value = b""
             text, out = self._answer(request, blob[start:end])
             start = end
-            if out and blobs and blob_bytes + len(out) > self._blob_bytes:
+            if self._value:  # what a call returned goes as its own text, which the host need not write again
+                text, out = b'"status":"ok","text":true' + text, self._value
+            if out and blobs and not self._value and blob_bytes + len(out) > self._blob_bytes:
                 break  # an image changes nothing, so the host may ask again
             if out:
                 text += b',"bytes":%d' % len(out)
                 blobs.append(out)
                 blob_bytes += len(out)
             parts.append(b"{%b}" % text)
-            used += len(text)
+            used += len(text) + len(self._value)
             if used > self._room or time.monotonic() > stop:
                 break
         self._room = self._frame_bytes
+        self._in_batch = False
+        self._value = b""
         return b'{"id":%d,"status":"batch","results":[%b]}' % (self._id, b",".join(parts)), b"".join(blobs)
 
     def _failed(self, error: BaseException) -> bytes:
@@ -144,6 +151,9 @@ class Session:
         return text + self._output(len(text))
 
     def _framed(self, value: bytes) -> bytes:
+        if self._in_batch and value != b"null":
+            self._value = value
+            return self._output(len(value))
         text = b'"status":"ok","value":%b' % value
         return text + self._output(len(text)) if self._capture.size else text
 
