@@ -28,7 +28,7 @@ from envsynth.environments import ToolEnv, build_image, make_env
 from envsynth.environments.making import vector_of
 from envsynth.rollout import play
 from envsynth.sandbox import Family, Jail, Source, Worker
-from envsynth.sandbox.requests import call, hold_image, open_held
+from envsynth.sandbox.requests import call, hold_image, open_held, open_image
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store
 
@@ -184,7 +184,7 @@ def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, flo
 
     def episode() -> Worker:
         worker = jail.ready_worker(family, idle=64)
-        results = worker.run([hold_image("key", image), open_held("main", "key"), call("get", {"id": 7}, "main")])
+        results = worker.run([open_image("main", image), call("get", {"id": 7}, "main")])
         if not results[-1].ok:
             raise SystemExit(f"a fresh worker failed: {results[-1]}")
         return worker
@@ -193,10 +193,12 @@ def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, flo
     while len(times) < count:
         jail.fill(family, 64)
         time.sleep(0.4)  # an actor thinks meanwhile
+        used: list[Worker] = []
         for _ in range(24):
             began = time.perf_counter()
-            worker = episode()
+            used.append(episode())
             times.append(time.perf_counter() - began)
+        for worker in used:
             worker.close()
     sustained = per_second(lambda: (episode().close(), 1)[1], 2.0)
     return {

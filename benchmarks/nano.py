@@ -28,7 +28,7 @@ from envsynth.policy.config import nano
 from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.optimizer import OptimizerConfig
 from envsynth.policy.tokens import VOCABULARY_SIZE
-from envsynth.rollout import Stage
+from envsynth.rollout import make_stages
 from envsynth.train.actor import policy_factory
 from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
@@ -133,7 +133,7 @@ class GoOn:
     def rewards(self) -> Path:
         """Reinforcement learning on tasks that no lesson has."""
         pairs, kinds = nano_pairs(2000, f"{self.options.seed}/grpo")
-        stages = [Stage(pairs) for _ in range(self.options.slots)]
+        stages = make_stages(pairs, self.options.slots)
         run = GrpoRun(
             RunFolder(self.options.run / "grpo"),
             load_checkpoint(self.begin).policy(),

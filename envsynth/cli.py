@@ -1047,7 +1047,8 @@ def _print_evaluation(report: Any) -> None:
         table.add_row(str(rate.k), *at, _share(rate.pass_hat), _span(rate.pass_hat_interval), str(rate.tasks))
     _print_table(table)
     if report.void:
-        _say(out, f"{_count(report.void, 'episode')} void (infrastructure failed), in no rate", "yellow")
+        causes = ", ".join(f"{cause} {count}" for cause, count in report.causes.items())
+        _say(out, f"{_count(report.void, 'episode')} void (infrastructure failed: {causes}), in no rate", "yellow")
 
 
 def _share(value: float | None) -> str:

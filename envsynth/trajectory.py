@@ -6,6 +6,8 @@ as `void`, apart from every score: a broken verifier or reset never looks like a
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
@@ -183,6 +185,19 @@ class Trajectory(Record):
     def n_calls(self) -> int:
         """Tool calls made."""
         return sum(turn.call is not None for turn in self.turns)
+
+
+def void_causes(trajectories: Iterable[Trajectory]) -> dict[str, int]:
+    """Count void episodes by cause.
+
+    Args:
+        trajectories: Any episodes.
+
+    Returns:
+        Counts by value of `envsynth.sandbox.Failure`, in alphabetical order; `other` is what is no matter of the sandbox.
+    """
+    found = Counter(item.verdict.cause or "other" for item in trajectories if item.void)
+    return dict(sorted(found.items()))
 
 
 class Group(Record):

@@ -28,7 +28,7 @@ from envsynth.evaluate import (
 )
 from envsynth.rollout import Actor
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.trajectory import StopReason, Trajectory, Verdict
+from envsynth.trajectory import StopReason, Trajectory, Verdict, void_verdict
 
 Pairs = list[tuple[EnvironmentSpec, TaskVersion]]
 
@@ -405,3 +405,24 @@ def _made() -> tuple[EnvironmentSpec, TaskVersion]:
 
 
 MADE = _made()
+
+
+def test_report_counts_void_episodes_by_cause(pairs: Pairs) -> None:
+    _, task = pairs[0]
+    verdicts = [void_verdict("x", "crash"), void_verdict("x", "crash"), void_verdict("x"), void_verdict("x", "memory")]
+    played = [
+        Trajectory(
+            environment=task.environment,
+            task=task.hash,
+            actor="a",
+            seed=seed,
+            prompt="p",
+            turns=(),
+            stop=StopReason.VOID,
+            verdict=verdict,
+        )
+        for seed, verdict in enumerate(verdicts)
+    ]
+    found = summarize(pairs[:1], played, actor="a", n=4, ks=(1,), seed=0)
+    assert found.causes == {"crash": 2, "memory": 1, "other": 1}
+    assert found.scored == 0

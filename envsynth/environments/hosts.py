@@ -12,7 +12,7 @@ from typing import Literal
 from envsynth.environments.dispatch import PART
 from envsynth.errors import EnvironmentVoid, SandboxError
 from envsynth.sandbox import Failure, Family, Jail, Source, Worker
-from envsynth.sandbox.requests import Request, call, drop_database, drop_image, hold_image, open_held
+from envsynth.sandbox.requests import Request, call, drop_database, drop_image, hold_image, open_held, open_image
 from envsynth.spec import EnvironmentSpec
 
 Reset = Literal["reload", "fork"]
@@ -22,7 +22,10 @@ passed the gates; `fork` takes a fresh process for each episode, for tools that 
 WORLDS_PER_WORKER = 64
 """Worlds that share a process when reset by reload; when it dies, all of them are void."""
 
-HELD_BYTES = 32 << 20
+WORLDS_BYTES = 24 << 20
+"""Size of the images of worlds that share a process; each needs room for its changes and its replies as well."""
+
+HELD_BYTES = 24 << 20
 """Images that a worker keeps to reset from; its memory limit is several times that."""
 
 TIRED = 0.6
@@ -47,8 +50,8 @@ class Host:
     """A tools worker and the worlds in it."""
 
     worker: Worker
-    worlds: set[str] = field(default_factory=set[str])
-    """Names of databases."""
+    worlds: dict[str, int] = field(default_factory=dict[str, int])
+    """Sizes of the images that they began with, by name of the database."""
     held: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
     """Sizes of the images that it keeps, by key."""
     used_s: float = 0.0
@@ -85,11 +88,12 @@ class WorldHosts:
         """How worlds are made fresh."""
         return self._reset
 
-    def seat(self, old: tuple[Host, str] | None) -> tuple[Host, str]:
+    def seat(self, old: tuple[Host, str] | None, size: int) -> tuple[Host, str]:
         """Find the place for the next episode of a world.
 
         Args:
             old: Where its last episode was played.
+            size: Of the image that it begins with, bytes.
 
         Returns:
             The host and the name of the database; the old ones if they can be used again.
@@ -98,16 +102,22 @@ class WorldHosts:
             EnvironmentVoid: no worker can be had, or the tools do not load.
         """
         if old is not None:
-            if self._reset == "reload" and self._fit(old[0]):
+            others = sum(old[0].worlds.values()) - old[0].worlds[old[1]]
+            alone = len(old[0].worlds) == 1
+            if self._reset == "reload" and self._fit(old[0]) and (alone or others + size <= WORLDS_BYTES):
+                old[0].worlds[old[1]] = size
                 return old
             self.leave(old)
         name = next(self._names)
-        host = next((item for item in self._hosts if len(item.worlds) < self._share and self._fit(item)), None)
+        host = next((item for item in self._hosts if self._has_room(item, size) and self._fit(item)), None)
         if host is None:
             host = Host(self._fresh())
             self._hosts.append(host)
-        host.worlds.add(name)
+        host.worlds[name] = size
         return host, name
+
+    def _has_room(self, host: Host, size: int) -> bool:
+        return len(host.worlds) < self._share and sum(host.worlds.values()) + size <= WORLDS_BYTES
 
     def _fit(self, host: Host) -> bool:
         return host.worker.alive and host.used_s < TIRED * self._jail.limits.cpu_s
@@ -143,6 +153,9 @@ class WorldHosts:
         for gone in host.left:
             requests += [drop_database(gone), call("drop_tools", {"world": gone})]
         host.left.clear()
+        fresh = call("fresh_tools", {"world": name})
+        if self._reset == "fork":  # one episode: nothing is worth keeping for the next
+            return [*requests, open_image(name, image, keys=True), fresh]
         if key in host.held:
             host.held.move_to_end(key)
         else:
@@ -150,13 +163,12 @@ class WorldHosts:
                 requests.append(drop_image(host.held.popitem(last=False)[0]))
             host.held[key] = len(image)
             requests.append(hold_image(key, image))
-        requests += [open_held(name, key, keys=True), call("fresh_tools", {"world": name})]
-        return requests
+        return [*requests, open_held(name, key, keys=True), fresh]
 
     def leave(self, seat: tuple[Host, str]) -> None:
         """Give a place up; the last one to leave ends the worker."""
         host, name = seat
-        host.worlds.discard(name)
+        host.worlds.pop(name, None)
         host.left.append(name)
         if not host.worlds or not host.worker.alive:
             host.worker.close()

@@ -6,6 +6,7 @@ one, `run_all` many at a time. The code of an episode is written once and does n
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,6 +44,32 @@ class Judging:
 
 
 Play = Generator["Errand | Judging", Any, T]
+
+
+@functools.cache
+def _has_play(kind: type, name: str) -> bool:
+    """Whether a class's method has a play that does the same: both are defined by the same class.
+
+    A class that overrides `step` alone means that its `step` is called.
+    """
+    owners = [next((base for base in kind.__mro__ if part in vars(base)), None) for part in (name, f"play_{name}")]
+    return owners[0] is owners[1] and owners[0] is not None
+
+
+def step_of(env: Any, action: str) -> Play[Any]:
+    """Step any environment: by its play, so that others can be stepped meanwhile, where it has one."""
+    if _has_play(env.__class__, "step"):
+        play: Play[Any] = env.play_step(action)
+        return (yield from play)
+    return env.step(action)
+
+
+def reset_of(env: Any, **options: Any) -> Play[Any]:
+    """Reset any environment: by its play, so that others can be reset meanwhile, where it has one."""
+    if _has_play(env.__class__, "reset"):
+        play: Play[Any] = env.play_reset(**options)
+        return (yield from play)
+    return env.reset(**options)
 
 
 def run(play: Play[T]) -> T:

@@ -6,7 +6,7 @@ Each slot's tools run in a worker of the shared jail already, so Gymnasium's pro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gymnasium.error import ResetNeeded
@@ -15,7 +15,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from envsynth.environments.env import Step, ToolEnv
-from envsynth.environments.plays import Play, run_all
+from envsynth.environments.plays import Play, reset_of, run_all, step_of
 from envsynth.environments.tools import compact_json
 from envsynth.errors import EnvironmentVoid, SpecError
 
@@ -86,7 +86,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             raise SpecError(f"reset_mask must be a bool array of {self.num_envs}, not {mask!r}")
         texts = [""] * self.num_envs
         slots = [slot for slot in range(self.num_envs) if mask[slot]]
-        started = run_all([self.envs[slot].play_reset(seed=seeds[slot], options=rest or None) for slot in slots])
+        started = run_all([reset_of(self.envs[slot], seed=seeds[slot], options=rest or None) for slot in slots])
         for slot, (text, _) in zip(slots, started, strict=True):
             texts[slot] = text
             self._ended[slot] = False
@@ -117,10 +117,9 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
                     found = self._add_info(found, {key: value}, slot)
                 continue
             kind: Any = values[0].__class__
-            plain = kind in (int, float, bool) or issubclass(kind, np.number)
-            array: NDArray[Any] = (
-                np.zeros(self.num_envs, dtype=kind) if plain else np.full(self.num_envs, None, dtype=object)
-            )
+            if kind not in (int, float, bool) and not issubclass(kind, np.number):
+                kind = object
+            array: NDArray[Any] = np.full(self.num_envs, None if kind is object else 0, dtype=cast("Any", kind))
             for slot, value in zip(where, values, strict=True):
                 array[slot] = value
             mask = np.zeros(self.num_envs, dtype=np.bool_)
@@ -172,7 +171,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
         env = self.envs[slot]
         if self._ended[slot]:
             return (yield from self._again(env))
-        text, reward, terminated, truncated, info = yield from env.play_step(action)
+        text, reward, terminated, truncated, info = yield from step_of(env, action)
         if self.autoreset_mode is not AutoresetMode.SAME_STEP or not (terminated or truncated):
             return text, reward, terminated, truncated, info
         ended = {"final_obs": text, "final_info": info}
@@ -181,7 +180,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
 
     def _again(self, env: ToolEnv) -> Play[Step]:
         try:
-            text, info = yield from env.play_reset()
+            text, info = yield from reset_of(env)
         except EnvironmentVoid as void:
             text = compact_json({"error": {"code": "void"}})
             return text, float("nan"), False, True, {"void": str(void)}

@@ -11,7 +11,7 @@ from pydantic import Field
 from envsynth.errors import SpecError
 from envsynth.evaluate.statistics import cluster_interval, pass_at_k, pass_hat_k
 from envsynth.spec import FORMAT, ContentHash, EnvironmentSpec, Record, TaskVersion
-from envsynth.trajectory import Trajectory
+from envsynth.trajectory import Trajectory, void_causes
 
 
 class TaskScore(Record):
@@ -85,6 +85,8 @@ class EvaluationReport(Record):
     """Episodes that passed."""
     void: int = Field(ge=0)
     """Episodes without a score; in no average."""
+    causes: dict[str, int] = Field(default_factory=dict[str, int])
+    """Void episodes by cause: how the sandbox failed, or `other`."""
     stops: dict[str, int]
     """Episodes by stop reason, void ones included."""
     mean_calls: float | None
@@ -177,6 +179,7 @@ def summarize(
         scored=sum(score.n for score in scores),
         passed=sum(score.c for score in scores),
         void=sum(score.void for score in scores),
+        causes=void_causes(every),
         stops=_stops(every),
         mean_calls=_mean_calls(every),
     )

@@ -11,7 +11,7 @@ from typing import Protocol
 from envsynth.errors import SpecError
 from envsynth.evaluate.report import EvaluationReport, check_ks, summarize
 from envsynth.executors import run_all
-from envsynth.rollout import Actor, EpisodeRequest, Stage, rollout
+from envsynth.rollout import Actor, EpisodeRequest, Stage, make_stages, rollout
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.trajectory import Trajectory
 
@@ -144,7 +144,7 @@ class _Player:
             raise SpecError(
                 f"the factory {self.factory.name!r} makes an actor called {self.actor.name!r}: names must agree"
             )
-        self.stages = [Stage(self.pairs) for _ in range(self.options.slots)]
+        self.stages = make_stages(self.pairs, self.options.slots)
         if multiprocessing.parent_process() is not None:
             atexit.register(self.close)
         return self.actor

@@ -13,7 +13,7 @@ from __future__ import annotations
 from envsynth.rollout.episodes import groups, play
 from envsynth.rollout.loop import rollout
 from envsynth.rollout.protocols import Actor, EpisodeRequest, Playable
-from envsynth.rollout.stage import Stage
+from envsynth.rollout.stage import Stage, make_stages
 from envsynth.trajectory import Episode, Move
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Playable",
     "Stage",
     "groups",
+    "make_stages",
     "play",
     "rollout",
 ]

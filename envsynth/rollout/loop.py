@@ -13,6 +13,8 @@ from pydantic import JsonValue
 
 from envsynth.environments import tool_docs
 from envsynth.environments.actions import parse_action
+from envsynth.environments.env import Step
+from envsynth.environments.plays import Play, reset_of, run_all, step_of
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.rollout.protocols import Actor, EpisodeRequest, Playable
 from envsynth.spec import content_hash
@@ -119,10 +121,13 @@ class _Loop:
             self._undelivered.popleft()
 
     def _fill(self) -> None:
-        for slot, env in enumerate(self._envs):
-            while slot not in self._running and self._queue:
-                index, attempt = self._next(slot)
-                self._start(slot, env, index, attempt)
+        """Start an episode in every free slot; what they ask of workers travels together."""
+        while self._queue and len(self._running) < len(self._envs):
+            free = [slot for slot in range(len(self._envs)) if slot not in self._running]
+            chosen = [(slot, *self._next(slot)) for slot in free[: len(self._queue)]]
+            begun = run_all([self._begin(slot, index) for slot, index, _ in chosen])
+            for (slot, index, attempt), first in zip(chosen, begun, strict=True):
+                self._start(slot, index, attempt, first)
 
     def _next(self, slot: int) -> tuple[int, int]:
         """Take an episode from the queue for a slot; looking far ahead would cost more than it saves."""
@@ -135,11 +140,16 @@ class _Loop:
         self._last[slot] = self._requests[index].task
         return index, attempt
 
-    def _start(self, slot: int, env: Playable, index: int, attempt: int) -> None:
-        request = self._requests[index]
+    def _begin(self, slot: int, index: int) -> Play[tuple[str, dict[str, Any]] | EnvironmentVoid]:
+        env, request = self._envs[slot], self._requests[index]
         try:
-            prompt, info = env.reset(seed=request.seed, options={"task": request.task})
+            return (yield from reset_of(env, seed=request.seed, options={"task": request.task}))
         except EnvironmentVoid as void:
+            return void
+
+    def _start(self, slot: int, index: int, attempt: int, first: tuple[str, dict[str, Any]] | EnvironmentVoid) -> None:
+        env, request = self._envs[slot], self._requests[index]
+        if isinstance(first, EnvironmentVoid):
             # There is no first observation, and whose environment it would have been only the task knows.
             episode = Episode(
                 environment=env.task.environment,
@@ -149,8 +159,10 @@ class _Loop:
                 tools=(),
                 answer_schema={},
             )
-            self._finish(_Running(index, attempt, episode, ""), StopReason.VOID, void_verdict(str(void), void.failure))
+            verdict = void_verdict(str(first), first.failure)
+            self._finish(_Running(index, attempt, episode, ""), StopReason.VOID, verdict)
             return
+        prompt, info = first
         episode = Episode(
             environment=str(info["environment"]),
             task=str(info["task"]),
@@ -169,23 +181,28 @@ class _Loop:
         moves = self._actor.act(slots, [self._running[slot].observation for slot in slots])
         if len(moves) != len(slots):
             raise ValueError(f"actor {self._actor.name!r} gave {len(moves)} moves for {len(slots)} slots")
+        played = [slot for slot, move in zip(slots, moves, strict=True) if not move.stop]
+        texts = {slot: _whole(move.text) for slot, move in zip(slots, moves, strict=True) if not move.stop}
+        steps = dict(zip(played, run_all([step_of(self._envs[slot], texts[slot]) for slot in played]), strict=True))
         for slot, move in zip(slots, moves, strict=True):
-            self._play(slot, move)
+            if move.stop:
+                self._stop(slot, move)
+            else:
+                self._turned(slot, move, texts[slot], steps[slot])
 
-    def _play(self, slot: int, move: Move) -> None:
-        running, env = self._running[slot], self._envs[slot]
-        if move.stop:
-            del self._running[slot]
-            why = move.failure or "the actor stopped without an answer"
-            if move.void:
-                self._finish(running, StopReason.VOID, void_verdict(f"the actor's infrastructure: {why}", move.cause))
-                return
-            check = CheckResult(id="actor.stopped", ok=False, reason=why)
-            verdict = Verdict(status="fail", score=0.0, checks=(check,))
-            self._finish(running, StopReason.ACTOR_STOPPED, verdict, None, _state(env))
+    def _stop(self, slot: int, move: Move) -> None:
+        running, env = self._running.pop(slot), self._envs[slot]
+        why = move.failure or "the actor stopped without an answer"
+        if move.void:
+            self._finish(running, StopReason.VOID, void_verdict(f"the actor's infrastructure: {why}", move.cause))
             return
-        text = _whole(move.text)
-        observation, _, terminated, truncated, info = env.step(text)
+        check = CheckResult(id="actor.stopped", ok=False, reason=why)
+        verdict = Verdict(status="fail", score=0.0, checks=(check,))
+        self._finish(running, StopReason.ACTOR_STOPPED, verdict, None, _state(env))
+
+    def _turned(self, slot: int, move: Move, text: str, step: Step) -> None:
+        running = self._running[slot]
+        observation, _, terminated, truncated, info = step
         running.observation = _whole(observation)
         running.turns.append(_turn_record(move, text, running.observation, info))
         if terminated or truncated:

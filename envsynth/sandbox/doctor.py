@@ -12,12 +12,14 @@ from envsynth.sandbox.jailed.syscalls import SYSCALLS, WORKER_CALLS
 from envsynth.sandbox.result import Failure, Limits
 
 REMAINING: tuple[str, ...] = (
-    "It can use a processor until its time limits end, and memory until its memory limit; there is no limit over all "
-    "workers together, so a machine can still be kept busy by many of them.",
+    "It can use a processor until its time limits end, and memory until its memory limit. All workers together are "
+    "limited by number, and in memory only where a control group could be made; many of them keep a machine busy.",
     "It can read the clock, so side channels in processors and caches are open to it.",
     f"It can make {len(WORKER_CALLS)} kinds of system calls; a kernel bug in one of them could let it out.",
     "It shares its process with its own database and results, and can forge those; so solutions, tools and verifiers "
     "run in separate workers, and only a verifier's worker can give a reward.",
+    "Tools of one environment share a process, and with reset by reload so do its episodes: a hostile tool can carry "
+    "something from one episode into another of the same environment.",
     "It can see which Python this is and where it is installed, but cannot open any file there.",
 )
 """What code in the jail can still do, in plain words."""

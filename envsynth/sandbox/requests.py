@@ -79,9 +79,9 @@ def open_held(name: str, key: str, keys: bool = False) -> OpenRequest:
     return {"op": "open", "name": name, "held": key, "keys": keys}
 
 
-def open_image(name: str, image: bytes) -> OpenRequest:
-    """Build a request to fill a database from an image that is sent along."""
-    return {"op": "open", "name": name, "image": image}
+def open_image(name: str, image: bytes, keys: bool = False) -> OpenRequest:
+    """Build a request to fill a database from an image that is sent along, in which foreign keys may hold."""
+    return {"op": "open", "name": name, "image": image, "keys": keys}
 
 
 def image_of(name: str) -> ImageRequest:

@@ -21,7 +21,7 @@ from envsynth.policy.sampling import KeptSets
 from envsynth.policy.tokens import PAD
 from envsynth.rollout import EpisodeRequest, Playable, rollout
 from envsynth.train.actor import PolicyActor
-from envsynth.trajectory import Trajectory
+from envsynth.trajectory import Trajectory, void_causes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +86,7 @@ def collect(policy: Policy, stock: Stock, config: RolloutConfig, *, step: int, c
     kept: list[TokenTrajectory] = []
     played: list[TokenTrajectory] = []
     stops: Counter[str] = Counter()
+    causes: Counter[str] = Counter()
     wanted, rounds, unread = config.tasks_per_step, 0, 0
     while wanted and rounds <= config.max_refills:
         tasks = [task_at(stock.tasks, config.seed, cursor + index) for index in range(wanted)]
@@ -106,6 +107,7 @@ def collect(policy: Policy, stock: Stock, config: RolloutConfig, *, step: int, c
             found.append(to_tokens(trajectory, record, f"{rounds}/{place:04d}", member, domain))
             unread += found[-1].reward is None and not trajectory.void
             stops[trajectory.stop.value] += 1
+        causes.update(void_causes(trajectories))
         report = report_groups(found)
         empty = set(report.refill)
         kept += [item for item in found if item.group not in empty and item.reward is not None]
@@ -115,7 +117,9 @@ def collect(policy: Policy, stock: Stock, config: RolloutConfig, *, step: int, c
     return Collected(
         trajectories=tuple(sorted(kept, key=lambda item: (item.group, item.member))),
         cursor=cursor,
-        metrics=_metrics(played, kept, stops) | {"rollout/rounds": rounds, "rollout/unread": unread},
+        metrics=_metrics(played, kept, stops)
+        | {f"void/{cause}": count for cause, count in causes.items()}
+        | {"rollout/rounds": rounds, "rollout/unread": unread},
     )
 
 

@@ -24,7 +24,7 @@ from envsynth.policy.config import nano
 from envsynth.policy.model import Policy
 from envsynth.policy.optimizer import OptimizerConfig
 from envsynth.policy.tokens import VOCABULARY_HASH, VOCABULARY_SIZE
-from envsynth.rollout import Stage
+from envsynth.rollout import make_stages
 from envsynth.train import sft
 from envsynth.train.actor import policy_factory
 from envsynth.train.collect import Stock
@@ -179,7 +179,7 @@ def _imitated(path: Path, config: ShowcaseConfig, on_step: Callable[[StepReport]
 
 def _rewarded(path: Path, start: Path, config: ShowcaseConfig, on_step: Callable[[StepReport], None] | None) -> Path:
     pairs, kinds = nano_pairs(600, f"{config.seed}/grpo")
-    envs = [Stage(pairs) for _ in range(config.slots)]
+    envs = make_stages(pairs, config.slots)
     try:
         stock = Stock(envs=envs, tasks=tuple(kinds), domains=kinds)
         options = GrpoRunConfig(seconds=config.grpo_seconds, seed=config.seed, tasks_per_step=config.groups)

@@ -18,7 +18,7 @@ from envsynth.policy.checkpoint import git_revision, list_checkpoints, load_chec
 from envsynth.policy.config import nano
 from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.tokens import VOCABULARY_HASH, VOCABULARY_SIZE
-from envsynth.rollout import Stage
+from envsynth.rollout import make_stages
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.train import grpo_loop, sft
 from envsynth.train.collect import Stock
@@ -211,7 +211,7 @@ def _run_grpo(folder: RunFolder, policy: Policy, config: TrainConfig, watch: Wat
     if config.grpo is None:
         return None
     pairs, kinds = nano_pairs(config.grpo_tasks, f"{config.seed}/grpo")
-    stages = [Stage(pairs) for _ in range(config.slots)]
+    stages = make_stages(pairs, config.slots)
     try:
         stock = Stock(envs=stages, tasks=tuple(kinds), domains=kinds)
         run = GrpoRun(folder, policy, stock, config.grpo)

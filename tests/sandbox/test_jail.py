@@ -381,6 +381,8 @@ def test_inspection_finds_a_sound_sandbox() -> None:
     assert [attack["name"] for attack in report["attacks"]] == ["file", "network", "program", "memory", "time"]
     assert all(attack["contained"] for attack in report["attacks"])
     assert len(report["remaining"]) >= 4
+    told = (Path(__file__).resolve().parents[2] / "docs/concepts/threat-model.md").read_text(encoding="utf-8")
+    assert [sentence for sentence in report["remaining"] if f"- {sentence}\n" not in told] == []
 
 
 def test_inspection_of_a_broken_sandbox_is_data(monkeypatch: pytest.MonkeyPatch) -> None:

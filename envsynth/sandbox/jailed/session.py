@@ -33,6 +33,9 @@ from envsynth.sandbox.jailed.outcomes import (
     said,
 )
 
+_WARM_BYTES = 512 << 10
+"""Memory that a warm worker has ready: room for an image of usual size, its database and a reply."""
+
 
 class Session:
     """The state of one worker.
@@ -230,6 +233,7 @@ class Session:
 
     def _warm_up(self) -> None:
         """Touch what a request needs, while nobody waits: first writes to pages shared with the zygote are slow."""
+        b"x" * _WARM_BYTES  # pyright: ignore[reportUnusedExpression] - freed at once, and kept by the allocator
         db = open_database(b"", self._blob_bytes, self._is_late)
         db.begin_call()
         db.execute("CREATE TABLE warm (id INTEGER PRIMARY KEY, name TEXT)")

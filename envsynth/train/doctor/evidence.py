@@ -20,7 +20,7 @@ from envsynth.policy.batch import TokenTrajectory
 from envsynth.policy.grpo import GrpoConfig
 from envsynth.policy.model import Policy
 from envsynth.policy.tokens import END
-from envsynth.rollout import EpisodeRequest, Stage, rollout
+from envsynth.rollout import EpisodeRequest, Stage, make_stages, rollout
 from envsynth.train import grpo_loop
 from envsynth.train.collect import Stock, collect
 from envsynth.train.doctor.capture import CapturedRow, Tokens, altered, capture_update
@@ -124,7 +124,7 @@ def gather(policy: Policy, config: GrpoRunConfig, *, run: Path | None = None) ->
     tasks = list(nano_tasks(config.tasks_per_step, f"{config.seed}/doctor"))
     given: dict[EpisodeText, list[float]] = {}
     pairs = [(item.environment, item.task) for item in tasks]
-    stages = [Stage(pairs) for _ in range(config.tasks_per_step * config.group_size)]
+    stages = make_stages(pairs, config.tasks_per_step * config.group_size)
     try:
         stock = Stock(
             envs=[ScoredStage(stage, given) for stage in stages],
