@@ -145,7 +145,7 @@ class ToolRuntime:
         failed = next((result for result in results if not result.ok), None)
         if failed is not None:
             self.close()
-            raise EnvironmentVoid(f"the episode could not be started: {told(failed)}")
+            raise EnvironmentVoid(f"the episode could not be started: {told(failed)}", failed.status.value)
         used = results[-1].value
         seat[0].used_s = used if isinstance(used, float) else math.inf
 
