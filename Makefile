@@ -11,10 +11,11 @@ VENV ?= .venv
 WHEELS ?=
 COVERAGE ?=
 TOPIC ?= foundation
+SECONDS ?= 3600
 PIP_FLAGS = --disable-pip-version-check --quiet -c constraints.txt $(if $(WHEELS),--find-links $(WHEELS))
 BIN = $(VENV)/bin
 
-.PHONY: help demo test slow mutants lint types floors docs docs-check accept wheel clean
+.PHONY: help demo test slow mutants lint types floors docs docs-check fuzz accept wheel clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -63,6 +64,10 @@ docs: $(VENV)/.dev ## build the documentation into site/
 docs-check: $(VENV)/.dev ## generated pages are up to date and the site builds
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/mkdocs build --strict --quiet
+
+fuzz: $(VENV)/.dev ## fuzz the host's frame decoder for an hour, guided by coverage: make fuzz SECONDS=3600
+	$(BIN)/python -m pip install $(PIP_FLAGS) --only-binary atheris -e ".[fuzz]"
+	$(BIN)/python -m acceptance.jail_fuzz --seconds $(SECONDS)
 
 accept: $(VENV)/.dev ## acceptance lines of a topic: make accept TOPIC=foundation
 	$(BIN)/python -m acceptance $(TOPIC) $(if $(FAST),--fast)

@@ -1,6 +1,7 @@
 """Write `constraints.txt` from the packages of this virtual environment: `python scripts/constraints.py`.
 
-torch and triton are pinned as a pair and by hand: their kernels and interpreter were tried together.
+torch and triton are pinned as a pair and by hand: their kernels and interpreter were tried together. What extras need that
+not every environment has is pinned by hand too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 PAIR = ("torch==2.13.0", "triton==3.6.0")
+EXTRAS = ("atheris==3.0.0",)
+"""Of the extra `fuzz`, which not every Python has a wheel for and which the tests do without."""
 HEADER = (
     "# Exact versions that the tests ran with; made by scripts/constraints.py. Loose bounds are in pyproject.toml.\n"
 )
@@ -19,8 +22,10 @@ def main() -> int:
     """Write the file; return 0."""
     command = [sys.executable, "-m", "pip", "freeze", "--exclude-editable", "--exclude", "envsynth"]
     frozen = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    pins = {line for line in frozen if "==" in line and not line.lower().startswith(("torch==", "triton=="))}
-    lines = sorted([*pins, *PAIR], key=str.lower)
+    pins = {
+        line for line in frozen if "==" in line and not line.lower().startswith(("torch==", "triton==", "atheris=="))
+    }
+    lines = sorted([*pins, *PAIR, *EXTRAS], key=str.lower)
     Path(__file__).resolve().parent.parent.joinpath("constraints.txt").write_text(HEADER + "\n".join(lines) + "\n")
     return 0
 
