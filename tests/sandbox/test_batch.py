@@ -135,6 +135,47 @@ def soil(db, how):
             assert taken.blob == image, how
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        "db.row_factory = None",
+        "db.text_factory = bytes",
+        "db.isolation_level = 'IMMEDIATE'",
+        "db.create_function('twice', 1, lambda x: 3 * x)",
+        "db.create_collation('nocase', lambda a, b: (a > b) - (a < b))",
+        "db.setlimit(1, 10)",
+        "db.set_trace_callback(print)",
+    ],
+)
+def test_restored_database_is_as_no_code_has_set_it(jail: Jail, how: str) -> None:
+    source = """
+def make(db):
+    db.execute("CREATE TABLE keep (x TEXT)")
+    db.execute("INSERT INTO keep VALUES ('a'), ('B')")
+
+def look(db):
+    try: known = db.execute("SELECT twice(2) AS x").fetchone()["x"]
+    except Exception as error: known = str(error)
+    return [repr(db.execute("SELECT * FROM keep ORDER BY x COLLATE nocase").fetchall()), known, db.isolation_level]
+
+def soil(db):
+    HOW
+"""
+    with jail.worker("tools") as worker:
+        assert worker.load(source.replace("HOW", how)).ok
+        worker.open(b"")
+        worker.call("make", databases=("main",))
+        image = worker.image().blob
+        _, _, clean = worker.run([hold_image("k", image), open_held("main", "k"), call("look", {}, "main")])
+        assert clean.value == ["[{'x': 'a'}, {'x': 'B'}]", "no such function: twice", None]
+        soiled, opened, looked = worker.run(
+            [call("soil", {}, "main"), open_held("main", "k"), call("look", {}, "main")]
+        )
+        assert soiled.ok, soiled
+        assert opened.ok, opened
+        assert looked == clean
+
+
 def test_slow_calls_have_their_own_limits_and_come_in_several_frames(worker: Worker) -> None:
     began = time.monotonic()
     results = worker.run([call("nap", {"seconds": 0.1}) for _ in range(8)] + [call("nap", {"seconds": 5})] * 2)

@@ -8,6 +8,7 @@ Each call runs inside a savepoint, so that a call that fails leaves no trace. Co
 from __future__ import annotations
 
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -35,6 +36,12 @@ _TEMPORARY = (
 _ASKING = ("table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list")
 """Pragmas whose argument says what to look at; any other with an argument changes a setting."""
 
+_SOILING = (
+    "create_aggregate", "create_collation", "create_function", "create_window_function", "set_authorizer",
+    "set_progress_handler", "set_trace_callback", "setlimit",
+)  # fmt: skip
+"""Methods that change the connection, which the next episode may get."""
+
 _DENIED = (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
 
 
@@ -48,7 +55,8 @@ class Database(sqlite3.Connection):
     restoring = False
     """Whether the sandbox itself replaces the contents, which SQLite does by way of ATTACH."""
     is_soiled = False
-    """Whether code has made temporary tables or changed a setting, which belong to the connection, not to its contents."""
+    """Whether code has made temporary tables or functions or changed a setting: they belong to the connection, not to
+    its contents."""
 
     def authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
         """Say whether a statement may be prepared."""
@@ -66,6 +74,11 @@ class Database(sqlite3.Connection):
         finally:
             self.restoring = False
 
+    def _is_altered(self) -> bool:
+        """Whether something was changed that other contents would not replace."""
+        converts = self.row_factory is not _as_dict or self.text_factory is not str
+        return self.is_soiled or converts or self.isolation_level is not None
+
     def mark_origin(self, template: Template) -> None:
         """Let `rewind` come back to what the database holds now, the contents of a template."""
         self.execute("SAVEPOINT world_scope")
@@ -78,7 +91,7 @@ class Database(sqlite3.Connection):
             Whether it is; False when something is left that other contents would not replace.
         """
         self.origin = None
-        if self.is_soiled:
+        if self._is_altered():
             return False
         try:
             if self.in_transaction:
@@ -96,7 +109,7 @@ class Database(sqlite3.Connection):
         Returns:
             Whether it was done; False when something is left that this does not undo.
         """
-        if self.is_soiled:
+        if self._is_altered():
             return False
         try:
             self.execute("ROLLBACK TO world_scope")
@@ -182,6 +195,21 @@ class Database(sqlite3.Connection):
                 self.execute("RELEASE call_scope")
 
 
+def _soiling(name: str) -> Any:
+    inherited: Any = getattr(sqlite3.Connection, name)
+
+    @functools.wraps(inherited)
+    def method(self: Database, *given: Any, **named: Any) -> Any:
+        self.is_soiled = True
+        return inherited(self, *given, **named)
+
+    return method
+
+
+for _name in _SOILING:
+    setattr(Database, _name, _soiling(_name))
+
+
 def _statements(script: str) -> Iterator[str]:
     held = ""
     for piece in script.split(";")[:-1]:
@@ -233,6 +261,7 @@ def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> 
     db.row_factory = _as_dict
     db.set_progress_handler(is_late, PROGRESS_OPERATIONS)
     db.set_authorizer(db.authorize)
+    db.is_soiled = False
     return db
 
 
