@@ -273,6 +273,25 @@ def usual():
     assert result.value == [{"x": 1, "y": []}, "RED", 7200.0, 3, "00000000-0000-0000-0000-000000000001"], result
 
 
+def test_usual_encodings_are_there(worker: Worker) -> None:
+    names = [
+        "ascii",
+        "cp1252",
+        "latin-1",
+        "utf-7",
+        "utf-8-sig",
+        "utf-16",
+        "utf-16-be",
+        "utf-16-le",
+        "utf-32-be",
+        "utf-32-le",
+        "unicode_escape",
+        "iso8859-15",
+    ]
+    found = worker.call("give", {"what": f"[bytes('a b', name).hex() for name in {names}]"})
+    assert found.value == [bytes("a b", name).hex() for name in names], found
+
+
 # ------------------------------------------------------------------------------------------------ objects
 
 

@@ -31,8 +31,10 @@ from envsynth.sandbox.jailed.session import Session
 PRELOADED: tuple[str, ...] = (
     "__future__", "_strptime", "abc", "array", "ast", "base64", "binascii", "bisect", "calendar", "cmath", "codecs",
     "collections", "collections.abc", "colorsys", "contextlib", "contextvars", "copy", "copyreg", "csv",
-    "dataclasses", "datetime", "decimal", "difflib", "encodings.ascii", "encodings.idna", "encodings.latin_1",
-    "encodings.utf_16", "encodings.utf_32", "enum", "errno", "fractions", "functools", "graphlib", "hashlib",
+    "dataclasses", "datetime", "decimal", "difflib", "encodings.ascii", "encodings.cp1252", "encodings.cp437",
+    "encodings.idna", "encodings.iso8859_15", "encodings.latin_1", "encodings.punycode", "encodings.raw_unicode_escape",
+    "encodings.unicode_escape", "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32",
+    "encodings.utf_32_be", "encodings.utf_32_le", "encodings.utf_7", "encodings.utf_8_sig", "enum", "errno", "fractions", "functools", "graphlib", "hashlib",
     "heapq", "hmac", "html", "inspect", "io", "itertools", "json", "keyword", "locale", "logging", "math", "numbers",
     "operator", "os", "pathlib", "pprint", "queue", "random", "re", "reprlib", "secrets", "shlex", "signal",
     "sqlite3", "statistics", "string", "stringprep", "struct", "sys", "textwrap", "threading", "time", "timeit",
