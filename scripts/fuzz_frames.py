@@ -167,17 +167,20 @@ def judge(text: bytes, blob: bytes, awaited: bool | tuple[bool, ...]) -> None:
     if not 0 < len(found) <= len(asked):
         raise Finding(f"{len(found)} results of {len(asked)} requests")
     parts = [sent] if isinstance(awaited, bool) else sent["results"]
+    start = 0
     for result, part, may_blob in zip(found, parts, asked, strict=False):
+        size = len(blob) if isinstance(awaited, bool) else part.get("bytes", 0)
+        piece = blob[start : start + size]
+        start += size
         if isinstance(result, Ask) and isinstance(awaited, bool):
             fine = type(result.tool) is str and type(result.arguments) is dict and _is_plain(result.arguments)
             fine = fine and (part["ask"]["tool"], part["ask"]["arguments"]) == (result.tool, result.arguments)
         else:
-            fine = isinstance(result, CallResult) and _is_result(result, part, may_blob)
+            fine = isinstance(result, CallResult) and _is_result(result, part, piece, may_blob)
         if not fine:
             raise Finding(f"no reply of the documented form: {result!r:.300}")
-    blobs = b"".join(result.blob for result in found if isinstance(result, CallResult) and result.ok)
-    if blob and not (blob.startswith(blobs) and any(asked)):
-        raise Finding(f"bytes that nobody asked for: {blobs[:80]!r}")
+    if start != len(blob):
+        raise Finding(f"bytes that nobody asked for: {blob[start:][:80]!r}")
 
 
 def _strict(text: bytes) -> Any:
@@ -192,15 +195,18 @@ def _strict(text: bytes) -> Any:
         raise Finding(f"no JSON, but accepted: {text[:120]!r}") from error
 
 
-def _is_result(result: CallResult, part: dict[str, Any], may_blob: bool) -> bool:
+def _is_result(result: CallResult, part: dict[str, Any], piece: bytes, may_blob: bool) -> bool:
     texts = (result.error_type, result.code, result.message, result.stdout)
     if not all(type(text) is str and _is_plain(text) for text in texts) or len(result.stdout) > STDOUT_BYTES:
         return False
     if type(result.blob) is not bytes or (result.blob and not may_blob):
         return False
     if result.ok:
+        is_text = bool(result.text)
+        value = _strict(result.text) if is_text else part["value"]
+        sent = piece == (result.text if is_text else result.blob) and (part.get("text") is True or not is_text)
         return (
-            not any(texts[:3]) and _is_plain(result.value) and result.value == part["value"] and part["status"] == "ok"
+            sent and not any(texts[:3]) and _is_plain(result.value) and result.value == value and part["status"] == "ok"
         )
     lengths = (
         len(result.error_type) <= NAME_CHARS and len(result.code) <= NAME_CHARS and len(result.message) <= MESSAGE_CHARS

@@ -15,7 +15,7 @@ and is therefore rare."""
 MAX_INPUT = 4096
 TOKENS = (
     b'"id":1', b'"id":true', b'"id":1.0', b'"id":2', b'"status":"ok"', b'"status":"batch"', b'"status":"tool_error"',
-    b'"status":"crash"', b'"value":', b'"results":[', b'"bytes":', b'"bytes":-1', b'"stdout":"', b'"error":["","",""]',
+    b'"status":"crash"', b'"value":', b'"text":true', b'"results":[', b'"bytes":', b'"bytes":-1', b'"stdout":"', b'"error":["","",""]',
     b'"ask":{"tool":"t","arguments":{}}', b"18446744073709551616", b"-9223372036854775809", b"1e999", b"NaN", b"null",
     b"\\ud800", b"\xff", b"\xef\xbb\xbf", b"[" * 40, b"]" * 40, b"{", b"}", b",", b"\x00\x00\x00\x08", b"\xff\xff\xff\xff",
 )  # fmt: skip
@@ -25,7 +25,7 @@ VALUES: tuple[Any, ...] = (
     "protocol_violation", [], {}, [1], ["", "", ""], ["a", "b", "c", "d"], {"tool": "t", "arguments": {}}, {"status": "ok", "value": 1},
     {"status": "ok", "value": None, "bytes": 1}, [{"status": "ok", "value": 2}],
 )  # fmt: skip
-KEYS = ("id", "status", "value", "error", "stdout", "ask", "results", "bytes", "tool", "arguments")
+KEYS = ("id", "status", "value", "text", "error", "stdout", "ask", "results", "bytes", "tool", "arguments")
 
 
 def made(body: bytes, shape: int = 0, flags: int = FRAMED, blob: int = 0, cuts: Sequence[int] = ()) -> bytes:
@@ -52,6 +52,7 @@ def seeds() -> list[tuple[bytes, bool]]:
     item = b'{"status":"ok","value":1}'
     batch = b'{"id":1,"status":"batch","results":[%b]}'
     mixed = batch % (item + b',{"status":"ok","value":null,"bytes":3},{"status":"memory","error":["M","","m"]}')
+    text = batch % b'{"status":"ok","text":true,"bytes":7},{"status":"ok","text":true,"stdout":"o","bytes":2}'
     two = batch % b'{"status":"ok","value":null,"bytes":2},{"status":"ok","value":null,"bytes":1}'
     stream = HEADER.pack(len(ok), 0) + ok
     good = [
@@ -61,7 +62,7 @@ def seeds() -> list[tuple[bytes, bool]]:
         made(stream, flags=0, cuts=(8,)), made(b'{"id":1,"status":"ok","value":5}', flags=FRAMED | SMALL),
         made(batch % item, 2), made(batch % (item + b"," + item), 6),
         made(batch % item, 3), made(mixed + b"img", 4, blob=3),
-        made(two + b"abc", 5, blob=3, cuts=(8, 20, 100)),
+        made(two + b"abc", 5, blob=3, cuts=(8, 20, 100)), made(text + b'{"a":1}[]', 6, blob=9),
     ]  # fmt: skip
     bad = [
         made(b""), made(b"", flags=0), made(b"", flags=OPEN), made(stream[:5], flags=OPEN), made(stream[:-1], flags=0),

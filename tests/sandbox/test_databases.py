@@ -104,3 +104,21 @@ def test_image_that_is_no_database_is_an_error(worker: Worker, image: bytes) -> 
 def test_unknown_database_is_an_error(worker: Worker) -> None:
     assert worker.image("other").error_type == "LookupError"
     assert worker.call("rows", databases=("other",)).error_type == "LookupError"
+
+
+def test_authorizer_of_the_code_cannot_keep_a_failed_call(worker: Worker) -> None:
+    source = """
+def lock(db):
+    db.execute("INSERT INTO notes VALUES ('kept?')")
+    db.set_authorizer(lambda *a: 1)
+    raise ValueError("after all")
+
+def count(db):
+    return db.execute("SELECT count(*) AS n FROM notes").fetchone()["n"]
+"""
+    worker.load(source + "def make(db):\n    db.execute('CREATE TABLE notes (x)')\n")
+    worker.open(b"")
+    assert worker.call("make", databases=("main",)).ok
+    result = worker.call("lock", databases=("main",))
+    assert (result.status, result.message) == (Failure.TOOL_ERROR, "after all (line 5 of module)")
+    assert worker.call("count", databases=("main",)).value == 0

@@ -190,9 +190,16 @@ class Database(sqlite3.Connection):
         if self._waiting:
             self._waiting = False
         elif self.in_transaction:
-            with contextlib.suppress(sqlite3.OperationalError):  # code has released it: nothing is left to undo
-                self.execute("ROLLBACK TO call_scope")
-                self.execute("RELEASE call_scope")
+            try:
+                self._roll_back()
+            except sqlite3.DatabaseError:  # code has set an authorizer of its own, which refuses this
+                sqlite3.Connection.set_authorizer(self, self.authorize)
+                self._roll_back()
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(sqlite3.OperationalError):  # code has released it: nothing is left to undo
+            super().execute("ROLLBACK TO call_scope")
+            super().execute("RELEASE call_scope")
 
 
 def _soiling(name: str) -> Any:
