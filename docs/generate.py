@@ -1,7 +1,7 @@
-"""Write the generated pages of the reference: gates, command line, API, errors, JSON Schemas.
+"""Write the generated pages: gates, command line, API, errors, JSON Schemas, and what stopped each hostile program.
 
 `python docs/generate.py` writes them; `--check` writes nothing and exits with 1 when a page is out of date. Pages depend
-on the code alone: no clock, no terminal width, no machine.
+on the code and the results that it keeps: no clock, no terminal width, no machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 import sys
 import textwrap
 import typing
@@ -403,6 +404,7 @@ def pages() -> dict[str, str]:
         "reference/api.md": api_page(),
         "reference/errors.md": errors_page(),
         "reference/schemas/index.md": schemas_page(schemas),
+        "concepts/contained.md": runpy.run_path(str(DOCS / "contained.py"))["page"](NOTE),
     }
     for name, schema in schemas.items():
         found[f"reference/schemas/{name}.json"] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from envsynth.sandbox import CallResult, Failure, Jail, Limits
 from tests.sandbox.hostile_programs import HOSTILE, MORE, prepare
+from tests.sandbox.stoppers import stopped_by
 
 FILE_CANARY, ENV_CANARY, MEMORY_CANARY = "HOST-FILE-CANARY-77", "ENV-CANARY-88", "VERIFIER-ANSWER-99"
 EVIDENCE_OF_ESCAPE = ("WROTE", "CONNECTED", "STARTED", "DONE", "SENT", "OPENED", "ESCAPE", "FILLED")
@@ -165,6 +166,10 @@ class Finding:
     seconds: float
     leaks: list[str]
     evidence: str
+    stopped_by: list[str]
+    """Layers that its evidence speaks of; see `stoppers`."""
+    off: list[str]
+    """Layers that this jail did without."""
 
 
 def resident_mb() -> float:
@@ -204,7 +209,15 @@ def try_program(jail: Jail, canaries: Canaries, name: str) -> Finding:
         leaks.append(f"{left} processes are left")
     if not fresh_worker_works(jail, image()):
         leaks.append("the next worker is wrong")
-    return Finding(name=name, status=result.status.value, seconds=seconds, leaks=leaks, evidence=evidence[:300])
+    return Finding(
+        name=name,
+        status=result.status.value,
+        seconds=seconds,
+        leaks=leaks,
+        evidence=evidence[:300],
+        stopped_by=stopped_by(result, source),
+        off=[layer for layer, state in jail.layers.items() if state.startswith("off")],
+    )
 
 
 def run(mode: str) -> Iterator[Finding]:
