@@ -64,7 +64,7 @@ FORBIDDEN = (
     "--index" + "-url",
 )
 """Paths of a machine and hosts of a package registry; written in parts, so that this file does not hold them."""
-ATTACKS = {"tests/sandbox/hostile_programs.py": ("/" + "root/",)}
+ATTACKS = dict.fromkeys(("tests/sandbox/hostile_programs.py", "tests/sandbox/grammar_targets.py"), ("/" + "root/",))
 """Hostile programs try the paths of real machines; that is what they are for."""
 
 
