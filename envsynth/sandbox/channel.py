@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from envsynth.sandbox.jailed.frames import CHUNK, HEADER, READ_MAX, check_integers
+from envsynth.sandbox.jailed.frames import CHUNK, HEADER, READ_MAX, check_depth, check_integers
 from envsynth.sandbox.result import Failure
 
 _TIME = struct.Struct("@ll")
@@ -163,7 +163,7 @@ def decode(text: bytes) -> Any:
         text: UTF-8 JSON.
 
     Returns:
-        Plain data: no NaN, no infinity, no lone surrogate, no integer beyond 64 bits, nested at most 1024 deep.
+        Plain data: no NaN, no infinity, no lone surrogate, no integer beyond 64 bits, nested at most 200 deep in a reply.
 
     Raises:
         ChannelError: It is not such JSON.
@@ -171,6 +171,7 @@ def decode(text: bytes) -> Any:
     try:
         value = orjson.loads(text)
         check_integers(text)
+        check_depth(text)
     except (ValueError, RecursionError) as error:
         message = f"a reply is not plain JSON: {str(error)[:200]}"
         raise ChannelError(Failure.PROTOCOL_VIOLATION, message) from error

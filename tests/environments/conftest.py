@@ -34,6 +34,7 @@ def stock(db, item):
 
 MISBEHAVE = """
 import os
+import sys
 import time
 
 def misbehave(db, how):
@@ -57,6 +58,12 @@ def misbehave(db, how):
         return "x" * 200_000
     if how == "object":
         return object()
+    if how == "deep":
+        sys.setrecursionlimit(3000)
+        value = how
+        for _ in range(1000):
+            value = [value]
+        return value
     if how == "dangle":
         db.execute("INSERT INTO orders (item, count) VALUES ('no such item', 1)")
     return how

@@ -96,6 +96,7 @@ def test_answer_of_wrong_type_fails_on_schema(env):
         ({"tool": "buy", "arguments": {"item": "nut", "count": 9}}, "conflict"),
         ({"tool": "misbehave", "arguments": {"how": "raise"}}, "internal"),
         ({"tool": "misbehave", "arguments": {"how": "object"}}, "internal"),
+        ({"tool": "misbehave", "arguments": {"how": "deep"}}, "internal"),
         ({"tool": "misbehave", "arguments": {"how": "dangle"}}, "internal"),
         ({"tool": "misbehave", "arguments": {"how": "flood"}}, "too_large"),
         ({"tool": "misbehave", "arguments": {"how": "spin"}}, "timeout"),

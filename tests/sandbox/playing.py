@@ -20,6 +20,7 @@ from tests.sandbox.containment import (
     fresh_worker_works,
     image,
     leaks_in,
+    pids,
     resident_mb,
     wait_for_processes,
 )
@@ -163,6 +164,7 @@ def play_many(numbers: Iterable[int], limits: Limits = SHORT) -> Report:
     report = Report()
     with Canaries() as canaries:
         gc.collect()
+        besides = pids(os.getpid())  # of other jails of this process
         before = len(list(Path("/proc/self/fd").iterdir()))
         jails = {mode: Jail(limits, **MODES[mode]) for mode in JAILS}
         memory = resident_mb()
@@ -180,7 +182,7 @@ def play_many(numbers: Iterable[int], limits: Limits = SHORT) -> Report:
         report.grown_mb = resident_mb() - memory
         for jail in jails.values():
             jail.close()
-        report.processes = wait_for_processes(os.getpid(), 0)
+        report.processes = wait_for_processes(os.getpid(), 0, besides)
         report.descriptors = len(list(Path("/proc/self/fd").iterdir())) - before
     return report
 

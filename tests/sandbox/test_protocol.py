@@ -103,6 +103,8 @@ def test_honest_reply_in_one_piece_or_many(forger: Forger) -> None:
         frame(b'{"id":1,"status":"ok","value":"\\ud800"}'),
         frame(b'{"id":1,"status":"ok","value":"\xff"}'),
         frame(b'{"id":1,"status":"ok","value":' + b"[" * 2000 + b"]" * 2000 + b"}"),
+        frame(b'{"id":1,"status":"ok","value":' + b"[" * 300 + b"]" * 300 + b"}"),
+        frame(b'{"id":1,"status":"ok","value":' + b'{"\\\\":' * 300 + b"1" + b"}" * 301),
         frame(b'{"\x00id":1,"status":"ok","value":5}'),
         '{"id":1,"status":"ok","value":5}'.encode("utf-16"),
         frame({"id": 1, "status": "ok"}),

@@ -28,7 +28,9 @@ def test_call_gives_back_what_was_sent(worker: Worker, value: object) -> None:
 @pytest.mark.parametrize(
     "expression",
     ["float('nan')", "float('inf')", "object()", "b'x'", "2**64", "[-2**63-1]", "'\\ud800'", "{1, 2}", "{(1, 2): 3}",
-     "(lambda x: (x.append(x), x)[1])([])", "__import__('functools').reduce(lambda x, _: [x], range(3000), 0)"],
+     "(lambda x: (x.append(x), x)[1])([])", "__import__('functools').reduce(lambda x, _: [x], range(201), 0)",
+     "__import__('functools').reduce(lambda x, _: {'k': x}, range(201), 0)",
+     "__import__('functools').reduce(lambda x, _: [x], range(3000), 0)"],
 )  # fmt: skip
 def test_value_without_json_form_is_a_bad_result(worker: Worker, expression: str) -> None:
     result = worker.call("give", {"what": expression})
@@ -36,6 +38,19 @@ def test_value_without_json_form_is_a_bad_result(worker: Worker, expression: str
     assert "not plain JSON" in result.message
     assert worker.alive
     assert worker.call("add", {"a": 1, "b": 2}).value == 3
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "__import__('functools').reduce(lambda x, _: [x], range(200), 0)",
+        "[{'a': [1]}] * 1000",
+        "'[' * 1000",
+        r"""['\\"[', '\\\\'] * 500""",
+    ],
+)
+def test_value_that_is_merely_long_is_fine(worker: Worker, expression: str) -> None:
+    assert worker.call("give", {"what": expression}).value == eval(expression)
 
 
 def test_repr_of_a_result_is_never_called(worker: Worker) -> None:

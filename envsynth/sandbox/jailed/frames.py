@@ -26,6 +26,13 @@ EXIT_BROKEN, EXIT_MEMORY = 70, 71
 MESSAGE_CHARS, NAME_CHARS = 500, 100
 """Longest error message, and longest name of an error type or code."""
 
+MAX_DEPTH = 200
+"""Deepest nesting of plain data that leaves a worker: hosts walk it by recursion, on stacks that may be deep already."""
+
+_ENVELOPE_DEPTH = 3
+"""Levels that a reply adds: the reply, its results, one of them."""
+
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DIGITS = bytes(ord("0") if chr(byte) in "0123456789" else 0 for byte in range(256))
 _LONG_NUMBER = b"0" * 19
 _INTEGERS = range(-(2**63), 2**64)
@@ -48,6 +55,26 @@ def check_integers(text: bytes) -> None:
         json.loads(text.decode(), parse_int=_narrow)
 
 
+def check_depth(text: bytes, most: int = MAX_DEPTH + _ENVELOPE_DEPTH) -> None:
+    """Refuse JSON that is nested too deeply.
+
+    Args:
+        text: Valid JSON.
+        most: Levels that are allowed.
+
+    Raises:
+        ValueError: It is nested deeper.
+    """
+    if text.count(b"[") + text.count(b"{") <= most:  # the common case: too few brackets to be deep
+        return
+    depth = 0
+    outside = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]  # what is not within a string
+    for bracket in b"".join(outside).translate(None, _NO_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > most:
+            raise ValueError(f"it is nested deeper than {most}")
+
+
 def _narrow(digits: str) -> int:
     if len(digits) > 20 or int(digits) not in _INTEGERS:
         raise ValueError(f"the integer {digits[:40]} needs more than 64 bits")
@@ -65,11 +92,13 @@ def encode(value: Any) -> bytes:
 
     Raises:
         TypeError: It holds something that JSON has no form for.
-        ValueError: It holds NaN, an infinity, a lone surrogate, an integer beyond 64 bits, or itself.
+        ValueError: It holds NaN, an infinity, a lone surrogate, an integer beyond 64 bits, or itself, or is nested deeper
+            than `MAX_DEPTH`.
         RecursionError: It is nested too deeply.
     """
     text = _encode(value).encode()
     check_integers(text)
+    check_depth(text, MAX_DEPTH)
     return text
 
 
