@@ -38,6 +38,16 @@ class ToolCall(Record):
     arguments: dict[str, JsonValue]
     """Arguments."""
 
+    @classmethod
+    def trusted(cls, tool: str, arguments: dict[str, JsonValue]) -> Self:
+        """Make a call from parsed JSON, which needs no validation; several times faster, as every step makes one."""
+        made = cls.__new__(cls)
+        object.__setattr__(made, "__dict__", {"tool": tool, "arguments": arguments})
+        object.__setattr__(made, "__pydantic_fields_set__", {"tool", "arguments"})
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:

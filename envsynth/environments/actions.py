@@ -125,7 +125,7 @@ def _read(value: Any) -> Action:
     tool, arguments = action.get("tool"), action.get("arguments", {})
     if isinstance(tool, str) and isinstance(arguments, dict) and action.keys() <= _CALL_KEYS:
         # What `json` has decoded needs no validation.
-        return Action(call=ToolCall.model_construct(tool=tool, arguments=cast("dict[str, JsonValue]", arguments)))
+        return Action(call=ToolCall.trusted(tool, cast("dict[str, JsonValue]", arguments)))
     return Action(problem=f"the action is neither a call nor an answer. {ACTION_FORMAT}")
 
 

@@ -23,7 +23,7 @@ from envsynth.verifiers import verify_all
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Errand:
     """Requests to one worker; the outcome is the list of their results."""
 
@@ -32,7 +32,7 @@ class Errand:
     limits: Limits | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Judging:
     """An ended episode; the outcome is its `Verdict`."""
 

@@ -36,7 +36,7 @@ ERROR_NUMBERS = {
 """Numbers of error codes in the style `code`; other codes are 400."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ToolResult:
     """What a call gave."""
 

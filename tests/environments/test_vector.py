@@ -134,10 +134,13 @@ INFOS = [
     },
     {},
     {"turn": 5, "final_obs": "more", "final_info": {"turn": 8}, "array": np.ones(2)},
+    {"task": "d", "turn": 9, "call": None, "error": "timeout"},
 ]
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [4, 2, 0, 1, 3], [3, 3, 3, 3, 3], [1, 1, 0, 0, 2]])
+@pytest.mark.parametrize(
+    "order", [[0, 1, 2, 3, 4], [4, 2, 0, 1, 3], [3, 3, 3, 3, 3], [1, 1, 0, 0, 2], [0, 0, 5], [5, 0], [4, 4], [2, 2]]
+)
 def test_infos_are_merged_as_gymnasium_does(make_slots, order):
     envs = make_slots()
     envs.num_envs = len(order)
