@@ -390,7 +390,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--store", type=Path, help="a store with environments, made before")
-    parser.add_argument("--count", type=int, default=50, help="environments to make without a store")
+    parser.add_argument("--count", type=int, default=10, help="environments to make without a store")
     parser.add_argument("--repeats", type=int, default=4_000)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()

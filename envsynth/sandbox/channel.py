@@ -74,7 +74,9 @@ class Channel:
         Raises:
             ChannelError: The worker is gone, or did not read in time.
         """
-        data: bytes | memoryview = HEADER.pack(len(text), len(blob)) + text + blob
+        data: bytes | memoryview = HEADER.pack(len(text), len(blob)) + text
+        if blob:
+            data += blob
         while data:
             try:
                 sent = self._sock.send(data, socket.MSG_DONTWAIT)

@@ -24,7 +24,28 @@ _SAID_BY_WORKER = {
 }
 """Failures that a living worker may report; the others are for the host to see."""
 
+_BRACE = ord("}")
+
 _UNASKED = "a reply carries bytes that nobody asked for"
+
+
+def read_success(text: bytes, sequence: int) -> CallResult | None:
+    """Read the usual reply by its form; what it reads, `read_reply` reads the same.
+
+    Args:
+        text: JSON text of the frame, which has no blob.
+        sequence: Number of the request that it must answer.
+
+    Returns:
+        The outcome; None for any other reply, of which `read_reply` says what it is.
+    """
+    head = b'{"id":%d,"status":"ok","value":' % sequence
+    if not text.startswith(head) or text[-1] != _BRACE:
+        return None
+    try:
+        return success(decode(text[len(head) : -1]), "", b"")
+    except ChannelError:
+        return None
 
 
 def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: bool) -> Ask | CallResult:

@@ -15,7 +15,7 @@ from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel, ChannelError
 from envsynth.sandbox.families import Source
 from envsynth.sandbox.process import WorkerProcess
-from envsynth.sandbox.replies import read_batch, read_reply
+from envsynth.sandbox.replies import read_batch, read_reply, read_success
 from envsynth.sandbox.requests import Request, packed
 from envsynth.sandbox.result import Ask, CallResult, Failure, Limits, Role
 
@@ -442,6 +442,9 @@ class Worker:
         try:
             self._channel.send(text, blob, started + hard_s)
             reply, out = self._channel.receive(started + hard_s)
+            result = None if out else read_success(reply, sequence)
+            if result is not None:
+                return result
             result = read_reply(reply, out, sequence, self._limits.stdout_bytes, request["op"] in _WITH_BLOB)
         except ChannelError as error:
             return self._die(error)

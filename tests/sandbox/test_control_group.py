@@ -86,6 +86,8 @@ def test_workers_together_have_a_limit_and_nothing_is_left() -> None:
         for worker in workers:
             worker.load(HOARD)
         found = [worker.call("hoard", {"mib": 120}).status for worker in workers]
+        # The kernel takes the largest, which need not be the one that asked last.
+        found += [worker.call("hoard", {"mib": 0}).status for worker in workers if worker.alive]
         assert (Failure.MEMORY in found) == made
         for worker in workers:
             worker.close()

@@ -19,7 +19,7 @@ from envsynth.sandbox import CallResult, Failure, Limits, Worker
 from envsynth.sandbox.channel import Channel, ChannelError, decode
 from envsynth.sandbox.jailed import frames
 from envsynth.sandbox.process import WorkerProcess
-from envsynth.sandbox.replies import read_reply
+from envsynth.sandbox.replies import read_reply, read_success
 from envsynth.sandbox.zygote import Ticket, Zygote
 
 LIMITS = Limits(soft_s=0.2, hard_s=0.3, frame_bytes=8192, blob_bytes=8192)
@@ -278,3 +278,33 @@ def test_host_imports_nothing_that_unpickles() -> None:
     for file in files:
         for word in ("import pickle", "import marshal", "eval(", "exec(", "import sqlite3"):
             assert word not in file.read_text(encoding="utf-8"), (file.name, word)
+
+
+PIECES = st.sampled_from(
+    [
+        b'{"id":1,"status":"ok","value":',
+        b"5",
+        b"{}",
+        b'"x"',
+        b"}",
+        b",",
+        b'"stdout":"o"',
+        b" ",
+        b'"id":2',
+        b"1e999",
+        b"NaN",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=7).map(b"".join))
+def test_usual_replies_are_read_the_same_either_way(text: bytes) -> None:
+    quick = read_success(text, 1) if text else None
+    if quick is not None:
+        assert read_reply(text, b"", 1, 100, may_blob=False) == quick
+
+
+def test_the_usual_reply_is_read_quickly() -> None:
+    assert read_success(b'{"id":1,"status":"ok","value":{"a":[1]}}', 1) is not None
+    assert read_success(b'{"id":1,"status":"ok","value":5,"stdout":"x"}', 1) is None
+    assert read_success(b'{"id":2,"status":"ok","value":5}', 1) is None
