@@ -224,7 +224,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         yield from self._runtime.reset(self._task_hashes[self._index], image)
 
     def _workshop(self) -> Jail:
-        if self._jail is None or not self._jail.alive:
+        if self._jail is None:
             self._jail = shared_jail() if self._hosts is None else self._hosts.jail
         return self._jail
 

@@ -27,7 +27,7 @@ MAX_WORKERS = 2_000
 FORKS_PER_ZYGOTE = 20_000
 """Workers after which a fresh zygote takes over, so that nothing can pile up in one."""
 
-MAX_POOLS = 32
+MAX_POOLS = 16
 """Pools of idle workers that one jail keeps; the one that was used longest ago leaves first."""
 
 MAX_CODE_BYTES = 64 << 20
@@ -254,6 +254,8 @@ class Jail:
         return Zygote(self._options, self._group.add)
 
     def _ended(self, worker: Worker) -> None:
+        if os.getpid() != self._owner:  # in a fork another thread may have held the lock, for ever
+            return
         with self._lock:
             self._workers.discard(worker)
             for zygote in [old for old in self._retired if old.living <= 0]:

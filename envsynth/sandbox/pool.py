@@ -26,7 +26,8 @@ class WorkerPool:
     """Idle workers of one family.
 
     Refilled in lumps, without waiting: the zygote forks and the workers warm up while the host does something else. The
-    lump doubles each time that somebody had to wait, so that a single episode does not pay for many workers.
+    lump doubles each time that somebody had to wait, and is nothing the first time: a family that is asked for once pays
+    for one worker.
 
     Args:
         spawn: Asks for one worker without waiting; it has its code and posts the start.
@@ -40,6 +41,7 @@ class WorkerPool:
         """Most idle workers."""
         self._room = room
         self._lump = 0
+        self._asked = False
         self._idle: deque[Worker] = deque()
         self._closed = False
 
@@ -67,8 +69,10 @@ class WorkerPool:
                     raise
             worker.close()
         worker = self._spawn()
-        self._lump = min(max(1, 2 * self._lump), self.size)
-        self.fill(self._lump)
+        if self._asked:
+            self._lump = min(max(1, 2 * self._lump), self.size)
+            self.fill(self._lump)
+        self._asked = True
         return _started(worker)
 
     def fill(self, count: int) -> None:
