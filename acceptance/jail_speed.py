@@ -46,12 +46,13 @@ def main() -> int:
     raw = others["raw socket pair and JSON"]
     for name, value in others.items():
         print(f"      {name}: {value:.1f} us ({value / raw:.2f} of the raw round trip)")
-    ratio = ours["call"] / raw
-    claims.line("tool call beside the raw round trip", f"{ours['call']:.1f} us, {ratio:.2f}", "<= 1.6", ratio <= 1.6)
+    ratio, forked = ours["call"] / raw, ours["call"] / others["the same, forked from this process"]
+    told = f"{ours['call']:.1f} us, {ratio:.2f} of it; {forked:.2f} of one to a fork of the host"
+    claims.line("tool call beside the raw round trip to another program", told, "<= 1.6", ratio <= 1.6)
     for name, target in (
         ("fresh episode from the pool", 600),
         ("reset of the image", 60),
-        ("call in a batch of 64", 10),
+        ("call in a batch", 10),
     ):
         claims.line(name, f"{ours[name]:.1f} us", f"<= {target} us", ours[name] <= target)
     print(f"      the image has {ours['image, bytes']:.0f} bytes; environment {json.dumps(record['environment'])}")

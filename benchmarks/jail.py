@@ -7,12 +7,10 @@ some seconds. The environments are those of "planning a travel itinerary", seed 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import multiprocessing
 import os
 import platform
-import shutil
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -23,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.containers import idle_container
+from benchmarks import peers
 from envsynth.actors import OracleActor
 from envsynth.environments import ToolEnv, build_image, make_env
 from envsynth.environments.making import vector_of
@@ -62,6 +60,19 @@ def median_us(function: Callable[[], object], count: int) -> float:
     return statistics.median(times) * 1e6
 
 
+def by_turns(functions: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
+    """Median times of several functions that take turns in blocks of fifty calls, of which the first ten only warm up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(count // 40):
+        for name, function in functions.items():
+            for number in range(50):
+                began = time.perf_counter()
+                function()
+                if number >= 10:
+                    times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(found) * 1e6 for name, found in times.items()}
+
+
 def per_second(function: Callable[[], int], seconds: float) -> float:
     """Count what the function says that it did."""
     function()
@@ -71,138 +82,45 @@ def per_second(function: Callable[[], int], seconds: float) -> float:
     return done / (time.perf_counter() - began)
 
 
-# ---------------------------------------------------------------------------------------------------------- others
-
-
-def _echo_server(sock: socket.socket) -> None:
-    while data := sock.recv(65536):
-        request = json.loads(data)
-        sock.send(json.dumps({"id": request["id"], "value": request["arguments"]["x"]}).encode())
-
-
-_SERVER = """
-import json, os, socket, sys
-sock = socket.socket(fileno=int(sys.argv[1]))
-while data := sock.recv(65536):
-    request = json.loads(data)
-    sock.send(json.dumps({"id": request["id"], "value": request["arguments"]["x"]}).encode())
-"""
-
-
-def raw_round_trip(count: int) -> float:
-    """JSON over a socket pair to a program of its own and back: the floor of a worker that has nothing of the host."""
-    ours, theirs = socket.socketpair()
-    command = [sys.executable, "-S", "-s", "-P", "-c", _SERVER, str(theirs.fileno())]
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()]):
-        theirs.close()
-        return _asked(ours, count)
-
-
-def _asked(sock: socket.socket, count: int) -> float:
-    def once() -> Any:
-        sock.send(json.dumps({"id": 1, "function": "echo", "arguments": {"x": 1}}).encode())
-        return json.loads(sock.recv(65536))
-
-    found = median_us(once, count)
-    sock.close()
-    return found
-
-
-def forked_round_trip(count: int) -> float:
-    """The same with a copy of this process, whose code lies at the same addresses: faster, and nothing to confine."""
-    ours, theirs = socket.socketpair()
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        _echo_server(theirs)
-        os._exit(0)
-    theirs.close()
-    found = _asked(ours, count)
-    os.waitpid(pid, 0)
-    return found
-
-
-def _echo(x: int) -> int:
-    return x
-
-
-_LOOP = """
-import sys, json
-for line in sys.stdin:
-    request = json.loads(line)
-    print(json.dumps({"id": request["id"], "value": request["arguments"]["x"]}), flush=True)
-"""
-
-
-def piped_round_trip(command: list[str], count: int) -> float:
-    """JSON lines to a long-lived process and back."""
-    with subprocess.Popen([*command, "-c", _LOOP], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        given, taken = process.stdin, process.stdout
-
-        def once() -> Any:
-            given.write('{"id": 1, "function": "echo", "arguments": {"x": 1}}\n')
-            given.flush()
-            return json.loads(taken.readline())
-
-        found = median_us(once, count)
-        given.close()
-    return found
-
-
-def bubblewrap() -> list[str] | None:
-    """The command that runs this Python in bubblewrap, without network and with a read-only root; None without it."""
-    if shutil.which("bwrap") is None:
-        return None
-    return ["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--unshare-all", "--die-with-parent",
-            "--new-session", sys.executable, "-S", "-s", "-P"]  # fmt: skip
-
-
-def others(count: int) -> dict[str, float]:
-    """What others pay for one call, microseconds."""
-    found = {
-        "raw socket pair and JSON": raw_round_trip(count),
-        "the same, forked from this process": forked_round_trip(count),
-    }
-    found["plain call in this process"] = median_us(lambda: json.loads(json.dumps(_echo(json.loads("1")))), count)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        found["multiprocessing.Pool"] = median_us(lambda: pool.apply(_echo, (1,)), count // 4)
-    wrapped = bubblewrap()
-    if wrapped is not None:
-        found["bubblewrap, one process for all calls"] = piped_round_trip(wrapped, count)
-        started = [*wrapped, "-c", "print(1)"]
-        run = lambda: subprocess.run(started, capture_output=True, check=True)  # noqa: E731
-        found["bubblewrap, a process per call"] = median_us(run, max(5, count // 100))
-    with idle_container() as inside:
-        if inside is not None:
-            run = lambda: subprocess.run([*inside, "/bin/true"], capture_output=True, check=True)  # noqa: E731
-            found["docker exec"] = median_us(run, max(5, count // 100))
-    return found
-
-
 # ------------------------------------------------------------------------------------------------------------ ours
 
 
-def calls(jail: Jail, count: int) -> dict[str, float]:
-    """What one call, reset or fresh worker costs, microseconds."""
+def calls(jail: Jail, count: int) -> tuple[dict[str, float], dict[str, float]]:
+    """What calls cost others and us, and what resets and fresh workers cost us, microseconds.
+
+    Ours and others take turns in blocks, so that a machine whose speed drifts is as slow for one as for the other.
+    """
     family = Family("tools", (Source(name="tools", text=TOOLS),))
-    found: dict[str, float] = {}
-    with jail.ready_worker(family) as worker:
+    theirs: dict[str, peers.Call] = {
+        "plain call in this process": lambda: json.loads(json.dumps(peers.echo(json.loads("1"))))
+    }
+    with contextlib.ExitStack() as stack:
+        theirs["raw socket pair and JSON"] = stack.enter_context(peers.raw_pair())
+        theirs["the same, forked from this process"] = stack.enter_context(peers.forked_pair())
+        theirs["multiprocessing.Pool"] = stack.enter_context(peers.pool())
+        wrapped = peers.bubblewrap()
+        if wrapped is not None:
+            theirs["bubblewrap, one process for all calls"] = stack.enter_context(peers.wrapped(wrapped))
+        worker = stack.enter_context(jail.ready_worker(family))
         worker.open(b"", "main")
         worker.call("fill", {"rows": ROWS}, databases=("main",))
         image = worker.image("main").blob
         worker.run([hold_image("key", image), open_held("main", "key")])
-        found["image, bytes"] = len(image)
-        found["call"] = median_us(lambda: worker.call("echo", {"x": 1}), count)
-        found["call with a query"] = median_us(lambda: worker.call("get", {"id": 77}, databases=("main",)), count)
         echoes = [call("echo", {"x": number}) for number in range(64)]
-        found["call in a batch of 64"] = median_us(lambda: worker.run(echoes), count // 20) / 64
         queries = [call("get", {"id": number}, "main") for number in range(64)]
-        found["call with a query in a batch of 64"] = median_us(lambda: worker.run(queries), count // 20) / 64
-        found["reset of the image"] = median_us(lambda: worker.run([open_held("main", "key")]), count // 4)
-    found |= fresh(jail, family, image, count // 20)
-    return found
+        ours: dict[str, peers.Call] = {
+            "call": lambda: worker.call("echo", {"x": 1}),
+            "call with a query": lambda: worker.call("get", {"id": 77}, databases=("main",)),
+            "64 calls in a batch": lambda: worker.run(echoes),
+            "64 calls with a query in a batch": lambda: worker.run(queries),
+            "reset of the image": lambda: worker.run([open_held("main", "key")]),
+        }
+        found = by_turns({**theirs, **ours}, count)
+    others = {name: found[name] for name in theirs}
+    with peers.slow_peers() as slow:
+        others |= {name: median_us(function, max(5, count // 100)) for name, function in slow.items()}
+    mine = {name.replace("64 calls", "call"): found[name] / (64 if name.startswith("64") else 1) for name in ours}
+    return others, {"image, bytes": len(image), **mine, **fresh(jail, family, image, count // 20)}
 
 
 def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, float]:
@@ -396,11 +314,12 @@ def main() -> int:
     options = parser.parse_args()
     spec, task, chosen = median_environment(options.store, options.count)
     with Jail(pin=0) as jail:
+        others, ours = calls(jail, options.repeats)
         record = {
             "machine": machine(),
             "layers": jail.layers,
-            "others_us": others(options.repeats),
-            "calls_us": calls(jail, options.repeats),
+            "others_us": others,
+            "calls_us": ours,
             "environment": chosen,
             "per_second": whole(jail, spec, task, options.seconds),
         }

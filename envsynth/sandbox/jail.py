@@ -15,7 +15,7 @@ from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel
 from envsynth.sandbox.control_group import ControlGroup
 from envsynth.sandbox.families import Family, Source
-from envsynth.sandbox.pool import WorkerPool
+from envsynth.sandbox.pool import WorkerPool, started
 from envsynth.sandbox.process import WorkerProcess
 from envsynth.sandbox.result import Limits, Role
 from envsynth.sandbox.worker import Worker
@@ -146,13 +146,7 @@ class Jail:
         Raises:
             SandboxError: The jail is closed or broken, belongs to another process, or has too many workers.
         """
-        worker = self._spawn(role, b"", seed, warm=False)
-        try:
-            worker.await_start()
-        except BaseException:
-            worker.close()
-            raise
-        return worker
+        return started(self._spawn(role, b"", seed, warm=False))
 
     def ready_worker(self, family: Family, idle: int = 4) -> Worker:
         """Hand out a worker that was forked, warmed and loaded with its family's code before; never a used one.

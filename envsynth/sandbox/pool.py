@@ -13,7 +13,12 @@ _KILLED = (Failure.MEMORY.value, Failure.SANDBOX_UNAVAILABLE.value)
 """How an idle worker ends that was killed from outside, as when memory runs out: no fault of its code."""
 
 
-def _started(worker: Worker) -> Worker:
+def started(worker: Worker) -> Worker:
+    """Wait until a worker has started; it is closed when it fails to.
+
+    Raises:
+        SandboxError: As `Worker.await_start`.
+    """
     try:
         worker.await_start()
     except BaseException:
@@ -62,7 +67,7 @@ class WorkerPool:
         while self._idle:
             worker = self._idle.popleft()
             try:
-                if _started(worker).running:
+                if started(worker).running:
                     return worker
             except SandboxError as error:
                 if error.failure not in _KILLED:
@@ -73,7 +78,7 @@ class WorkerPool:
             self._lump = min(max(1, 2 * self._lump), self.size)
             self.fill(self._lump)
         self._asked = True
-        return _started(worker)
+        return started(worker)
 
     def fill(self, count: int) -> None:
         """Ask for workers until so many are idle, or the jail has as many as it may have.
