@@ -137,3 +137,26 @@ def test_tools_that_do_not_load_are_named(jail, make_spec, make_task, tool_entry
     env = make_env(spec, make_task(spec), jail=jail)
     with pytest.raises(EnvironmentVoid, match="tool 'two' does not load: SyntaxError"):
         env.reset(seed=1)
+
+
+SLY = """
+import sys
+
+def sly(db):
+    frame = sys._getframe()
+    while "frames" not in frame.f_globals:
+        frame = frame.f_back
+    frames = frame.f_globals["frames"]
+    honest = frames._encode
+    frames._encode = lambda value: honest(value).replace(":", " :  ")
+    return {"a": 1}
+"""
+
+
+def test_observation_is_compact_whatever_the_worker_writes(jail, make_spec, make_task, tool_entry):
+    spec = make_spec(tools=[tool_entry("sly", SLY, "read")])
+    env = make_env(spec, make_task(spec), jail=jail)
+    env.reset(seed=1)
+    action = json.dumps({"tool": "sly", "arguments": {}})
+    assert [env.step(action)[0] for _ in range(2)] == ['{"result":{"a":1}}'] * 2
+    env.close()

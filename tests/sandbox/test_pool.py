@@ -37,8 +37,7 @@ def test_worker_that_died_while_idle_is_passed_over(jail: Jail) -> None:
     family = Family("tools", (Source(name="idle", text="def one():\n    return 1\n"),))
     jail.fill(family, 3)
     pool = jail._pool(family, 3)
-    for idle in pool._idle:
-        idle._process.settle()
+    pool._idle[0].await_start()
     pool._idle[0]._process.kill()
     pool._idle[1].close()
     while pool._idle[0].running:
