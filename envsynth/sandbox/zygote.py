@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import select
 import socket
@@ -194,8 +193,8 @@ class Zygote:
         self.closed = True
         self._give_up("this jail is closed: make a new one, or call shared_jail()")
         self._control.close()
-        with contextlib.suppress(AttributeError, ValueError):
-            self._process.stderr.close()  # type: ignore[union-attr]
+        if self._process.stderr is not None:
+            self._process.stderr.close()
         try:
             self._process.wait(END_S)
         except subprocess.TimeoutExpired:
