@@ -30,6 +30,10 @@ class StopReason(StrEnum):
     """Infrastructure failed; there is no score."""
 
 
+_CALL_FIELDS = {"tool", "arguments"}
+"""What was set of a trusted call; one set for all, since calls are frozen."""
+
+
 class ToolCall(Record):
     """One call of a tool."""
 
@@ -43,7 +47,7 @@ class ToolCall(Record):
         """Make a call from parsed JSON, which needs no validation; several times faster, as every step makes one."""
         made = cls.__new__(cls)
         object.__setattr__(made, "__dict__", {"tool": tool, "arguments": arguments})
-        object.__setattr__(made, "__pydantic_fields_set__", {"tool", "arguments"})
+        object.__setattr__(made, "__pydantic_fields_set__", _CALL_FIELDS)
         object.__setattr__(made, "__pydantic_extra__", None)
         object.__setattr__(made, "__pydantic_private__", None)
         return made

@@ -169,7 +169,7 @@ def judge(text: bytes, blob: bytes, awaited: bool | tuple[bool, ...]) -> None:
     parts = [sent] if isinstance(awaited, bool) else sent["results"]
     start = 0
     for result, part, may_blob in zip(found, parts, asked, strict=False):
-        size = len(blob) if isinstance(awaited, bool) else part.get("bytes", 0)
+        size = len(blob) if isinstance(awaited, bool) else _size(part, may_blob)
         piece = blob[start : start + size]
         start += size
         if isinstance(result, Ask) and isinstance(awaited, bool):
@@ -181,6 +181,14 @@ def judge(text: bytes, blob: bytes, awaited: bool | tuple[bool, ...]) -> None:
             raise Finding(f"no reply of the documented form: {result!r:.300}")
     if start != len(blob):
         raise Finding(f"bytes that nobody asked for: {blob[start:][:80]!r}")
+
+
+def _size(part: Any, may_blob: bool) -> int:
+    """Bytes of one result of a batch."""
+    if type(part) is int:
+        return part
+    is_text = "text" in part and not may_blob and part.get("status") == "ok"
+    return part["text"] if is_text else part.get("bytes", 0)
 
 
 def _strict(text: bytes) -> Any:
@@ -195,16 +203,20 @@ def _strict(text: bytes) -> Any:
         raise Finding(f"no JSON, but accepted: {text[:120]!r}") from error
 
 
-def _is_result(result: CallResult, part: dict[str, Any], piece: bytes, may_blob: bool) -> bool:
+def _is_result(result: CallResult, part: Any, piece: bytes, may_blob: bool) -> bool:
+    if type(part) is int:  # short for this
+        part = {"status": "ok", "text": part} if part else {"status": "ok", "value": None}
     texts = (result.error_type, result.code, result.message, result.stdout)
     if not all(type(text) is str and _is_plain(text) for text in texts) or len(result.stdout) > STDOUT_BYTES:
         return False
     if type(result.blob) is not bytes or (result.blob and not may_blob):
         return False
     if result.ok:
-        is_text = bool(result.text)
-        value = _strict(result.text) if is_text else part["value"]
-        sent = piece == (result.text if is_text else result.blob) and (part.get("text") is True or not is_text)
+        if result.text:
+            sent = "text" in part and result.blob == b"" and _strict(result.text) == _strict(piece)
+            value = _strict(piece)
+        else:
+            sent, value = piece == result.blob, part["value"]
         return (
             sent and not any(texts[:3]) and _is_plain(result.value) and result.value == value and part["status"] == "ok"
         )

@@ -15,7 +15,7 @@ and is therefore rare."""
 MAX_INPUT = 4096
 TOKENS = (
     b'"id":1', b'"id":true', b'"id":1.0', b'"id":2', b'"status":"ok"', b'"status":"batch"', b'"status":"tool_error"',
-    b'"status":"crash"', b'"value":', b'"text":true', b'"results":[', b'"bytes":', b'"bytes":-1', b'"stdout":"', b'"error":["","",""]',
+    b'"status":"crash"', b'"value":', b'"text":2', b'"results":[', b'"bytes":', b'"bytes":-1', b'"stdout":"', b'"error":["","",""]',
     b'"ask":{"tool":"t","arguments":{}}', b"18446744073709551616", b"-9223372036854775809", b"1e999", b"NaN", b"null",
     b"\\ud800", b"\xff", b"\xef\xbb\xbf", b"[" * 40, b"]" * 40, b"{", b"}", b",", b"\x00\x00\x00\x08", b"\xff\xff\xff\xff",
 )  # fmt: skip
@@ -52,7 +52,7 @@ def seeds() -> list[tuple[bytes, bool]]:
     item = b'{"status":"ok","value":1}'
     batch = b'{"id":1,"status":"batch","results":[%b]}'
     mixed = batch % (item + b',{"status":"ok","value":null,"bytes":3},{"status":"memory","error":["M","","m"]}')
-    text = batch % b'{"status":"ok","text":true,"bytes":7},{"status":"ok","text":true,"stdout":"o","bytes":2}'
+    text = batch % b'7,{"status":"ok","text":2,"stdout":"o"}'
     two = batch % b'{"status":"ok","value":null,"bytes":2},{"status":"ok","value":null,"bytes":1}'
     stream = HEADER.pack(len(ok), 0) + ok
     good = [
@@ -63,6 +63,7 @@ def seeds() -> list[tuple[bytes, bool]]:
         made(batch % item, 2), made(batch % (item + b"," + item), 6),
         made(batch % item, 3), made(mixed + b"img", 4, blob=3),
         made(two + b"abc", 5, blob=3, cuts=(8, 20, 100)), made(text + b'{"a":1}[]', 6, blob=9),
+        made(batch % b"0,0", 6), made(batch % b'0,{"status":"memory","error":["M","","m"]}', 6),
     ]  # fmt: skip
     bad = [
         made(b""), made(b"", flags=0), made(b"", flags=OPEN), made(stream[:5], flags=OPEN), made(stream[:-1], flags=0),
@@ -76,7 +77,9 @@ def seeds() -> list[tuple[bytes, bool]]:
         made(batch % b"", 2), made(batch % (item + b"," + item), 2), made(mixed + b"im", 4, blob=2),
         made(two + b"abcd", 5, blob=4),
         made(two.replace(b":2}", b":-2}") + b"abc", 5, blob=3), made(two.replace(b":2}", b":true}") + b"abc", 5, blob=3),
-        made(two + b"abc", 2, blob=3), made(batch % b"1", 2),
+        made(two + b"abc", 2, blob=3), made(batch % b"1", 2), made(batch % b"-1,3" + b"{}", 6, blob=2),
+        made(batch % b"2" + b"{]", 2, blob=2), made(batch % b"2" + b"{}", 3, blob=2), made(batch % b"true" + b"1", 2, blob=1),
+        made(text.replace(b":2,", b":true,") + b'{"a":1}[]', 6, blob=9), made(text + b'{"a":1}[1', 6, blob=9),
     ]  # fmt: skip
     return [(data, True) for data in good] + [(data, False) for data in bad]
 

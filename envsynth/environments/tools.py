@@ -211,10 +211,8 @@ class ToolRuntime:
 
     def _observe(self, tool: Tool, result: CallResult) -> ToolResult:
         if result.ok:
-            # Written by the worker, so it is taken only if it is what this host's fast writer writes, byte for byte.
-            written = result.text if result.text and orjson.dumps(result.value) == result.text else b""
-            text = f'{{"result":{written.decode()}}}' if written else ""
-            return ToolResult(observation={"result": result.value}, error=None, text=text)
+            written = (result.text or orjson.dumps(result.value)).decode()
+            return ToolResult(observation={"result": result.value}, error=None, text=f'{{"result":{written}}}')
         if result.status is Failure.TOOL_ERROR and result.error_type == "Refusal":
             return self._error(result.code or "invalid", result.message)
         if result.status is Failure.OUTPUT_LIMIT:

@@ -175,6 +175,32 @@ def decode(text: bytes) -> Any:
         check_integers(text)
         check_depth(text)
     except (ValueError, RecursionError) as error:
-        message = f"a reply is not plain JSON: {str(error)[:200]}"
-        raise ChannelError(Failure.PROTOCOL_VIOLATION, message) from error
+        raise _not_plain(error) from error
     return value
+
+
+def decode_text(text: bytes) -> tuple[Any, bytes]:
+    """Decode like `decode`, and write the value anew: what is shown of it is then the host's text, not a worker's.
+
+    Args:
+        text: UTF-8 JSON.
+
+    Returns:
+        Plain data, and its compact JSON text.
+
+    Raises:
+        ChannelError: It is not such JSON.
+    """
+    try:
+        value = orjson.loads(text)
+        check_depth(text)
+        written = orjson.dumps(value)
+        if written != text:  # else it has no such integer, which would have been read as a float
+            check_integers(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _not_plain(error) from error
+    return value, written
+
+
+def _not_plain(error: Exception) -> ChannelError:
+    return ChannelError(Failure.PROTOCOL_VIOLATION, f"a reply is not plain JSON: {str(error)[:200]}")

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from envsynth.sandbox.channel import ChannelError, decode
+from envsynth.sandbox.channel import ChannelError, decode, decode_text
 from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
 from envsynth.sandbox.result import Ask, CallResult, Failure, success
 
@@ -69,7 +69,7 @@ def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_b
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     if "ask" in reply:
         return _read_ask(reply["ask"])
-    return _read_result(reply, blob, stdout_bytes)
+    return _read_result(reply, blob, _output(reply, stdout_bytes))
 
 
 def read_batch(
@@ -97,21 +97,34 @@ def read_batch(
     found: list[CallResult] = []
     start = 0
     for result, may in zip(results, may_blob, strict=False):
+        if _is(result, int) and not may:  # the usual one: the size of the text of what a call returned, 0 for nothing
+            part = _part(blob, start, result)
+            start += result
+            found.append(_returned(part, "") if part else success(None, "", b""))
+            continue
         if not _is(result, dict):
             raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply has an unknown form")
-        size = result.get("bytes", 0)
-        is_text = result.get("text", False)
-        if not _is(size, int) or not 0 <= size <= len(blob) - start or (size and not may and is_text is not True):
+        is_text = "text" in result and not may and result.get("status") == "ok"
+        part = _part(blob, start, result["text"] if is_text else result.get("bytes", 0))
+        start += len(part)
+        if part and not may and not is_text:
             raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
-        part = blob[start : start + size]
-        start += size
-        if is_text is True and result.get("status") == "ok" and not may:
-            found.append(success(decode(part), _output(result, stdout_bytes), b"", part))
-        else:
-            found.append(_read_result(result, part, stdout_bytes))
+        output = _output(result, stdout_bytes)
+        found.append(_returned(part, output) if is_text else _read_result(result, part, output))
     if start != len(blob):
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     return found
+
+
+def _part(blob: bytes, start: int, size: Any) -> bytes:
+    if not _is(size, int) or not 0 <= size <= len(blob) - start:
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
+    return blob[start : start + size]
+
+
+def _returned(text: bytes, output: str) -> CallResult:
+    value, written = decode_text(text)
+    return success(value, output, b"", written)
 
 
 def _read(text: bytes, sequence: int) -> dict[str, Any]:
@@ -128,8 +141,7 @@ def _output(reply: dict[str, Any], stdout_bytes: int) -> str:
     return stdout[:stdout_bytes]
 
 
-def _read_result(reply: dict[str, Any], blob: bytes, stdout_bytes: int) -> CallResult:
-    stdout = _output(reply, stdout_bytes)
+def _read_result(reply: dict[str, Any], blob: bytes, stdout: str) -> CallResult:
     status = reply.get("status")
     if status == "ok" and "value" in reply:
         return success(reply["value"], stdout, blob)

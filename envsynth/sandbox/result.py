@@ -100,7 +100,7 @@ class CallResult:
     blob: bytes = b""
     """A database image; opaque to the host, which never opens it."""
     text: bytes = b""
-    """JSON text of `value` as the worker wrote it, of calls in a batch; it is valid, nothing else is known of it."""
+    """Compact JSON text of `value`, written by the host, of calls in a batch that return something."""
 
     @property
     def ok(self) -> bool:

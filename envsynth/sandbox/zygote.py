@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import select
 import socket
@@ -207,8 +208,12 @@ def _start_process(options: dict[str, Any]) -> tuple[socket.socket, subprocess.P
         raise SandboxError(f"the process jail needs Linux, this is {sys.platform}")
     if not sys.executable:
         raise SandboxError("the jail needs a Python interpreter to start, and sys.executable is empty")
+    found = importlib.util.find_spec("orjson.orjson")
+    library = None if found is None else found.origin
+    if library is None:
+        raise SandboxError("the jail needs the extension module of orjson: install orjson again")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, "-S", "-s", "-P", str(_BOOT), str(theirs.fileno()), json.dumps(options)]
+    command = [sys.executable, "-S", "-s", "-P", str(_BOOT), str(theirs.fileno()), json.dumps(options), library]
     try:
         process = subprocess.Popen(  # a fresh interpreter: nothing of this process's memory is in it
             command,

@@ -149,7 +149,10 @@ class Database(sqlite3.Connection):
         """Run a statement inside the call's savepoint; a SELECT needs none."""
         if self._waiting and not sql.startswith("SELECT "):
             self._open_scope()
-        return super().execute(sql, parameters)
+        cursor = super().execute(sql, parameters)
+        if self.row_factory is _as_dict and cursor.description is not None:
+            cursor.row_factory = _rows_of(sql, cursor.description)
+        return cursor
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         """Run a statement for each set of parameters inside the call's savepoint."""
@@ -240,6 +243,26 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
         _described = cursor.description
         _names = [column[0] for column in _described]
     return dict(zip(_names, row))  # noqa: B905 - both are of one statement, and this runs for every row
+
+
+_seen: dict[str, tuple[Any, Callable[[sqlite3.Cursor, Any], dict[str, Any]]]] = {}
+_MOST_STATEMENTS = 500
+
+
+def _rows_of(sql: str, description: Any) -> Callable[[sqlite3.Cursor, Any], dict[str, Any]]:
+    """What makes rows of a statement dictionaries: compiled for its columns once the statement runs again."""
+    known = _seen.get(sql)
+    if known is not None and known[0] == description:
+        if known[1] is not _as_dict:
+            return known[1]
+        cells = ", ".join(f"{column[0]!r}: row[{number}]" for number, column in enumerate(description))
+        made = eval(f"lambda _, row: {{{cells}}}", {})  # noqa: S307 - the names are quoted
+    else:
+        made = _as_dict
+        if len(_seen) >= _MOST_STATEMENTS:
+            _seen.clear()
+    _seen[sql] = (description, made)
+    return made
 
 
 def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> Database:

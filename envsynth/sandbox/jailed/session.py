@@ -36,6 +36,9 @@ from envsynth.sandbox.jailed.outcomes import (
 _WARM_BYTES = 512 << 10
 """Memory that a warm worker has ready: room for an image of usual size, its database and a reply."""
 
+_DONE, _NOTHING = b'"status":"ok","value":null', b"0"
+"""A reply without a value; and how it is told in a batch, where a number is the size of the value's text."""
+
 
 class Session:
     """The state of one worker.
@@ -124,19 +127,25 @@ class Session:
         for request in batch["requests"]:
             request["soft"] = soft
             self._renew_capture()
-            end = start + request.get("bytes", 0)
             self._value = b""
+            end = start + request.get("bytes", 0)
             text, out = self._answer(request, blob[start:end])
             start = end
             if self._value:  # what a call returned goes as its own text, which the host need not write again
-                text, out = b'"status":"ok","text":true' + text, self._value
-            if out and blobs and not self._value and blob_bytes + len(out) > self._blob_bytes:
-                break  # an image changes nothing, so the host may ask again
-            if out:
-                text += b',"bytes":%d' % len(out)
+                blobs.append(self._value)
+                if text:
+                    text = b'{"status":"ok","text":%d%b}' % (len(self._value), text)
+                else:
+                    text = b"%d" % len(self._value)
+            elif out:
+                if blobs and blob_bytes + len(out) > self._blob_bytes:
+                    break  # an image changes nothing, so the host may ask again
+                text = b'{%b,"bytes":%d}' % (text, len(out))
                 blobs.append(out)
                 blob_bytes += len(out)
-            parts.append(b"{%b}" % text)
+            else:
+                text = _NOTHING if text == _DONE else b"{%b}" % text
+            parts.append(text)
             used += len(text) + len(self._value)
             if used > self._room or time.monotonic() > stop:
                 break
@@ -157,7 +166,7 @@ class Session:
         if self._in_batch and value != b"null":
             self._value = value
             return self._output(len(value))
-        text = b'"status":"ok","value":%b' % value
+        text = _DONE if value == b"null" else b'"status":"ok","value":%b' % value
         return text + self._output(len(text)) if self._capture.size else text
 
     def _output(self, used: int) -> bytes:

@@ -43,7 +43,7 @@ PRELOADED: tuple[str, ...] = (
 )  # fmt: skip
 """Modules that code in the jail may import; none can be loaded later."""
 
-_OWN = ("envsynth", "ctypes", "_ctypes")
+_OWN = ("envsynth", "ctypes", "_ctypes", "orjson")
 """Modules that vanish from `sys.modules` once the jail is closed; hygiene, not a boundary."""
 
 _REMEMBERED = 1024
