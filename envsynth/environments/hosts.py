@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Literal
 
@@ -27,6 +27,16 @@ WORLDS_BYTES = 24 << 20
 
 HELD_BYTES = 24 << 20
 """Images that a worker keeps to reset from; its memory limit is several times that."""
+
+READY_BYTES = 128 << 10
+"""Largest image that workers have open before they are handed out: a larger one does not fit into a socket's buffer, and
+the host would wait for the process to begin."""
+
+READY_IMAGES = 4
+"""Images of an environment for which workers wait: each has a pool of its own, and a jail keeps few pools."""
+
+_MAIN = "main"
+"""Name of the only world of a worker that serves one episode."""
 
 TIRED = 0.6
 """Share of its processor seconds after which a worker gets no new episodes."""
@@ -76,6 +86,7 @@ class WorldHosts:
         self._reset: Reset = reset
         self._share = share if reset == "reload" else 1
         self._hosts: list[Host] = []
+        self._ready: dict[str, Family] = {}  # by key of the image, for fresh workers that have it open
         self._names = (f"w{number}" for number in itertools.count())
 
     @property
@@ -88,12 +99,13 @@ class WorldHosts:
         """How worlds are made fresh."""
         return self._reset
 
-    def seat(self, old: tuple[Host, str] | None, size: int) -> tuple[Host, str]:
+    def seat(self, old: tuple[Host, str] | None, key: str, image: bytes) -> tuple[Host, str]:
         """Find the place for the next episode of a world.
 
         Args:
             old: Where its last episode was played.
-            size: Of the image that it begins with, bytes.
+            key: Name of the image that it begins with, the same for equal images.
+            image: The image.
 
         Returns:
             The host and the name of the database; the old ones if they can be used again.
@@ -101,17 +113,19 @@ class WorldHosts:
         Raises:
             EnvironmentVoid: no worker can be had, or the tools do not load.
         """
+        size = len(image)
         if old is not None:
             others = sum(old[0].worlds.values()) - old[0].worlds[old[1]]
-            alone = len(old[0].worlds) == 1
-            if self._reset == "reload" and self._fit(old[0]) and (alone or others + size <= WORLDS_BYTES):
+            fits = len(old[0].worlds) == 1 or others + size <= WORLDS_BYTES
+            if self._reset == "reload" and fits and self._fit(old[0]):
                 old[0].worlds[old[1]] = size
                 return old
             self.leave(old)
-        name = next(self._names)
+        alone = self._reset == "fork"
+        name = _MAIN if alone else next(self._names)
         host = next((item for item in self._hosts if self._has_room(item, size) and self._fit(item)), None)
         if host is None:
-            host = Host(self._fresh())
+            host = Host(self._fresh(self._with_image(key, image) if alone else self._family))
             self._hosts.append(host)
         host.worlds[name] = size
         return host, name
@@ -122,9 +136,16 @@ class WorldHosts:
     def _fit(self, host: Host) -> bool:
         return host.worker.alive and host.used_s < TIRED * self._jail.limits.cpu_s
 
-    def _fresh(self) -> Worker:
+    def _with_image(self, key: str, image: bytes) -> Family:
+        if key not in self._ready:
+            if len(image) > READY_BYTES or len(self._ready) >= READY_IMAGES:
+                return self._family
+            self._ready[key] = replace(self._family, image=image)
+        return self._ready[key]
+
+    def _fresh(self, family: Family) -> Worker:
         try:
-            return self._jail.ready_worker(self._family)
+            return self._jail.ready_worker(family)
         except SandboxError as error:
             if error.failure != Failure.SANDBOX_UNAVAILABLE.value:
                 self._name_what_does_not_compile()
@@ -155,7 +176,7 @@ class WorldHosts:
         host.left.clear()
         fresh = call("fresh_tools", {"world": name})
         if self._reset == "fork":  # one episode: nothing is worth keeping for the next
-            return [*requests, open_image(name, image, keys=True), fresh]
+            return [fresh] if key in self._ready else [open_image(name, image, keys=True), fresh]
         if key in host.held:
             host.held.move_to_end(key)
         else:

@@ -140,7 +140,7 @@ class ToolRuntime:
         Raises:
             EnvironmentVoid: the worker cannot be started, a tool's source does not load, or the image does not open.
         """
-        self._seat = seat = self._hosts.seat(self._seat, len(image))
+        self._seat = seat = self._hosts.seat(self._seat, key, image)
         results = yield Errand(seat[0].worker, self._hosts.reset_requests(seat, key, image))
         failed = next((result for result in results if not result.ok), None)
         if failed is not None:

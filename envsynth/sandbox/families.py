@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from envsynth.sandbox.result import Role
 
@@ -33,13 +33,17 @@ class Family:
     """Who wrote the code."""
     sources: tuple[Source, ...] = ()
     """What they load, in order, into one namespace."""
+    image: bytes = field(default=b"", repr=False)
+    """A database image that they have open as the database `main`, foreign keys on, before they are handed out; empty for
+    none."""
 
     @functools.cached_property
     def key(self) -> str:
-        """Hash of all that determines a worker's code, the Python that compiles it included."""
+        """Hash of all that determines how a worker starts, the Python that compiles its code included."""
         digest = hashlib.blake2b(f"{self.role}\0{sys.version}".encode(), digest_size=16)
         for source in self.sources:
             for text in (source.name, source.text, str(source.part)):
                 data = text.encode("utf-8", "backslashreplace")
                 digest.update(len(data).to_bytes(8) + data)
+        digest.update(b"\0" + self.image)
         return digest.hexdigest()

@@ -178,7 +178,7 @@ class Jail:
         pool = self._pools.pop(family.key, None)
         if pool is None:
             code = self.compiled(family.sources) if family.sources else b""
-            pool = WorkerPool(lambda: self._spawn(family.role, code, 0, warm=True), idle, self._room)
+            pool = WorkerPool(lambda: self._spawn(family.role, code, 0, True, family.image), idle, self._room)
         pool.size = max(pool.size, idle)
         self._pools[family.key] = pool
         while len(self._pools) > MAX_POOLS:
@@ -212,7 +212,7 @@ class Jail:
                 self._code.popitem(last=False)
         return found
 
-    def _spawn(self, role: Role, code: bytes, seed: int, warm: bool) -> Worker:
+    def _spawn(self, role: Role, code: bytes, seed: int, warm: bool, image: bytes = b"") -> Worker:
         """Ask for a worker and post its start, without waiting for either.
 
         Raises:
@@ -238,7 +238,7 @@ class Jail:
             process = WorkerProcess(zygote, ticket, self._limits.cpu_s)
             worker = Worker(channel, process, role, self._limits, self._ended)
             self._workers.add(worker)
-        worker.post_start(seed, code, warm)
+        worker.post_start(seed, code, warm, image)
         return worker
 
     def _room(self) -> int:

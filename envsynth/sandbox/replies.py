@@ -43,7 +43,7 @@ def read_success(text: bytes, sequence: int) -> CallResult | None:
     if not text.startswith(head) or text[-1] != _BRACE:
         return None
     try:
-        return success(decode(text[len(head) : -1]), "", b"")
+        return _returned(text[len(head) : -1], "")
     except ChannelError:
         return None
 

@@ -99,8 +99,8 @@ class CallResult:
     """What the code printed, capped."""
     blob: bytes = b""
     """A database image; opaque to the host, which never opens it."""
-    text: bytes = b""
-    """Compact JSON text of `value`, written by the host, of calls in a batch that return something."""
+    text: bytes = field(default=b"", compare=False, repr=False)
+    """Compact JSON text of `value`, written by the host, when it is at hand."""
 
     @property
     def ok(self) -> bool:
@@ -108,13 +108,14 @@ class CallResult:
         return self.status is Failure.OK
 
 
-_SUCCESS = vars(CallResult(status=Failure.OK))
-
-
 def success(value: JsonValue, stdout: str, blob: bytes, text: bytes = b"") -> CallResult:
     """Make the usual outcome; several times faster than the constructor of a frozen record."""
     found = object.__new__(CallResult)
-    vars(found).update(_SUCCESS, value=value, stdout=stdout, blob=blob, text=text)
+    fields = {
+        "status": Failure.OK, "value": value, "error_type": "", "code": "", "message": "", "stdout": stdout, "blob": blob,
+        "text": text,
+    }  # fmt: skip
+    object.__setattr__(found, "__dict__", fields)
     return found
 
 

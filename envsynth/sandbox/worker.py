@@ -28,6 +28,18 @@ _PATIENCE_S = 0.25
 _WITH_BLOB = ("image", "compile")
 """Requests that are answered with bytes."""
 
+_UNALLOWED = "the worker asked without being allowed to"
+
+_process = [object()]
+"""Stands for this process: another object in each forked child; cheaper to ask than the kernel."""
+
+
+def _be_another() -> None:
+    _process[0] = object()
+
+
+os.register_at_fork(after_in_child=_be_another)
+
 
 class Worker:
     """One forked, confined process; a context manager. Make it with `Jail.worker`.
@@ -56,7 +68,7 @@ class Worker:
         self._role: Role = role
         self._limits = limits
         self._on_end = on_end
-        self._owner = os.getpid()
+        self._owner = _process[0]
         self._sequence = 0
         self._hard_left: float | None = None  # seconds left of a call that waits for a reply; None when none does
         self._posted: list[Request] = []  # requests on their way whose outcomes nobody has taken yet
@@ -99,17 +111,17 @@ class Worker:
 
     # -------------------------------------------------------------------------------------------- requests
 
-    def post_start(self, seed: int, code: bytes, warm: bool) -> None:
-        """Send role, seed of `random` and bytecode, even before the process exists; `Jail` does this.
+    def post_start(self, seed: int, code: bytes, warm: bool, image: bytes = b"") -> None:
+        """Send role, seed of `random`, bytecode and database, even before the process exists; `Jail` does this.
 
         Raises:
             SandboxError: The zygote has ended meanwhile.
         """
         request: dict[str, Any] = {"op": "start", "role": self._role, "seed": seed, "warm": warm}
-        request |= {"soft": self._limits.soft_s, "id": 1}
+        request |= {"soft": self._limits.soft_s, "id": 1, "code_bytes": len(code)}
         self._sequence = 1
         try:
-            self._channel.send(orjson.dumps(request), code, time.monotonic() + self._limits.hard_s)
+            self._channel.send(orjson.dumps(request), code + image, time.monotonic() + self._limits.hard_s)
         except ChannelError as error:
             raise SandboxError(f"a fresh worker failed: {error.message}") from error
         self._starting = True
@@ -233,7 +245,7 @@ class Worker:
         """
         result = self._begin(function, arguments, databases, limits, ask=False)
         if isinstance(result, Ask):
-            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, "the worker asked without being allowed to"))
+            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED))
         return result
 
     def run(self, requests: Sequence[Request], limits: Limits | None = None) -> list[CallResult]:
@@ -292,8 +304,12 @@ class Worker:
             return None
         self._sequence += 1
         limits = self._post_limits
-        listed, blob = packed(requests)
-        frame = {"id": self._sequence, "op": "batch", "soft": limits.soft_s, "requests": listed}
+        blob = b""
+        if len(requests) == 1 and "image" not in requests[0]:  # the plain form costs both sides less
+            frame: dict[str, Any] = {**requests[0], "id": self._sequence, "soft": limits.soft_s}
+        else:
+            listed, blob = packed(requests)
+            frame = {"id": self._sequence, "op": "batch", "soft": limits.soft_s, "requests": listed}
         try:
             text = orjson.dumps(frame)
         except TypeError as error:
@@ -315,13 +331,24 @@ class Worker:
         deadline = max(self._post_deadline, time.monotonic() + _PATIENCE_S)
         try:
             text, blob = self._channel.receive(deadline)
-            found += read_batch(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
+            if len(rest) > 1 or "image" in rest[0]:
+                found += read_batch(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
+            else:
+                found.append(self._read_single(text, blob, may_blob[0]))
         except ChannelError as error:
             return self._die(error)
         except BaseException:  # interrupted in the middle of a frame: the conversation cannot go on
             self._end("the host was interrupted while it waited")
             raise
         return None
+
+    def _read_single(self, text: bytes, blob: bytes, may_blob: bool) -> CallResult:
+        result = None if blob else read_success(text, self._sequence)
+        if result is None:
+            result = read_reply(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
+        if isinstance(result, Ask):
+            raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED)
+        return result
 
     def begin(
         self,
@@ -384,7 +411,7 @@ class Worker:
         request["soft"] = self._limits.soft_s
         result = self._exchange(request, blob, self._limits.hard_s)
         if isinstance(result, Ask):
-            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, "the worker asked without being allowed to"))
+            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED))
         return result
 
     def _begin(
@@ -416,11 +443,14 @@ class Worker:
         return result
 
     def _check_usable(self, asked: bool) -> None:
+        usable = self._alive and self._owner is _process[0] and not self._posted
+        if usable and (self._hard_left is not None) is asked:
+            return
         if not self._alive:
             raise SandboxError(
                 f"this {self._role} worker is dead ({self._death}): take a new one", Failure.SANDBOX_UNAVAILABLE.value
             )
-        if os.getpid() != self._owner:
+        if self._owner is not _process[0]:
             raise SandboxError("this worker belongs to another process: take one from shared_jail() here")
         if self._posted:
             raise SandboxError("the outcomes of `post` were not taken yet: call `take` first")
@@ -471,7 +501,7 @@ class Worker:
         self._hard_left = None
         self._death = why
         self._channel.close()
-        self._process.close(ours=os.getpid() == self._owner)
+        self._process.close(ours=self._owner is _process[0])
         if self._on_end is not None:
             self._on_end(self)
 

@@ -74,6 +74,27 @@ class Database(sqlite3.Connection):
         finally:
             self.restoring = False
 
+    def load(self, image: bytes | memoryview, max_bytes: int) -> None:
+        """Fill a database that nothing was done with yet.
+
+        Args:
+            image: A serialized database; empty for none.
+            max_bytes: How large it may grow.
+
+        Raises:
+            sqlite3.DatabaseError: The image is no database.
+        """
+        self.restoring = True
+        try:
+            if image:
+                if image[_VERSION_BYTES] == WAL_VERSION:  # an in-memory database has no write-ahead log to open
+                    image = b"".join((image[:18], DELETE_VERSION, image[20:]))
+                self.deserialize(image)
+            self.execute("SELECT count(*) FROM sqlite_master").fetchone()  # finds out whether it is a database
+            self.execute(f"PRAGMA max_page_count={max(1, max_bytes // _page_size(image))}")  # forgotten otherwise
+        finally:
+            self.restoring = False
+
     def _is_altered(self) -> bool:
         """Whether something was changed that other contents would not replace."""
         converts = self.row_factory is not _as_dict or self.text_factory is not str
@@ -112,7 +133,7 @@ class Database(sqlite3.Connection):
         if self._is_altered():
             return False
         try:
-            self.execute("ROLLBACK TO world_scope")
+            super().execute("ROLLBACK TO world_scope")
         except sqlite3.OperationalError:  # code has released it
             return False
         return True
@@ -245,49 +266,41 @@ def _as_dict(cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> dict[str, Any]:
     return dict(zip(_names, row))  # noqa: B905 - both are of one statement, and this runs for every row
 
 
-_seen: dict[str, tuple[Any, Callable[[sqlite3.Cursor, Any], dict[str, Any]]]] = {}
-_MOST_STATEMENTS = 500
+_MOST_STATEMENTS, _OFTEN = 500, 8
+_uses: dict[str, list[Any]] = {}
 
 
 def _rows_of(sql: str, description: Any) -> Callable[[sqlite3.Cursor, Any], dict[str, Any]]:
-    """What makes rows of a statement dictionaries: compiled for its columns once the statement runs again."""
-    known = _seen.get(sql)
-    if known is not None and known[0] == description:
-        if known[1] is not _as_dict:
-            return known[1]
-        cells = ", ".join(f"{column[0]!r}: row[{number}]" for number, column in enumerate(description))
-        made = eval(f"lambda _, row: {{{cells}}}", {})  # noqa: S307 - the names are quoted
-    else:
-        made = _as_dict
-        if len(_seen) >= _MOST_STATEMENTS:
-            _seen.clear()
-    _seen[sql] = (description, made)
-    return made
+    """What makes rows of a statement dictionaries: compiled for its columns, once the statement has run several times."""
+    known = _uses.get(sql)
+    if known is None or known[0] != description:
+        if len(_uses) >= _MOST_STATEMENTS:
+            _uses.clear()
+        _uses[sql] = [description, 1, _as_dict]
+        return _as_dict
+    if known[1] < _OFTEN:
+        known[1] += 1
+        if known[1] == _OFTEN:
+            cells = ", ".join(f"{column[0]!r}: row[{number}]" for number, column in enumerate(description))
+            known[2] = eval(f"lambda _, row: {{{cells}}}", {})  # noqa: S307 - the names are quoted
+    return known[2]
 
 
-def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> Database:
-    """Open a database image in memory.
+def open_database(max_bytes: int, is_late: Callable[[], bool]) -> Database:
+    """Open an empty database in memory.
 
     Args:
-        image: A serialized database; empty for a new one.
-        max_bytes: How large the database may grow.
+        max_bytes: How large it may grow.
         is_late: Asked every so many steps of a statement; True interrupts it.
 
     Returns:
         The connection.
-
-    Raises:
-        sqlite3.DatabaseError: The image is no database.
     """
     db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=Database)
-    try:
-        db.execute("PRAGMA temp_store=2")
-        _fill(db, image, max_bytes)
-        for category, value in LIMITS:
-            db.setlimit(category, value)
-    except BaseException:
-        sqlite3.Connection.close(db)
-        raise
+    db.execute("PRAGMA temp_store=2")
+    db.load(b"", max_bytes)
+    for category, value in LIMITS:
+        db.setlimit(category, value)
     db.row_factory = _as_dict
     db.set_progress_handler(is_late, PROGRESS_OPERATIONS)
     db.set_authorizer(db.authorize)
@@ -295,17 +308,7 @@ def open_database(image: bytes, max_bytes: int, is_late: Callable[[], bool]) -> 
     return db
 
 
-def _fill(db: sqlite3.Connection, image: bytes, max_bytes: int) -> None:
-    if image:
-        if image[_VERSION_BYTES] == WAL_VERSION:  # an in-memory database has no write-ahead log to open
-            image = image[:18] + DELETE_VERSION + image[20:]
-        db.deserialize(image)
-    db.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the first query finds out whether it is a database
-    page = _page_size(image)
-    db.execute(f"PRAGMA max_page_count={max(1, max_bytes // page)}")  # `deserialize` forgets an earlier one
-
-
-def _page_size(image: bytes) -> int:
+def _page_size(image: bytes | memoryview) -> int:
     size = int.from_bytes(image[16:18])
     return 65536 if size == 1 else size or 4096
 
@@ -324,10 +327,15 @@ class Template:
         sqlite3.DatabaseError: The image is no database.
     """
 
-    def __init__(self, image: bytes, max_bytes: int) -> None:
+    def __init__(self, image: bytes | memoryview, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._header = image[:100]
-        self._source = open_database(image, max_bytes, lambda: False)
+        self._header = bytes(image[:100])
+        self._source = open_database(max_bytes, lambda: False)
+        try:
+            self._source.load(image, max_bytes)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Free it; databases that were filled from it stay."""

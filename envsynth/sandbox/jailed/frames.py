@@ -118,7 +118,11 @@ def _encode_quickly(value: Any) -> bytes | None:
     The fast writer also takes enumerations, UUIDs and subclasses, which `marshal` refuses, and writes null for NaN.
     """
     try:
-        if len(marshal.dumps(value, _NO_REFERENCES)) > _QUICK_BYTES:
+        if type(value) is str:
+            size = len(value)
+        else:
+            size = 0 if value is None or type(value) is int else len(marshal.dumps(value, _NO_REFERENCES))
+        if size > _QUICK_BYTES:
             return None
         text = orjson.dumps(value)
     except (TypeError, ValueError):
@@ -126,14 +130,14 @@ def _encode_quickly(value: Any) -> bytes | None:
     return None if b"null" in text and orjson.loads(text) != value else text
 
 
-def read_frame(fd: int) -> tuple[dict[str, Any], bytes]:
-    """Read one frame.
+def read_frame(fd: int) -> tuple[dict[str, Any], bytes | memoryview]:
+    """Read one frame from the host, which is trusted to send no more than it may.
 
     Args:
         fd: The worker's end of the socket pair.
 
     Returns:
-        The request and its blob.
+        The request and its blob; a large one is not copied.
 
     Raises:
         EOFError: The host closed its end.
@@ -145,11 +149,15 @@ def read_frame(fd: int) -> tuple[dict[str, Any], bytes]:
     end = HEADER.size + length
     total = end + blob_length
     if len(data) < total:
-        grown = bytearray(data)
-        while len(grown) < total:
-            grown += _read(fd, min(total - len(grown), READ_MAX))
-        data = bytes(grown)
-    return orjson.loads(data[HEADER.size : end]), data[end:total]
+        whole = memoryview(bytearray(total))
+        whole[: len(data)] = data
+        have = len(data)
+        while have < total:
+            part = _read(fd, min(total - have, READ_MAX))
+            whole[have : have + len(part)] = part
+            have += len(part)
+        return orjson.loads(whole[HEADER.size : end]), whole[end:]
+    return orjson.loads(data[HEADER.size : end]), data[end:]
 
 
 def _read(fd: int, size: int) -> bytes:

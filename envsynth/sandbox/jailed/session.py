@@ -40,6 +40,11 @@ _DONE, _NOTHING = b'"status":"ok","value":null', b"0"
 """A reply without a value; and how it is told in a batch, where a number is the size of the value's text."""
 
 
+def _write_and_read(db: Database) -> Any:
+    db.execute("INSERT INTO warm (name) VALUES (?)", ("up",))
+    return db.execute("SELECT * FROM warm").fetchall()
+
+
 class Session:
     """The state of one worker.
 
@@ -57,6 +62,7 @@ class Session:
         self._stdout_bytes = stdout_bytes
         self._databases: dict[str, Database] = {}
         self._held: dict[str, Template] = {}
+        self._spare: Database | None = None  # opened while nobody waited
         self._in_call: list[Database] = []
         self._module = types.ModuleType("untrusted")
         self._id = 0
@@ -65,7 +71,7 @@ class Session:
         self._value = b""  # JSON text of what the last call of a batch returned
         self._deadline = self._rings_at = math.inf
         self._capture = Capture(stdout_bytes)
-        self._operations: dict[str, Callable[[dict[str, Any], bytes], tuple[bytes, bytes]]] = {
+        self._operations: dict[str, Callable[[dict[str, Any], bytes | memoryview], tuple[bytes, bytes]]] = {
             "start": self._start,
             "compile": self._compile,
             "load": self._load,
@@ -98,7 +104,7 @@ class Session:
 
     # -------------------------------------------------------------------------------------------- one request
 
-    def _answer(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _answer(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         """Run one request; return the reply's fields as JSON without braces, and its blob."""
         try:
             try:
@@ -112,7 +118,7 @@ class Session:
             return self._failed(late), b""
         return self._framed(value), out
 
-    def _answer_batch(self, batch: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _answer_batch(self, batch: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         """Run requests in order, each for itself; stop early when the time or the room of one reply is half used.
 
         The host sends the rest again. Half, because the last one may use up the other half.
@@ -224,7 +230,7 @@ class Session:
 
     # -------------------------------------------------------------------------------------------- operations
 
-    def _start(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _start(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         self._role = request["role"]
         random.seed(request["seed"])
         sys.modules[self._module.__name__] = self._module
@@ -236,26 +242,33 @@ class Session:
             names["CallError"] = CallError
         if request["warm"]:
             self._warm_up()
-        if blob:
-            self._execute(blob)
+            self._arm(request["soft"])
+        code, image = blob[: request["code_bytes"]], blob[request["code_bytes"] :]
+        if code:
+            self._execute(code)
+        if image:
+            self._open({"name": "main", "keys": True}, image)
         return b"null", b""
 
     def _warm_up(self) -> None:
-        """Touch what a request needs, while nobody waits: first writes to pages shared with the zygote are slow."""
+        """Touch what requests need, while nobody waits: first writes to pages shared with the zygote are slow."""
         b"x" * _WARM_BYTES  # pyright: ignore[reportUnusedExpression] - freed at once, and kept by the allocator
-        db = open_database(b"", self._blob_bytes, self._is_late)
-        db.begin_call()
+        db = open_database(self._blob_bytes, self._is_late)
         db.execute("CREATE TABLE warm (id INTEGER PRIMARY KEY, name TEXT)")
-        db.execute("INSERT INTO warm (name) VALUES (?)", ("up",))
-        frames.encode(db.execute("SELECT * FROM warm").fetchall())
-        db.end_call()
         template = Template(db.serialize(), self._blob_bytes)
         template.fill(db)
         template.close()
-        sqlite3.Connection.close(db)
+        names = vars(self._module)
+        names["warm"] = _write_and_read
+        self._databases["warm"] = db
+        request: dict[str, Any] = {"op": "call", "function": "warm", "arguments": {}, "databases": ["warm"]}
+        self._answer_batch({"soft": 1.0, "requests": [request]}, b"")
+        del names["warm"]
+        sqlite3.Connection.close(self._databases.pop("warm"))
         eval(compile("[x + 1 for x in (1, 2)]", "<warm>", "eval"))  # noqa: S307 - our own text
+        self._spare = open_database(self._blob_bytes, self._is_late)
 
-    def _execute(self, blob: bytes) -> None:
+    def _execute(self, blob: bytes | memoryview) -> None:
         """Run bytecode that a compiler worker made; parts of it are only kept, for the sources to run later."""
         names = vars(self._module)
         parts = names.setdefault("PARTS", {})
@@ -265,14 +278,14 @@ class Session:
             else:
                 exec(code, names)  # noqa: S102 - the jail is where untrusted source runs
 
-    def _compile(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+    def _compile(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         found = [
             (name, is_part, compile(source, f"<{name}>", "exec", dont_inherit=True))
             for name, is_part, source in request["sources"]
         ]
         return b"null", marshal.dumps(found)
 
-    def _load(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _load(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         if blob:
             self._execute(blob)
         else:
@@ -280,11 +293,11 @@ class Session:
             exec(code, vars(self._module))  # noqa: S102 - the jail is where untrusted source runs
         return b"null", b""
 
-    def _hold(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _hold(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         self._held[request["key"]] = Template(blob, self._blob_bytes)
         return b"null", b""
 
-    def _drop(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+    def _drop(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         template = self._held.pop(request.get("key", ""), None)
         if template is not None:
             template.close()
@@ -293,7 +306,7 @@ class Session:
             sqlite3.Connection.close(db)
         return b"null", b""
 
-    def _open(self, request: dict[str, Any], blob: bytes) -> tuple[bytes, bytes]:
+    def _open(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         name, key = request["name"], request.get("held")
         old = self._databases.get(name)
         template = None if key is None else self._template(key)
@@ -303,9 +316,15 @@ class Session:
         if old is not None and (template is None or not old.leave_origin()):
             sqlite3.Connection.close(old)
             old = None
-        db = old or open_database(blob, self._blob_bytes, self._is_late)
-        if template is not None:
-            template.fill(db)
+        db = old or self._new_database()
+        try:
+            if template is None:
+                db.load(blob, self._blob_bytes)
+            else:
+                template.fill(db)
+        except BaseException:
+            sqlite3.Connection.close(db)
+            raise
         if request.get("keys", False):
             db.hold_foreign_keys()
         if template is not None:
@@ -313,19 +332,23 @@ class Session:
         self._databases[name] = db
         return b"null", b""
 
+    def _new_database(self) -> Database:
+        db, self._spare = self._spare, None
+        return db or open_database(self._blob_bytes, self._is_late)
+
     def _template(self, key: str) -> Template:
         if key not in self._held:
             raise LookupError(f"no image {key!r} is held here")
         return self._held[key]
 
-    def _image(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+    def _image(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         db = self._database(request["name"])
         image = db.serialize() if db.origin is None else db.origin.serialize(db)
         if len(image) > self._blob_bytes:
             raise OutputLimit(f"the database has {len(image)} bytes, allowed are {self._blob_bytes}")
         return b"null", image
 
-    def _call(self, request: dict[str, Any], _: bytes) -> tuple[bytes, bytes]:
+    def _call(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         name = request["function"]
         function = vars(self._module).get(name)
         if not callable(function):
