@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 from pydantic import JsonValue
@@ -30,8 +29,7 @@ ACTION_FORMAT = (
 _CALL_KEYS = {"tool", "arguments"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Action:
+class Action(NamedTuple):
     """A parsed action: a call, an answer, or a problem; exactly one is set."""
 
     call: ToolCall | None = None
@@ -97,35 +95,45 @@ def _quickly(text: str) -> Any:
     return value if _count_keys(value) == text.count('":') else None
 
 
-_SMALL = 100
+_SMALL, _DEEP = 100, 4
 _ODD = 1 << 30
 
 
 def _count_keys(value: Any, depth: int = 0) -> int:
     """Keys in small nested data without floats or long texts; a very large number when it is anything else."""
     kind = value.__class__
-    if kind is str:
-        return 0 if len(value) <= MAX_QUICK_TEXT else _ODD
-    if kind is dict or kind is list:
-        if depth > 4 or len(value) > _SMALL:
-            return _ODD
-        found = len(value) if kind is dict else 0
-        for item in value.values() if kind is dict else value:
-            found += _count_keys(item, depth + 1)
-        return found
-    return 0 if kind is int or kind is bool or value is None else _ODD
+    if kind is dict:
+        items, found = value.values(), len(value)
+    elif kind is list:
+        items, found = value, 0
+    else:
+        return 0 if _is_small(value) else _ODD
+    if depth > _DEEP or len(value) > _SMALL:
+        return _ODD
+    for item in items:
+        kind = item.__class__
+        if kind is int or (kind is str and len(item) <= MAX_QUICK_TEXT):
+            continue  # most of them
+        found += _count_keys(item, depth + 1)
+    return found
+
+
+def _is_small(value: Any) -> bool:
+    if value.__class__ is str:
+        return len(value) <= MAX_QUICK_TEXT
+    return value is None or value.__class__ is int or value.__class__ is bool
 
 
 def _read(value: Any) -> Action:
     if not isinstance(value, dict):
         return Action(problem=f"the action is no JSON object. {ACTION_FORMAT}")
     action = cast("dict[str, Any]", value)
-    if list(action) == ["answer"] and isinstance(action["answer"], dict):
-        return Action(answer=cast("dict[str, JsonValue]", action["answer"]))
     tool, arguments = action.get("tool"), action.get("arguments", {})
     if isinstance(tool, str) and isinstance(arguments, dict) and action.keys() <= _CALL_KEYS:
         # What `json` has decoded needs no validation.
-        return Action(call=ToolCall.trusted(tool, cast("dict[str, JsonValue]", arguments)))
+        return Action(ToolCall.trusted(tool, cast("dict[str, JsonValue]", arguments)))
+    if list(action) == ["answer"] and isinstance(action["answer"], dict):
+        return Action(answer=cast("dict[str, JsonValue]", action["answer"]))
     return Action(problem=f"the action is neither a call nor an answer. {ACTION_FORMAT}")
 
 

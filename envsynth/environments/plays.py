@@ -7,7 +7,7 @@ one, `run_all` many at a time. The code of an episode is written once and does n
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -58,18 +58,18 @@ def _has_play(kind: type, name: str) -> bool:
 
 def step_of(env: Any, action: str) -> Play[Any]:
     """Step any environment: by its play, so that others can be stepped meanwhile, where it has one."""
-    if _has_play(env.__class__, "step"):
-        play: Play[Any] = env.play_step(action)
-        return (yield from play)
-    return env.step(action)
+    return env.play_step(action) if _has_play(env.__class__, "step") else _at_once(env.step, action)
 
 
 def reset_of(env: Any, **options: Any) -> Play[Any]:
     """Reset any environment: by its play, so that others can be reset meanwhile, where it has one."""
-    if _has_play(env.__class__, "reset"):
-        play: Play[Any] = env.play_reset(**options)
-        return (yield from play)
-    return env.reset(**options)
+    return env.play_reset(**options) if _has_play(env.__class__, "reset") else _at_once(env.reset, **options)
+
+
+def _at_once(method: Callable[..., Any], *arguments: Any, **options: Any) -> Play[Any]:
+    """Call a method when the play is played, not when it is made."""
+    return method(*arguments, **options)
+    yield
 
 
 def run(play: Play[T]) -> T:

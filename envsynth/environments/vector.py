@@ -162,19 +162,20 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], NDArray[Any]]):
             raise SpecError(f"{len(actions)} actions for {self.num_envs} slots")
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             raise ResetNeeded("a slot has ended: reset it with options={'reset_mask': ...}")
-        texts: list[str] = []
-        rewards = np.zeros(self.num_envs, dtype=np.float64)
-        terminations = np.zeros(self.num_envs, dtype=np.bool_)
-        truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        steps = run_all([self._play(slot, action) for slot, action in enumerate(actions)])
-        for slot, (text, reward, terminated, truncated, _) in enumerate(steps):
-            texts.append(text)
-            rewards[slot], terminations[slot], truncations[slot] = reward, terminated, truncated
+        again = self.autoreset_mode is AutoresetMode.SAME_STEP
+        steps = run_all(
+            [
+                self._play(slot, action) if ended or again else step_of(self.envs[slot], action)
+                for slot, (action, ended) in enumerate(zip(actions, self._ended.tolist(), strict=True))
+            ]
+        )
+        texts, given, ended, cut, infos = zip(*steps, strict=True)
+        rewards = np.array(given, dtype=np.float64)
+        terminations, truncations = np.array(ended, dtype=np.bool_), np.array(cut, dtype=np.bool_)
         self._ended = np.logical_or(terminations, truncations)
         if self.autoreset_mode is AutoresetMode.SAME_STEP:
             self._ended[:] = False
-        infos = self.merged(range(self.num_envs), [step[4] for step in steps])
-        return tuple(texts), rewards, terminations, truncations, infos
+        return texts, rewards, terminations, truncations, self.merged(range(self.num_envs), infos)
 
     def _play(self, slot: int, action: str) -> Play[Step]:
         env = self.envs[slot]

@@ -175,7 +175,7 @@ def decode(text: bytes) -> Any:
         check_integers(text)
         check_depth(text)
     except (ValueError, RecursionError) as error:
-        raise _not_plain(error) from error
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, _told(error)) from error
     return value
 
 
@@ -198,9 +198,9 @@ def decode_text(text: bytes) -> tuple[Any, bytes]:
         if written != text:  # else it has no such integer, which would have been read as a float
             check_integers(text)
     except (ValueError, TypeError, RecursionError) as error:
-        raise _not_plain(error) from error
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, _told(error)) from error
     return value, written
 
 
-def _not_plain(error: Exception) -> ChannelError:
-    return ChannelError(Failure.PROTOCOL_VIOLATION, f"a reply is not plain JSON: {str(error)[:200]}")
+def _told(error: Exception) -> str:
+    return f"a reply is not plain JSON: {str(error)[:200]}"

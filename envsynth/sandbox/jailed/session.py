@@ -139,10 +139,8 @@ class Session:
             start = end
             if self._value:  # what a call returned goes as its own text, which the host need not write again
                 blobs.append(self._value)
-                if text:
-                    text = b'{"status":"ok","text":%d%b}' % (len(self._value), text)
-                else:
-                    text = b"%d" % len(self._value)
+                size = b"%d" % len(self._value)
+                text = b'{"status":"ok","text":%b%b}' % (size, text) if text else size
             elif out:
                 if blobs and blob_bytes + len(out) > self._blob_bytes:
                     break  # an image changes nothing, so the host may ask again
