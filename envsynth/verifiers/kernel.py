@@ -66,10 +66,16 @@ def row_diff(before: Rows, after: Rows, keys: dict[str, list[str]]) -> list[Entr
     """
     diff: list[Entry] = []
     for table, key in keys.items():
-        if before.get(table) is after.get(table) or _untouched(before.get(table, []), after.get(table, [])):
+        olds, news = before.get(table, []), after.get(table, [])
+        if olds is news:
             continue
-        rest = _index(after.get(table, []), key)
-        for old in before.get(table, []):
+        alike = _alike(olds, news)
+        if alike == len(olds) == len(news):
+            continue
+        if key:  # rows alike at the start are each other's; without a key the order of columns counts as well
+            olds, news = olds[alike:], news[alike:]
+        rest = _index(news, key)
+        for old in olds:
             matches = rest.get(_identity(old, key))
             new = matches.pop(0) if matches else None
             changed = [] if new is None else _changed(old, new)
@@ -78,14 +84,18 @@ def row_diff(before: Rows, after: Rows, keys: dict[str, list[str]]) -> list[Entr
             elif changed:
                 diff.append(_entry("update", table, old, new, changed))
         left = {id(row) for rows in rest.values() for row in rows}
-        diff.extend(_entry("insert", table, None, row, []) for row in after.get(table, []) if id(row) in left)
+        diff.extend(_entry("insert", table, None, row, []) for row in news if id(row) in left)
     return diff
 
 
-def _untouched(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> bool:
-    """Whether two tables hold the same rows in the same order, which most tables do."""
-    pairs = zip(before, after, strict=False)
-    return len(before) == len(after) and all(old is new or not _changed(old, new) for old, new in pairs)
+def _alike(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
+    """How many rows two tables have in common at their start: all of most tables, the old ones of one that grew."""
+    count = 0
+    for old, new in zip(before, after, strict=False):
+        if old is not new and _changed(old, new):
+            break
+        count += 1
+    return count
 
 
 def _entry(op: str, table: str, old: Any, new: Any, changed: list[str]) -> Entry:
@@ -610,8 +620,12 @@ def verify_images(
             if untouched is not None and table in untouched:
                 after[table] = before[table]
                 continue
-            found = _read(after_db, table)
-            after[table] = before[table] if exactly.get(table) == _exactly(*found) else _as_rows(*found)
+            names, found = _read(after_db, table)
+            old = len(before.get(table, []))
+            if exactly.get(table) != _exactly(names, found[:old]):
+                after[table] = _as_rows(names, found)
+            else:
+                after[table] = before[table] + _as_rows(names, found[old:]) if len(found) > old else before[table]
         changes = _schema_diff(schema, read_schema(after_db)) if untouched is None else []
         every_key = {**read_keys(after_db), **keys} if changes else keys
         ends.append((after, changes + row_diff(before, after, every_key)))
