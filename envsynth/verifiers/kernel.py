@@ -375,7 +375,6 @@ class Initial:
         """Mark a definition whose value depends on its arguments and the initial rows `db` only."""
         name = function.__qualname__
 
-        @functools.wraps(function)
         def known(*given: Any) -> Any:
             key = name, _plain(given, f"an argument of {name!r}")
             if key not in self._known:
