@@ -1,8 +1,9 @@
 """The verifier kernel: loaded as source text into a fresh verifier worker, before anything of the task.
 
 The host reads this file and sends it; it never judges with it. It imports only the standard library, because the worker
-has nothing else. Three ideas: the diff is computed once, from pristine rows, before task code runs; every state atom
-claims the entries that satisfy it; what nobody claimed fails the frame.
+has nothing else. Four ideas: the diff is computed once, from pristine rows, before task code runs; every state atom
+claims the entries that satisfy it; what nobody claimed fails the frame; what depends on the initial rows only is worked
+out once for all outcomes of a request, where no outcome is in sight.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 import functools
 import marshal
 import traceback
+from collections.abc import Callable
 from types import CodeType
 from typing import Any, cast
 
@@ -64,10 +66,16 @@ def row_diff(before: Rows, after: Rows, keys: dict[str, list[str]]) -> list[Entr
     """
     diff: list[Entry] = []
     for table, key in keys.items():
-        if before.get(table) is after.get(table) or _untouched(before.get(table, []), after.get(table, [])):
+        olds, news = before.get(table, []), after.get(table, [])
+        if olds is news:
             continue
-        rest = _index(after.get(table, []), key)
-        for old in before.get(table, []):
+        alike = _alike(olds, news)
+        if alike == len(olds) == len(news):
+            continue
+        if key:  # rows alike at the start are each other's; without a key the order of columns counts as well
+            olds, news = olds[alike:], news[alike:]
+        rest = _index(news, key)
+        for old in olds:
             matches = rest.get(_identity(old, key))
             new = matches.pop(0) if matches else None
             changed = [] if new is None else _changed(old, new)
@@ -76,14 +84,18 @@ def row_diff(before: Rows, after: Rows, keys: dict[str, list[str]]) -> list[Entr
             elif changed:
                 diff.append(_entry("update", table, old, new, changed))
         left = {id(row) for rows in rest.values() for row in rows}
-        diff.extend(_entry("insert", table, None, row, []) for row in after.get(table, []) if id(row) in left)
+        diff.extend(_entry("insert", table, None, row, []) for row in news if id(row) in left)
     return diff
 
 
-def _untouched(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> bool:
-    """Whether two tables hold the same rows in the same order, which most tables do."""
-    pairs = zip(before, after, strict=False)
-    return len(before) == len(after) and all(old is new or not _changed(old, new) for old, new in pairs)
+def _alike(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> int:
+    """How many rows two tables have in common at their start: all of most tables, the old ones of one that grew."""
+    count = 0
+    for old, new in zip(before, after, strict=False):
+        if old is not new and _changed(old, new):
+            break
+        count += 1
+    return count
 
 
 def _entry(op: str, table: str, old: Any, new: Any, changed: list[str]) -> Entry:
@@ -189,6 +201,74 @@ def _schema_diff(before: dict[str, str], after: dict[str, str]) -> list[Entry]:
     ]
 
 
+class _Pages:
+    """Which pages of the initial image hold which table, so that tables whose pages are as they were are not read again.
+
+    A table is untouched when the schema, its root and every page that the root leads to are. Pages that no tree of the
+    initial image leads to (overflowing cells, free pages) may belong to any table: a change in one of them tells nothing.
+
+    Args:
+        db: The initial database.
+    """
+
+    def __init__(self, db: Any) -> None:
+        self._image = bytes(db.serialize())
+        size = int.from_bytes(self._image[16:18])
+        self._size = 65536 if size == 1 else size or 4096
+        self._count = len(self._image) // self._size
+        self._roots = self._read_roots(db)
+        self._names = {name for _, name, root, _ in self._roots if root}  # a view or virtual table has no root
+        self._owners: dict[int, str] = {}
+        for _, name, root, _ in self._roots:
+            if root:
+                self._own_tree(name, root)
+
+    @staticmethod
+    def _read_roots(db: Any) -> list[tuple[Any, ...]]:
+        cursor = db.cursor()
+        cursor.row_factory = None
+        return cursor.execute("SELECT type, name, rootpage, sql FROM sqlite_master ORDER BY rowid").fetchall()
+
+    def _own_tree(self, name: str, root: int) -> None:
+        """Note all pages of a tree: an interior page names its children, each cell one and the header the last.
+
+        Raises:
+            BrokenVerifierError: the image is damaged.
+        """
+        todo = [root]
+        while todo:
+            number = todo.pop()
+            if not 0 < number <= self._count or number in self._owners:
+                raise BrokenVerifierError(f"the initial database is damaged: page {number} of {name!r}")
+            self._owners[number] = name
+            page = self._image[(number - 1) * self._size : number * self._size]
+            if page[0] in (2, 5):  # no leaf
+                cells = int.from_bytes(page[3:5])
+                places = [int.from_bytes(page[12 + 2 * cell : 14 + 2 * cell]) for cell in range(cells)]
+                todo += [int.from_bytes(page[place : place + 4]) for place in (*places, 8)]
+
+    def untouched(self, db: Any) -> set[str] | None:
+        """Names of tables and indexes that are as they were; None when pages cannot tell."""
+        image, size = bytes(db.serialize()), self._size
+        if image == self._image:
+            return self._names
+        # Size of pages, space reserved in each, format of the schema, encoding of text.
+        fixed = (slice(16, 18), slice(20, 21), slice(44, 48), slice(56, 60))
+        if len(image) < len(self._image) or any(image[part] != self._image[part] for part in fixed):
+            return None
+        # Typed: a root of another type, or a text that equals a number, would be another schema.
+        if marshal.dumps(self._read_roots(db), 2) != marshal.dumps(self._roots, 2):
+            return None
+        touched: set[str] = set()
+        for number in range(2, self._count + 1):
+            start = (number - 1) * size
+            if image[start : start + size] != self._image[start : start + size]:
+                if number not in self._owners:
+                    return None
+                touched.add(self._owners[number])
+        return self._names - touched
+
+
 # ------------------------------------------------------------------------------------------------- outcomes on paper
 
 
@@ -271,7 +351,103 @@ def _fresh(taken: list[Any], kind: str) -> Any:
 # ------------------------------------------------------------------------------------------------------------ judging
 
 
-def judge_one(task: dict[str, Any], answer: Any, before: Rows, after: Rows, diff: list[Entry]) -> Entry:
+class Initial:
+    """What definitions marked `once` say of the initial rows; worked out once for all outcomes of a request.
+
+    They run in a namespace of their own, which has neither answer nor diff nor final rows: one that asks for these is
+    broken. Whatever they return is kept as bytes, and each caller gets a copy of its own; so no outcome can leave anything
+    to the next one.
+
+    Args:
+        source: The task's definitions.
+        before: Initial rows; copied before the definitions see them.
+    """
+
+    def __init__(self, source: str, before: Rows) -> None:
+        self._source, self._before = source, before
+        self._space: Entry = {}
+        self._pristine = b""
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._known: dict[tuple[str, bytes], bytes] = {}
+        self._working = False
+
+    def once(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Mark a definition whose value depends on its arguments and the initial rows `db` only."""
+        name = function.__qualname__
+
+        def known(*given: Any) -> Any:
+            key = name, _plain(given, f"an argument of {name!r}")
+            if key not in self._known:
+                self._known[key] = self._work_out(*key)
+            return marshal.loads(self._known[key])
+
+        return known
+
+    def _work_out(self, name: str, given: bytes) -> bytes:
+        """Call a definition on arguments of its own; definitions that it calls come here in turn.
+
+        Raises:
+            BrokenVerifierError: it cannot be kept for other outcomes.
+        """
+        outermost, self._working = not self._working, True
+        done = False
+        try:
+            if not self._functions:
+                self._define()
+            if name not in self._functions:
+                raise BrokenVerifierError(f"{name!r} is marked `once` and stands not at the top level")
+            value = _plain(self._functions[name](*marshal.loads(given)), f"what {name!r} returns")
+            if outermost and marshal.dumps(self._space.get("db"), 2) != self._pristine:
+                raise BrokenVerifierError(f"{name!r} is marked `once` and modified the initial rows")
+            done = True
+        finally:
+            self._working = not outermost
+            if outermost and not done:  # it stopped half-way: nothing of what it may have left is kept
+                self._functions, self._known = {}, {}
+        return value
+
+    def _define(self) -> None:
+        rows = _copied(self._before)
+        self._pristine = marshal.dumps(rows, 2)
+        self._space = {**_namespace(), "db": rows, "once": self._register}
+        exec(_compiled(self._source, "<task definitions>", "exec"), self._space)  # noqa: S102 - runs in the jail
+
+    def _register(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if function.__qualname__ in self._functions:
+            raise BrokenVerifierError(f"{function.__qualname__!r} is marked `once` and defined twice")
+        self._functions[function.__qualname__] = function
+        return self.once(function)
+
+
+def _plain(value: Any, what: str) -> bytes:
+    """Bytes that are equal for equal plain data only.
+
+    Raises:
+        BrokenVerifierError: it is no plain data.
+    """
+    try:
+        return marshal.dumps(value, 2)
+    except ValueError as error:
+        raise BrokenVerifierError(f"{what} is no plain data, which `once` needs") from error
+
+
+def _copied(rows: Rows) -> Rows:
+    return {table: [row.copy() for row in found] for table, found in rows.items()}
+
+
+def _copied_entries(diff: list[Entry]) -> list[Entry]:
+    """Copies as `copy.deepcopy` makes them; the cells of rows are scalars."""
+    return [_entry(entry["op"], entry["table"], entry["old"], entry["new"], entry["changed"].copy()) for entry in diff]
+
+
+def judge_one(
+    task: dict[str, Any],
+    answer: Any,
+    before: Rows,
+    after: Rows,
+    diff: list[Entry],
+    initial: Initial | None = None,
+) -> Entry:
     """Judge one outcome in a namespace of its own.
 
     Args:
@@ -280,21 +456,23 @@ def judge_one(task: dict[str, Any], answer: Any, before: Rows, after: Rows, diff
         before: Initial rows.
         after: Final rows.
         diff: The row diff.
+        initial: What is known of the initial rows from other outcomes of the same task.
 
     Returns:
         `{"checks": [[id, ok, reason], ...], "broken": None}` or `{"checks": [], "broken": text}`.
     """
     world = {
         "answer": copy.deepcopy(answer),
-        "before": {table: [row.copy() for row in rows] for table, rows in before.items()},
-        "after": {table: [row.copy() for row in rows] for table, rows in after.items()},
-        "diff": copy.deepcopy(diff),
+        "before": _copied(before),
+        "after": _copied(after),
+        "diff": _copied_entries(diff),
     }
     try:
         if task["form"] == "program":
             checks = _run_program(task["program"], world)
         else:
-            checks = _run_atoms(task["definitions"], task["atoms"], world)
+            once = (initial or Initial(task["definitions"], before)).once
+            checks = _run_atoms(task["definitions"], task["atoms"], world, once)
     except Exception as error:  # noqa: BLE001 - whatever task code raises is the same fact: no verdict
         return {"checks": [], "broken": _describe(error)}
     return {"checks": checks, "broken": None}
@@ -335,12 +513,17 @@ def _run_program(source: str, world: dict[str, Any]) -> list[list[Any]]:
     return [["program", ok, "" if ok else "; ".join(reasons)[:REASON_CHARS]]]
 
 
-def _run_atoms(source: str, atoms: list[Entry], world: dict[str, Any]) -> list[list[Any]]:
+def _run_atoms(
+    source: str,
+    atoms: list[Entry],
+    world: dict[str, Any],
+    once: Callable[..., Any],
+) -> list[list[Any]]:
     given = world["diff"]
-    pristine = copy.deepcopy(given)
+    pristine = _copied_entries(given)
     free = list(range(len(given)))
     space = _namespace()
-    space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given)
+    space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given, once=once)
     exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
     checks: list[list[Any]] = []
     for atom in atoms:
@@ -402,29 +585,61 @@ def _frame(pristine: list[Entry], free: list[int]) -> list[Any]:
 # ------------------------------------------------------------------------------------------- what the host calls
 
 
-def verify_images(before_db: Any, *after_dbs: Any, task: dict[str, Any], answers: list[Any]) -> list[Entry]:
-    """Judge played episodes that began with the same database, each from its final one and its answer."""
+def verify_images(
+    before_db: Any,
+    *after_dbs: Any,
+    task: dict[str, Any],
+    answers: list[Any],
+    places: list[int] | None = None,
+) -> list[Entry]:
+    """Judge played episodes that began with the same database, each from its final one and its answer.
+
+    Args:
+        before_db: The database at reset.
+        *after_dbs: Databases at the end.
+        task: See `judge_one`.
+        answers: Final answers.
+        places: For each answer which of all these databases its episode ended with, 0 for the one at reset; one after
+            the other when None.
+
+    Returns:
+        See `judge_one`; one per answer. All differences are computed before anything of the task runs.
+    """
     tables = {table: _read(before_db, table) for table in _tables(before_db)}
     exactly = {table: _exactly(*found) for table, found in tables.items()}
     before = {table: _as_rows(*found) for table, found in tables.items()}
     keys, schema = read_keys(before_db), read_schema(before_db)
-    ends: list[tuple[Rows, list[Entry]]] = []
+    pages = _Pages(before_db)
+    ends: list[tuple[Rows, list[Entry]]] = [(before, [])]
     for after_db in after_dbs:
+        untouched = pages.untouched(after_db)
         after: Rows = {}
-        for table in _tables(after_db):
-            found = _read(after_db, table)
+        for table in _tables(after_db) if untouched is None else tables:
             # Most tables are as they were; their rows are copied once more before anybody sees them.
-            same_table = exactly.get(table) == _exactly(*found)
-            after[table] = before[table] if same_table else _as_rows(*found)
-        changes = _schema_diff(schema, read_schema(after_db))
+            if untouched is not None and table in untouched:
+                after[table] = before[table]
+                continue
+            names, found = _read(after_db, table)
+            old = len(before.get(table, []))
+            if exactly.get(table) != _exactly(names, found[:old]):
+                after[table] = _as_rows(names, found)
+            else:
+                after[table] = before[table] + _as_rows(names, found[old:]) if len(found) > old else before[table]
+        changes = _schema_diff(schema, read_schema(after_db)) if untouched is None else []
         every_key = {**read_keys(after_db), **keys} if changes else keys
         ends.append((after, changes + row_diff(before, after, every_key)))
-    return [judge_one(task, answer, before, after, diff) for answer, (after, diff) in zip(answers, ends, strict=True)]
+    initial = Initial(task["definitions"], before)
+    found_ends = [ends[place] for place in places] if places is not None else ends[1:]
+    return [
+        judge_one(task, answer, before, after, diff, initial)
+        for answer, (after, diff) in zip(answers, found_ends, strict=True)
+    ]
 
 
 def judge_outcomes(before_db: Any, task: dict[str, Any], outcomes: list[Entry]) -> list[Entry]:
     """Judge stated outcomes `{answer, changes}`, each on a copy of the initial rows."""
     before, keys, columns = read_rows(before_db), read_keys(before_db), read_columns(before_db)
+    initial = Initial(task["definitions"], before)
     results: list[Entry] = []
     for outcome in outcomes:
         try:
@@ -433,5 +648,5 @@ def judge_outcomes(before_db: Any, task: dict[str, Any], outcomes: list[Entry]) 
             results.append({"checks": [], "broken": str(error)})
             continue
         diff = row_diff(before, after, keys)
-        results.append(judge_one(task, outcome["answer"], before, after, diff))
+        results.append(judge_one(task, outcome["answer"], before, after, diff, initial))
     return results

@@ -334,3 +334,97 @@ def test_equal_numbers_of_other_types_are_a_change():
     assert oks(result) == {"frame": False}
     before.close()
     after.close()
+
+
+REMEMBERING = """
+calls = []
+
+@once
+def big(limit):
+    calls.append(limit)
+    return [row for row in db['items'] if row['n'] > limit]
+"""
+
+
+def outcomes_of(definitions, *expressions):
+    """Judge two outcomes without changes in one request."""
+    db = database("CREATE TABLE items (id INTEGER PRIMARY KEY, n INTEGER); INSERT INTO items VALUES (1, 3), (2, 0);")
+    atoms = [{"id": str(index), "kind": "answer", "expression": text} for index, text in enumerate(expressions)]
+    task = {"form": "atoms", "definitions": definitions, "atoms": atoms, "program": ""}
+    found = kernel.judge_outcomes(db, task, [{"answer": {}, "changes": []}] * 2)
+    db.close()
+    return found
+
+
+def test_once_hands_out_copies_so_that_no_outcome_leaves_anything_to_the_next():
+    spoil = "(big(1)[0].update(n=9), big(1).clear(), db['items'].clear(), len(big(1)))[-1] == 1 and big(1)[0]['n'] == 3"
+    assert [oks(found)["0"] for found in outcomes_of(REMEMBERING, spoil, "not calls")] == [True, True]
+
+
+def test_once_runs_where_no_outcome_is_in_sight():
+    for name in ("answer", "diff", "after"):
+        for found in outcomes_of(f"@once\ndef seen():\n    return {name}\n", "seen() is None"):
+            assert f"NameError: name '{name}' is not defined" in found["broken"]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("return db['items'].sort(key=lambda row: row['n'])", "modified the initial rows"),
+        ("return len", "no plain data"),
+        ("raise ValueError('no')", "ValueError: no (at <task definitions> line 3)"),
+    ],
+)
+def test_once_refuses_what_cannot_be_remembered(body, told):
+    for found in outcomes_of(f"@once\ndef odd():\n    {body}\n", "odd() is None"):
+        assert told in found["broken"]
+
+
+def test_once_marks_top_level_definitions_only():
+    inner = "def outer():\n    @once\n    def inner():\n        return 1\n    return inner()\n"
+    assert "top level" in outcomes_of(inner, "outer() == 1")[0]["broken"]
+    twice = "@once\ndef f():\n    return 1\n@once\ndef f():\n    return 2\n"
+    assert "defined twice" in outcomes_of(twice, "f() == 2")[0]["broken"]
+
+
+def test_once_tells_arguments_of_equal_value_and_other_type_apart():
+    kind = "@once\ndef kind(value):\n    return type(value).__name__\n"
+    assert oks(outcomes_of(kind, "[kind(v) for v in (1, True, 1.0)] == ['int', 'bool', 'float']")[0])["0"]
+
+
+def test_places_say_which_database_an_episode_ended_with():
+    before, after = database(SCRIPT), database(SCRIPT + "INSERT INTO sqlitex VALUES (1);")
+    task = {"form": "atoms", "definitions": "", "atoms": [], "program": ""}
+    found = kernel.verify_images(before, after, task=task, answers=[{}] * 4, places=[1, 0, 0, 1])
+    assert [oks(each)["frame"] for each in found] == [False, True, True, False]
+    before.close()
+    after.close()
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 400), st.integers(1, 3_000)), max_size=8))
+def test_pages_tell_which_tables_are_untouched(changes):
+    """A table that the pages call untouched reads as before: trees of many pages, overflowing texts, deletions."""
+    fill = "".join(
+        f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, v TEXT UNIQUE);"
+        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})"
+        f" INSERT INTO {name} SELECT i, i || hex(zeroblob({size})) FROM n;"
+        for name, rows, size in (("a", 400, 20), ("b", 3, 4_000), ("c", 50, 200), ("d", 0, 1))
+    )
+    before = database(fill + "CREATE VIEW w AS SELECT * FROM a;")
+    image = before.serialize()
+    after = database("")
+    after.deserialize(image)
+    for table, key, size in changes:
+        if size % 3:
+            after.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, f"{key} {'x' * size}"))
+        else:
+            after.execute(f"DELETE FROM {table} WHERE id <= ?", (key,))
+    after.commit()
+    untouched = kernel._Pages(before).untouched(after)
+    old, new = kernel.read_rows(before), kernel.read_rows(after)
+    assert all(old[name] == new[name] for name in old if untouched is not None and name in untouched)
+    if not changes:
+        assert untouched is not None
+        assert set("abcd") <= untouched
+    before.close()
+    after.close()

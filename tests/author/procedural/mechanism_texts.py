@@ -89,7 +89,7 @@ def plan_scope(world, call=None, rows=None, **flags):
 
 
 def goal_scope(world):
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"once": lambda function: function, "db": world.rows}
     for item in [*world.derived.values(), *world.actions.values()]:
         exec(item.goal, scope)
     return scope

@@ -55,7 +55,7 @@ def plan_scope(world, policy=True, call=None):
 
 
 def goal_scope(world):
-    scope = {}
+    scope = {"once": lambda function: function, "db": world.rows}
     for item in [*world.derived.values(), *world.actions.values()]:
         exec(item.goal, scope)
     return scope

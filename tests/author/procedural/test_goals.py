@@ -223,18 +223,6 @@ def test_two_texts_must_not_define_a_name_differently():
         compile_goals(world, reading(Count("room", ())), {})
 
 
-def test_memory_of_descriptions_is_per_initial_rows():
-    """One namespace may judge several worlds in turn; what is remembered belongs to one."""
-    world = tiny_world()
-    verifier = compile_goals(world, reading(Count("room", (EAST,))), {})
-    space = {"same": kernel.same, "answer": {"x": 3}, "diff": []}
-    exec(verifier.definitions, space)
-    for rows, count in ((world.rows["room"], 3), (world.rows["room"][:1], 1)):
-        space["db"] = {"room": rows}
-        assert space["X1"]() == count
-        assert space["X1"]() == count
-
-
 def test_goals_import_neither_sqlite_nor_the_other_backends():
     folder = Path(goals_package.__file__).parent
     for path in folder.glob("*.py"):

@@ -84,7 +84,11 @@ class _Goals:
             self.field(name, operand)
         for index, step in enumerate(self.task.steps):
             self.step(index, step)
-        lets = "\n\n".join(self.definition(step) for step in self.task.steps if isinstance(step, Let))
+        lets = "\n\n".join(
+            self.definition(index, step)
+            for index, step in enumerate(self.task.steps)
+            if isinstance(step, (Let, ForEach))
+        )
         texts = [item.goal for item in (*self.world.derived.values(), *self.world.actions.values())]
         needed = closure(split(texts), [lets, *(atom.expression for atom in self.atoms)])
         definitions = "\n\n\n".join([HELPERS.strip("\n"), *needed, *([lets] if lets else [])]) + "\n"
@@ -110,15 +114,15 @@ class _Goals:
         state = "state" if kind == "state" else "answer"
         self.atoms.append(GoalAtom(id=name, kind=state, quote=quote, expression=expression))
 
-    def definition(self, let: Let) -> str:
-        """The function that a variable becomes."""
-        if let.var in self.chosen:
-            name, column = self.named[let.var]
-            table = self.chosen[let.var].entity
-            body = f"rows_called({table!r}, {column!r}, answer[{name!r}])"
-        else:
-            body = f"once({let.var!r}, lambda: {self.write.description(let.node)})"
-        return f"def {let.var}():\n    return {body}\n"
+    def definition(self, index: int, step: Let | ForEach) -> str:
+        """The function that a variable becomes, or the set of rows that an action is done on."""
+        if isinstance(step, ForEach):
+            return f"@once\ndef step{index}_rows():\n    return {self.write.members(step.entity, step.atoms)}\n"
+        if step.var in self.chosen:
+            name, column = self.named[step.var]
+            table = self.chosen[step.var].entity
+            return f"def {step.var}():\n    return rows_called({table!r}, {column!r}, answer[{name!r}])\n"
+        return f"@once\ndef {step.var}():\n    return {self.write.description(step.node)}\n"
 
     # ------------------------------------------------------------------------------------------------------ answer
 
@@ -196,9 +200,8 @@ class _Goals:
                     f"{self.claim(then)} if {test} else {self.claim(other)}",
                     key,
                 )
-            case ForEach(entity, atoms, op):
-                members = self.write.members(entity, atoms)
-                self.add(f"{key}.each", "state", f"for_each({members}, s_{op})", key)
+            case ForEach(_, _, op):
+                self.add(f"{key}.each", "state", f"for_each({key}_rows(), s_{op})", key)
 
     def claim(self, acts: tuple[Act, ...]) -> str:
         """The changes that a branch asks for.

@@ -8,27 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from envsynth.errors import AuthorError
 
 HELPERS = '''\
-KNOWN = {}
-
-
-def once(name, describe):
-    """What a description denotes; worked out once per set of initial rows."""
-    if KNOWN.get("db") is not db:
-        KNOWN.clear()
-        KNOWN["db"] = db
-    if name not in KNOWN:
-        KNOWN[name] = describe()
-    return KNOWN[name]
-
-
+@once
 def row_of(table, column, value):
     """The one initial row with this value."""
-    def search():
-        found = [row for row in db[table] if row[column] == value]
-        if len(found) != 1:
-            raise LookupError(f"{len(found)} rows of {table} have {column} {value!r}")
-        return found[0]
-    return once((table, column, value), search)
+    found = [row for row in db[table] if row[column] == value]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} rows of {table} have {column} {value!r}")
+    return found[0]
 
 
 def extreme(members, measure, direction):
@@ -69,10 +55,11 @@ def for_each(members, rule):
     return claimed
 '''
 
-_DEFINED = re.compile(r"^(?:def|class) (\w+)|^(\w+) *=", re.MULTILINE)
+_DEFINED = re.compile(r"^(?:@once\n)?(?:def|class) (\w+)|^(\w+) *=", re.MULTILINE)
+_BLOCK = re.compile(r"^(?=\S)(?<!@once\n)", re.MULTILINE)
 _RESERVED = (
     *(first or second for first, second in _DEFINED.findall(HELPERS)),
-    *("db", "after", "diff", "answer", "same", "lookup"),
+    *("db", "after", "diff", "answer", "same", "lookup", "once"),
 )
 
 
@@ -90,7 +77,7 @@ def split(texts: Iterable[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for text in texts:
-        for block in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
+        for block in _BLOCK.split(text):
             match = _DEFINED.match(block)
             if match is None:
                 if block.strip():

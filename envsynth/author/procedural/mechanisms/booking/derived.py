@@ -86,12 +86,16 @@ class DerivedTexts(Bindings):
         """Goal text that adds up hours of the bookings that count of a row."""
         idle = tuple(status for status in statuses(self.rules) if status not in self.counting)
         return (
-            f"def g_{name}(db, row, day):\n"
-            "    hours = 0\n"
+            "@once\n"
+            f"def hours_{name}():\n"
+            "    hours = {}\n"
             "    for b in db['booking']:\n"
-            f"        if b[{column!r}] == row[{key!r}] and b['day'] == day and b['status'] not in {idle}:\n"
-            "            hours += b['end'] - b['start']\n"
+            f"        if b['status'] not in {idle}:\n"
+            f"            slot = b[{column!r}], b['day']\n"
+            "            hours[slot] = hours.get(slot, 0) + b['end'] - b['start']\n"
             "    return hours\n"
+            f"def g_{name}(db, row, day):\n"
+            f"    return hours_{name}().get((row[{key!r}], day), 0)\n"
         )
 
     def free(self) -> Derived:
@@ -101,10 +105,8 @@ class DerivedTexts(Bindings):
             f"    if POLICY and [c for c in rows('closure', {{{self.closure!r}: row[{self.closure_key!r}]}}) "
             "if c['day'] == day]:\n        return False\n"
         )
-        shut = (
-            f"    if any(c[{self.closure!r}] == row[{self.closure_key!r}] and c['day'] == day for c in db['closure']):\n"
-            "        return False\n"
-        )
+        shut_days = f"@once\ndef shut_days():\n    return {{(c[{self.closure!r}], c['day']) for c in db['closure']}}\n"
+        shut = f"    if (row[{self.closure_key!r}], day) in shut_days():\n        return False\n"
         return Derived(
             entity="resource",
             name="free",
@@ -126,17 +128,21 @@ class DerivedTexts(Bindings):
                 "    return True\n"
             ),
             goal=(
+                f"{shut_days if self.closure else ''}"
+                "@once\n"
+                "def blocked_hours():\n"
+                "    blocked = {}\n"
+                "    for b in db['booking']:\n"
+                f"        if b['status'] in {list(self.counting)}:\n"
+                f"            hours = blocked.setdefault((b[{self.place!r}], b['day']), set())\n"
+                f"            hours.update(range(b['start'] - {self.gap}, b['end'] + {self.gap}))\n"
+                "    return blocked\n"
                 "def g_free(db, row, day, start, end):\n"
                 f"{shut if self.closure else ''}"
                 "    wanted = set(range(start, end))\n"
                 f"    if not wanted or not wanted <= set(range({opens}, {closes})):\n"
                 "        return False\n"
-                "    blocked = set()\n"
-                "    for b in db['booking']:\n"
-                f"        mine = b[{self.place!r}] == row[{self.place_key!r}] and b['day'] == day\n"
-                f"        if mine and b['status'] in {list(self.counting)}:\n"
-                f"            blocked.update(range(b['start'] - {self.gap}, b['end'] + {self.gap}))\n"
-                "    return not (wanted & blocked)\n"
+                f"    return wanted.isdisjoint(blocked_hours().get((row[{self.place_key!r}], day), ()))\n"
             ),
             policy=self.free_policy(),
         )

@@ -82,26 +82,39 @@ class Bindings:
 
     def goal_free(self) -> str:
         """Goal source of `g_free_qty`."""
-        live = " and x['phase'] != 'released'" if self.releases else ""
+        released = "        if x['phase'] == 'released':\n            continue\n" if self.releases else ""
         return (
-            "def g_free_qty(db, row):\n"
-            "    left = row['quantity']\n"
+            "@once\n"
+            "def taken_of_lots():\n"
+            "    taken = {}\n"
             "    for x in db['reservation']:\n"
-            f"        if x[{self.lot!r}] == row[{self.lot_key!r}]{live}:\n"
-            "            left -= x['quantity']\n"
-            "    return left\n"
+            f"{released}"
+            f"        taken[x[{self.lot!r}]] = taken.get(x[{self.lot!r}], 0) + x['quantity']\n"
+            "    return taken\n"
+            "def g_free_qty(db, row):\n"
+            f"    return row['quantity'] - taken_of_lots().get(row[{self.lot_key!r}], 0)\n"
+        )
+
+    def goal_lots(self) -> str:
+        """Goal source of `usable_lots`: (key, unreserved quantity, expiry day) of usable lots, by good and place."""
+        return (
+            self.goal_free() + self.goal_usable() + "@once\n"
+            "def usable_lots():\n"
+            "    lots = {}\n"
+            "    for lot in db['lot']:\n"
+            "        if usable_lot(lot):\n"
+            f"            found = lots.setdefault((lot[{self.item!r}], lot[{self.site!r}]), [])\n"
+            f"            found.append((lot[{self.lot_key!r}], g_free_qty(db, lot), lot['expiry']))\n"
+            "    return lots\n"
         )
 
     def goal_available(self) -> str:
         """Goal source of `g_available`."""
         keep = "    left -= site['safety']\n" if self.safety else ""
         return (
-            self.goal_free() + self.goal_usable() + "def g_available(db, row, site):\n"
-            "    left = 0\n"
-            "    for lot in db['lot']:\n"
-            f"        here = lot[{self.site!r}] == site[{self.site_key!r}]\n"
-            f"        if here and lot[{self.item!r}] == row[{self.item_key!r}] and usable_lot(lot):\n"
-            "            left += g_free_qty(db, lot)\n"
+            self.goal_lots() + "def g_available(db, row, site):\n"
+            f"    lots = usable_lots().get((row[{self.item_key!r}], site[{self.site_key!r}]), [])\n"
+            "    left = sum(free for _, free, _ in lots)\n"
             f"{keep}"
             "    return left if left > 0 else 0\n"
         )

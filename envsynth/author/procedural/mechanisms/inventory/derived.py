@@ -61,9 +61,14 @@ class DerivedTexts(Bindings):
                 f"    return sum([d_free_qty(l) for l in lots if not POLICY or ({self.plan_usable('l')})])\n"
             ),
             goal=(
-                self.goal_free() + self.goal_usable() + "def g_stock(db, row):\n"
-                f"    here = [lot for lot in db['lot'] if lot[{self.site!r}] == row[{self.site_key!r}]]\n"
-                "    return sum(g_free_qty(db, lot) for lot in here if usable_lot(lot))\n"
+                self.goal_lots() + "@once\n"
+                "def stock_of_sites():\n"
+                "    stock = {}\n"
+                "    for (_, site), lots in usable_lots().items():\n"
+                "        stock[site] = stock.get(site, 0) + sum(free for _, free, _ in lots)\n"
+                "    return stock\n"
+                "def g_stock(db, row):\n"
+                f"    return stock_of_sites().get(row[{self.site_key!r}], 0)\n"
             ),
             policy=(
                 f"The usable stock of a {self.world.word('site')} is the unreserved quantity of all usable "
@@ -76,7 +81,7 @@ class DerivedTexts(Bindings):
         word, plural = self.world.word, self.world.plural
         live_sql = " AND x.\"phase\" = 'held'" if self.releases else ""
         live_plan = " and x['phase'] == 'held'" if self.releases else ""
-        live_goal = " and x['phase'] != 'released'" if self.releases else ""
+        released = "        if x['phase'] == 'released':\n            continue\n" if self.releases else ""
         live_words = f"released {plural('reservation')} and those" if self.releases else "those"
         return Derived(
             entity="person",
@@ -97,13 +102,17 @@ class DerivedTexts(Bindings):
                 f"    return sum([x['quantity'] for x in mine if x[{self.lot!r}] in good{live_plan}])\n"
             ),
             goal=(
-                self.goal_usable() + "def g_held(db, row):\n"
-                f"    lots = {{lot[{self.lot_key!r}]: lot for lot in db['lot']}}\n"
-                "    units = 0\n"
+                self.goal_usable() + "@once\n"
+                "def units_of_persons():\n"
+                f"    usable = {{lot[{self.lot_key!r}]: usable_lot(lot) for lot in db['lot']}}\n"
+                "    units = {}\n"
                 "    for x in db['reservation']:\n"
-                f"        if x[{self.person!r}] == row[{self.person_key!r}]{live_goal}:\n"
-                f"            units += x['quantity'] if usable_lot(lots[x[{self.lot!r}]]) else 0\n"
+                f"{released}"
+                f"        more = x['quantity'] if usable[x[{self.lot!r}]] else 0\n"
+                f"        units[x[{self.person!r}]] = units.get(x[{self.person!r}], 0) + more\n"
                 "    return units\n"
+                "def g_held(db, row):\n"
+                f"    return units_of_persons().get(row[{self.person_key!r}], 0)\n"
             ),
             policy=(
                 f"The secured units of a {word('person')} are the quantities of the {plural('reservation')} that the "

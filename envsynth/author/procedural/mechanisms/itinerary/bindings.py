@@ -170,54 +170,70 @@ class Bindings:
 
     def goal_seats(self) -> str:
         """Goal source of `g_seats_left`."""
-        live = " and t['validity'] != 'refunded'" if self.refunds else ""
+        refunded = "        if t['validity'] == 'refunded':\n            continue\n" if self.refunds else ""
         return (
-            "def g_seats_left(db, row):\n"
-            f"    left = row['seats'] - {self.kept}\n"
+            "@once\n"
+            "def tickets_of_legs():\n"
+            "    sold = {}\n"
             "    for t in db['ticket']:\n"
-            f"        if t[{self.leg!r}] == row[{self.leg_key!r}]{live}:\n"
-            "            left -= 1\n"
+            f"{refunded}"
+            f"        sold[t[{self.leg!r}]] = sold.get(t[{self.leg!r}], 0) + 1\n"
+            "    return sold\n"
+            "def g_seats_left(db, row):\n"
+            f"    left = row['seats'] - {self.kept} - tickets_of_legs().get(row[{self.leg_key!r}], 0)\n"
             "    return left if left > 0 else 0\n"
+        )
+
+    def goal_legs(self) -> str:
+        """Goal source of `open_legs`: (from, to, departure, arrival, price) of connections with free seats, by key."""
+        return (
+            self.goal_seats() + "@once\n"
+            "def open_legs():\n"
+            f"    starts = {{s[{self.origin_key!r}]: s['id'] for s in db['site']}}\n"
+            f"    ends = {{s[{self.destination_key!r}]: s['id'] for s in db['site']}}\n"
+            "    legs = {}\n"
+            "    for leg in sorted(db['leg'], key=lambda leg: leg['departs']):\n"
+            "        if g_seats_left(db, leg) > 0:\n"
+            f"            here, there = starts[leg[{self.origin!r}]], ends[leg[{self.destination!r}]]\n"
+            f"            hours, price = (leg['departs'], leg['arrives']), leg['fare'] + {self.fee}\n"
+            f"            legs[leg[{self.leg_key!r}]] = (here, there, *hours, price)\n"
+            "    return legs\n"
         )
 
     def goal_scan(self) -> str:
         """Goal source of `labels_from`: for each place, what (arrival, connections, fare) can be had there."""
         return (
-            self.goal_seats() + "def labels_from(db, origin, start):\n"
-            f"    starts = {{s[{self.origin_key!r}]: s['id'] for s in db['site']}}\n"
-            f"    ends = {{s[{self.destination_key!r}]: s['id'] for s in db['site']}}\n"
+            self.goal_legs() + "def labels_from(origin, start):\n"
             "    labels = {s['id']: set() for s in db['site']}\n"
-            "    for leg in sorted(db['leg'], key=lambda leg: leg['departs']):\n"
-            "        if g_seats_left(db, leg) == 0:\n"
-            "            continue\n"
-            f"        here, there = starts[leg[{self.origin!r}]], ends[leg[{self.destination!r}]]\n"
-            f"        price = leg['fare'] + {self.fee}\n"
-            "        if here == origin['id'] and leg['departs'] >= start:\n"
-            "            labels[there].add((leg['arrives'], 1, price))\n"
+            "    for here, there, departs, arrives, price in open_legs().values():\n"
+            "        if here == origin and departs >= start:\n"
+            "            labels[there].add((arrives, 1, price))\n"
             "        for arrived, legs, paid in list(labels[here]):\n"
-            f"            if legs < {self.max_legs} and leg['departs'] - arrived >= {self.transfer}:\n"
-            "                labels[there].add((leg['arrives'], legs + 1, paid + price))\n"
+            f"            if legs < {self.max_legs} and departs - arrived >= {self.transfer}:\n"
+            "                labels[there].add((arrives, legs + 1, paid + price))\n"
             "    return labels\n"
         )
 
     def goal_fare(self) -> str:
         """Goal source of `g_fare`."""
         return (
-            self.goal_scan() + "def g_fare(db, row, origin):\n"
-            "    if row['id'] == origin['id']:\n"
-            "        return 0\n"
-            "    found = labels_from(db, origin, 0)[row['id']]\n"
-            f"    return min([paid for _, _, paid in found], default={NO_FARE})\n"
+            self.goal_scan() + "@once\n"
+            "def fares_from(origin):\n"
+            "    labels = labels_from(origin, 0).items()\n"
+            f"    return {{place: min([paid for _, _, paid in found], default={NO_FARE}) for place, found in labels}}\n"
+            "def g_fare(db, row, origin):\n"
+            "    return 0 if row['id'] == origin['id'] else fares_from(origin['id'])[row['id']]\n"
         )
 
     def goal_arrival(self) -> str:
         """Goal source of `g_arrival`."""
         return (
-            self.goal_scan() + "def g_arrival(db, row, origin, start):\n"
-            "    if row['id'] == origin['id']:\n"
-            "        return start\n"
-            "    found = labels_from(db, origin, start)[row['id']]\n"
-            f"    return min([arrived for arrived, _, _ in found], default={NEVER})\n"
+            self.goal_scan() + "@once\n"
+            "def arrivals_from(origin, start):\n"
+            "    labels = labels_from(origin, start).items()\n"
+            f"    return {{place: min([hour for hour, _, _ in found], default={NEVER}) for place, found in labels}}\n"
+            "def g_arrival(db, row, origin, start):\n"
+            "    return start if row['id'] == origin['id'] else arrivals_from(origin['id'], start)[row['id']]\n"
         )
 
     # sentences --------------------------------------------------------------------------------------------------

@@ -120,11 +120,17 @@ class Bindings:
         """Goal source of `g_cost`."""
         rounded = "(hundredths + 99) // 100" if self.round_up else "hundredths // 100"
         return (
+            "@once\n"
+            "def breaks_of_items():\n"
+            "    breaks = {}\n"
+            "    for b in db['pricebreak']:\n"
+            f"        breaks.setdefault(b[{self.break_item!r}], []).append((b['minimum'], b['reduction']))\n"
+            "    return breaks\n"
             "def g_cost(db, row, quantity):\n"
             "    best = 0\n"
-            "    for b in db['pricebreak']:\n"
-            f"        if b[{self.break_item!r}] == row[{self.break_key!r}] and not b['minimum'] > quantity:\n"
-            "            best = b['reduction'] if b['reduction'] > best else best\n"
+            f"    for minimum, reduction in breaks_of_items().get(row[{self.break_key!r}], []):\n"
+            "        if not minimum > quantity:\n"
+            "            best = reduction if reduction > best else best\n"
             "    hundredths = quantity * (row['price'] * 100 - row['price'] * best)\n"
             f"    return {rounded}\n"
         )
@@ -141,8 +147,8 @@ class Bindings:
         else:
             price = "-(-cost * (100 - percent) // 100) - flat"
         return (
-            self.goal_cost() + "def g_best_price(db, row, quantity):\n"
-            "    cost = g_cost(db, row, quantity)\n"
+            self.goal_cost() + "@once\n"
+            "def lowest_price(cost):\n"
             "    reach = {(0, 0, ())}\n"
             "    for c in db['coupon']:\n"
             f"        if c['minimum'] > cost{late}:\n"
@@ -161,6 +167,8 @@ class Bindings:
             f"        price = {price}\n"
             "        prices.append(price if price > floor else floor)\n"
             "    return min(prices)\n"
+            "def g_best_price(db, row, quantity):\n"
+            "    return lowest_price(g_cost(db, row, quantity))\n"
         )
 
     # sentences --------------------------------------------------------------------------------------------------

@@ -58,12 +58,15 @@ class DerivedTexts(Bindings):
                 "    return sum([o['amount'] for o in mine if not POLICY or o['stage'] == 'open'])\n"
             ),
             goal=(
-                "def g_spent(db, row):\n"
-                "    credits = 0\n"
+                "@once\n"
+                "def credits_of_persons():\n"
+                "    credits = {}\n"
                 "    for o in db['order']:\n"
-                f"        if o[{self.person!r}] == row[{self.person_key!r}] and o['stage'] != 'withdrawn':\n"
-                "            credits += o['amount']\n"
+                "        if o['stage'] != 'withdrawn':\n"
+                f"            credits[o[{self.person!r}]] = credits.get(o[{self.person!r}], 0) + o['amount']\n"
                 "    return credits\n"
+                "def g_spent(db, row):\n"
+                f"    return credits_of_persons().get(row[{self.person_key!r}], 0)\n"
             ),
             policy=(
                 f"The spending of a {person} is the amounts of all {orders} of that {person} in stage open, added up."
