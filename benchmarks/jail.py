@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from typing import Any
 
 from benchmarks import peers
 from envsynth.actors import OracleActor
-from envsynth.environments import ToolEnv, build_image, make_env
+from envsynth.environments import build_image, make_env
 from envsynth.environments.making import vector_of
 from envsynth.rollout import play
 from envsynth.sandbox import Family, Jail, Source, Worker
@@ -61,39 +62,66 @@ def median_us(function: Callable[[], object], count: int) -> float:
     return statistics.median(times) * 1e6
 
 
-def by_turns(functions: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
-    """Median times of several functions that take turns in blocks of fifty calls, of which the first ten only warm up."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(count // 40):
+BLOCK, WARM_UP = 50, 10
+
+
+def by_turns(functions: dict[str, Callable[[], object]], count: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Time functions that take turns in blocks of calls, of which the first ones only warm up.
+
+    Returns:
+        Medians over all calls, and over the calls of the quietest block, microseconds: other tenants of a virtual machine
+        slow it down for seconds at a time, by a factor of two.
+    """
+    blocks: dict[str, list[list[float]]] = {name: [] for name in functions}
+    for _ in range(count // (BLOCK - WARM_UP)):
         for name, function in functions.items():
-            for number in range(50):
+            times: list[float] = []
+            for _ in range(BLOCK):
                 began = time.perf_counter()
                 function()
-                if number >= 10:
-                    times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(found) * 1e6 for name, found in times.items()}
+                times.append(time.perf_counter() - began)
+            blocks[name].append(times[WARM_UP:])
+    medians = {name: statistics.median(itertools.chain(*found)) * 1e6 for name, found in blocks.items()}
+    return medians, {name: min(map(statistics.median, found)) * 1e6 for name, found in blocks.items()}
 
 
 def per_second(function: Callable[[], int], seconds: float) -> float:
     """Count what the function says that it did."""
-    function()
     began, done = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         done += function()
     return done / (time.perf_counter() - began)
 
 
+def rates(functions: dict[str, Callable[[], int]], seconds: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Count what functions do that take turns of a second.
+
+    Returns:
+        Medians over the turns, and the best turns, per second.
+    """
+    turns: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(round(seconds)):
+        for name, function in functions.items():
+            turns[name].append(per_second(function, 1.0))
+    return {name: statistics.median(found) for name, found in turns.items()}, {
+        n: max(found) for n, found in turns.items()
+    }
+
+
 # ------------------------------------------------------------------------------------------------------------ ours
 
 
-def calls(jail: Jail, count: int) -> tuple[dict[str, float], dict[str, float]]:
+def calls(jail: Jail, count: int) -> dict[str, dict[str, float]]:
     """What calls cost others and us, and what resets and fresh workers cost us, microseconds.
 
     Ours and others take turns in blocks, so that a machine whose speed drifts is as slow for one as for the other.
     """
     family = Family("tools", (Source(name="tools", text=TOOLS),))
     theirs: dict[str, peers.Call] = {
-        "plain call in this process": lambda: json.loads(json.dumps(peers.echo(json.loads("1"))))
+        "a loop of ten thousand additions": lambda: sum(range(10_000)),
+        "plain call in this process": lambda: json.loads(json.dumps(peers.echo(json.loads("1")))),
     }
     with contextlib.ExitStack() as stack:
         theirs["raw socket pair and JSON"] = stack.enter_context(peers.raw_pair())
@@ -116,15 +144,24 @@ def calls(jail: Jail, count: int) -> tuple[dict[str, float], dict[str, float]]:
             "64 calls with a query in a batch": lambda: worker.run(queries),
             "reset of the image": lambda: worker.run([open_held("main", "key")]),
         }
-        found = by_turns({**theirs, **ours}, count)
+        found, quiet = by_turns({**theirs, **ours}, count)
     others = {name: found[name] for name in theirs}
     with peers.slow_peers() as slow:
         others |= {name: median_us(function, max(5, count // 100)) for name, function in slow.items()}
-    mine = {name.replace("64 calls", "call"): found[name] / (64 if name.startswith("64") else 1) for name in ours}
-    return others, {"image, bytes": len(image), **mine, **fresh(jail, family, image, count // 20)}
+    fresh_us, fresh_quiet = fresh(jail, family, image, count // 20)
+
+    def each(times: dict[str, float]) -> dict[str, float]:
+        return {name.replace("64 calls", "call"): times[name] / (64 if name.startswith("64") else 1) for name in ours}
+
+    return {
+        "others_us": others,
+        "others_quiet_us": {name: quiet[name] for name in theirs},
+        "calls_us": {"image, bytes": len(image), **each(found), **fresh_us},
+        "calls_quiet_us": {**each(quiet), **fresh_quiet},
+    }
 
 
-def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, float]:
+def fresh(jail: Jail, family: Family, image: bytes, count: int) -> tuple[dict[str, float], dict[str, float]]:
     """A new process with its tools and database, ready and called once.
 
     From a full pool whose workers have the database open, from one whose workers have only the tools, and when all are in
@@ -142,26 +179,30 @@ def fresh(jail: Jail, family: Family, image: bytes, count: int) -> dict[str, flo
             raise SystemExit(f"a fresh worker failed: {results[-1]}")
         return worker
 
-    def pooled(opened: bool) -> float:
-        times: list[float] = []
-        while len(times) < count:
+    def pooled(opened: bool) -> list[list[float]]:
+        blocks: list[list[float]] = []
+        while sum(map(len, blocks)) < count:
             jail.fill(with_database if opened else family, 64)
             time.sleep(0.8)  # an actor thinks meanwhile
             used: list[Worker] = []
+            times: list[float] = []
             for _ in range(24):
                 began = time.perf_counter()
                 used.append(episode(opened))
                 times.append(time.perf_counter() - began)
             for worker in used:
                 worker.close()
-        return statistics.median(times) * 1e6
+            blocks.append(times)
+        return blocks
 
     found = {
         "fresh episode from the pool": pooled(opened=True),
         "fresh episode from the pool, database sent": pooled(opened=False),
     }
     sustained = per_second(lambda: (episode().close(), 1)[1], 2.0)
-    return {**found, "fresh episodes without a pause": 1e6 / sustained}
+    medians = {name: statistics.median(itertools.chain(*blocks)) * 1e6 for name, blocks in found.items()}
+    quiet = {name: min(map(statistics.median, blocks)) * 1e6 for name, blocks in found.items()}
+    return {**medians, "fresh episodes without a pause": 1e6 / sustained}, quiet
 
 
 def median_environment(store: Path | None, count: int) -> tuple[EnvironmentSpec, TaskVersion, dict[str, Any]]:
@@ -207,64 +248,76 @@ def oracle_actions(jail: Jail, spec: EnvironmentSpec, task: TaskVersion) -> list
     return [turn.action for turn in trajectory.turns]
 
 
-def whole(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, seconds: float) -> dict[str, float]:
-    """Steps and episodes per second of whole environments, one at a time and 64 together."""
+def whole(  # noqa: C901 - a list of what is measured
+    jail: Jail, spec: EnvironmentSpec, task: TaskVersion, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Steps and episodes per second of whole environments, one at a time and 64 together.
+
+    Episodes end in three ways: cut off after ten turns, judged after one call, judged after the whole solution. The 64
+    that are judged together end alike, so that their differences are worked out once; each has a verdict of its own.
+    """
     actions = oracle_actions(jail, spec, task)
     steps, answer = actions[:-1], actions[-1]
-    found: dict[str, float] = {"calls of the solution": len(steps), "image, bytes": len(build_image(jail, spec.world))}
-    env = make_env(spec, task, jail=jail, max_turns=10**9)
-    env.reset(seed=1)
+    alone = make_env(spec, task, jail=jail, max_turns=10**9)
+    together = vector_of(64, spec, [task], jail=jail, max_turns=10**9)
+    stepped = vector_of(64, spec, [task], jail=jail, max_turns=10**9)
+    ten = vector_of(64, spec, [task], jail=jail, max_turns=10)
 
     def replay() -> int:
         for action in steps:
-            env.step(action)
+            alone.step(action)
         return len(steps)
 
-    found["ToolEnv, steps"] = per_second(replay, seconds)
-    found["ToolEnv, resets"] = per_second(lambda: (env.reset(seed=1), 1)[1], seconds)
-    found["ToolEnv, whole solutions"] = per_second(lambda: _episode(env, actions), seconds)
-    env.close()
-    envs = vector_of(64, spec, [task], jail=jail, max_turns=10**9)
-    envs.reset(seed=1)
-
-    def together() -> int:
+    def step_all() -> int:
         for action in steps:
-            envs.step([action] * 64)
+            stepped.step([action] * 64)
         return 64 * len(steps)
 
-    def short() -> int:
-        envs.reset(seed=1)
-        envs.step([steps[0]] * 64)
-        rewards = envs.step([answer] * 64)[1]
-        return len(rewards)
-
-    def solved() -> int:
-        envs.reset(seed=1)
-        for action in steps:
-            envs.step([action] * 64)
-        rewards = envs.step([answer] * 64)[1]
-        if list(rewards) != [1.0] * 64:
-            raise SystemExit(f"a replayed solution failed: {rewards}")
+    def cut_off() -> int:
+        ended = [bool(ten.step([action] * 64)[3].all()) for action in (steps * 10)[:10]]
+        if not ended[-1]:
+            raise SystemExit("ten turns did not end an episode of ten turns")
+        ten.step([answer] * 64)  # resets; the action is ignored
         return 64
 
-    found["64 together, steps"] = per_second(together, seconds)
-    found["64 together, episodes of one call and a judged answer"] = per_second(short, seconds)
-    found["64 together, whole solutions"] = per_second(solved, seconds)
-    envs.close()
-    found["plain SQLite in this process, steps"] = plain_steps(jail, spec, steps, seconds)
-    return found
+    def one_call() -> int:
+        together.step([steps[0]] * 64)
+        ended = together.step([answer] * 64)[2]
+        together.step([answer] * 64)
+        return int(ended.sum())
+
+    def solved() -> int:
+        for action in steps:
+            together.step([action] * 64)
+        rewards = together.step([answer] * 64)[1]
+        if list(rewards) != [1.0] * 64:
+            raise SystemExit(f"a replayed solution failed: {rewards}")
+        together.step([answer] * 64)
+        return 64
+
+    functions: dict[str, Callable[[], int]] = {
+        "ToolEnv, steps": replay,
+        "ToolEnv, resets": lambda: (alone.reset(seed=1), 1)[1],
+        "64 together, steps": step_all,
+        "plain SQLite in this process, steps": plain_steps(jail, spec, steps),
+        "64 together, episodes of ten calls": cut_off,
+        "64 together, episodes of one call and a judged answer": one_call,
+        "64 together, whole solutions": solved,
+    }
+    for env in (alone, together, ten, stepped):
+        env.reset(seed=1)
+    medians, best = rates(functions, seconds)
+    for env in (alone, together, ten, stepped):
+        env.close()
+    size = len(build_image(jail, spec.world))
+    return {
+        "solution": {"calls": len(steps), "image, bytes": size},
+        "per_second": medians,
+        "per_second_quiet": best,
+    }
 
 
-def _episode(env: ToolEnv, actions: list[str]) -> int:
-    env.reset(seed=1)
-    for action in actions:
-        reward = env.step(action)[1]
-    if reward != 1.0:
-        raise SystemExit("a replayed solution failed")
-    return 1
-
-
-def plain_steps(jail: Jail, spec: EnvironmentSpec, steps: list[str], seconds: float) -> float:
+def plain_steps(jail: Jail, spec: EnvironmentSpec, steps: list[str]) -> Callable[[], int]:
     """The same tools on the same database without any jail, environment or checks: trusted code only."""
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.deserialize(build_image(jail, spec.world))
@@ -288,18 +341,7 @@ def plain_steps(jail: Jail, spec: EnvironmentSpec, steps: list[str], seconds: fl
                 continue
         return len(steps)
 
-    return per_second(replay, seconds)
-
-
-def loop_ms() -> float:
-    """How fast this machine is at the moment: virtual ones differ by a factor of two or three from hour to hour."""
-    times: list[float] = []
-    for _ in range(5):
-        began, total = time.perf_counter(), 0
-        for number in range(1_000_000):
-            total += number
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) * 1e3
+    return replay
 
 
 def machine() -> dict[str, Any]:
@@ -311,7 +353,6 @@ def machine() -> dict[str, Any]:
         "processors": os.cpu_count(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "a loop of a million additions, ms": round(loop_ms(), 1),
         "sqlite": sqlite3.sqlite_version,
     }
 
@@ -323,18 +364,16 @@ def main() -> int:
     parser.add_argument("--store", type=Path, help="a store with environments, made before")
     parser.add_argument("--count", type=int, default=10, help="environments to make without a store")
     parser.add_argument("--repeats", type=int, default=4_000)
-    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--seconds", type=float, default=12.0, help="for each rate, in turns of one second")
     options = parser.parse_args()
     spec, task, chosen = median_environment(options.store, options.count)
     with Jail(pin=0) as jail:
-        others, ours = calls(jail, options.repeats)
         record = {
             "machine": machine(),
             "layers": jail.layers,
-            "others_us": others,
-            "calls_us": ours,
+            **calls(jail, options.repeats),
             "environment": chosen,
-            "per_second": whole(jail, spec, task, options.seconds),
+            **whole(jail, spec, task, options.seconds),
         }
     text = json.dumps(record, indent=1)
     print(text)

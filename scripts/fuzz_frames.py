@@ -114,9 +114,10 @@ def check(data: bytes) -> str:
         began = time.monotonic()
         left = OPEN_S if is_open else CLOSED_S
         try:
-            text, blob = Channel(sock, cap, cap).receive(began + left)
+            text, received = Channel(sock, cap, cap).receive(began + left)
+            blob = bytes(received)
             judge_frame(stream, text, blob, cap)
-            judge(text, blob, awaited)
+            judge(text, received, awaited)
         except ChannelError as error:
             if error.failure not in ENDS or type(error.message) is not str or len(error.message) > MESSAGE_CHARS:
                 raise Finding(f"an error of another form: {error!r}") from error
@@ -149,7 +150,7 @@ def judge_frame(stream: bytes, text: bytes, blob: bytes, cap: int) -> None:
         raise Finding(f"a frame that was not sent: {text[:80]!r} {blob[:80]!r}")
 
 
-def judge(text: bytes, blob: bytes, awaited: bool | tuple[bool, ...]) -> None:
+def judge(text: bytes, blob: bytes | memoryview, awaited: bool | tuple[bool, ...]) -> None:
     """Read a reply as the host does and compare what comes out with the text.
 
     Raises:
@@ -170,7 +171,7 @@ def judge(text: bytes, blob: bytes, awaited: bool | tuple[bool, ...]) -> None:
     start = 0
     for result, part, may_blob in zip(found, parts, asked, strict=False):
         size = len(blob) if isinstance(awaited, bool) else _size(part, may_blob)
-        piece = blob[start : start + size]
+        piece = bytes(blob[start : start + size])
         start += size
         if isinstance(result, Ask) and isinstance(awaited, bool):
             fine = type(result.tool) is str and type(result.arguments) is dict and _is_plain(result.arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, SupportsFloat
 
@@ -21,7 +20,7 @@ from envsynth.environments.tools import (
     compact_json,
     error_observation,
 )
-from envsynth.environments.world import build_image
+from envsynth.environments.world import build_image, image_hash
 from envsynth.errors import EnvironmentVoid, SandboxError, SpecError
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
@@ -95,6 +94,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._task_hashes = tuple(task.hash for task in self.tasks)
         self._images: dict[int, bytes] = {}
         self._prompts: dict[int, str] = {}
+        self._hashes: dict[int, str] = {}
         self._runtime: ToolRuntime | None = None
         self._index = 0
         self._turn = 0
@@ -284,7 +284,14 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._final = final
         self._running = False
         info["verdict"] = Facts(verdict.model_dump(mode="json"))
-        info["final_state"] = hashlib.blake2b(final, digest_size=16).hexdigest()
+        info["final_state"] = self._hash_of(final)
+
+    def _hash_of(self, final: bytes) -> str:
+        if final != self._image():
+            return image_hash(final)
+        if self._index not in self._hashes:
+            self._hashes[self._index] = image_hash(final)
+        return self._hashes[self._index]
 
     def _info(self, call: ToolCall | None, observation: dict[str, JsonValue], error: str | None) -> dict[str, Any]:
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from envsynth.environments import tool_docs
 from envsynth.environments.actions import parse_action
 from envsynth.environments.env import Step
 from envsynth.environments.plays import Play, reset_of, run_all, step_of
+from envsynth.environments.world import image_hash
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.rollout.protocols import Actor, EpisodeRequest, Playable
 from envsynth.spec import content_hash
@@ -282,4 +282,4 @@ def _state(env: Playable) -> str | None:
         image = env.final_image()
     except EnvironmentVoid:  # the actor's stop decides the episode; its last state is a courtesy
         return None
-    return hashlib.blake2b(image, digest_size=16).hexdigest()
+    return image_hash(image)

@@ -88,14 +88,14 @@ class Channel:
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise ChannelError(Failure.CRASH, "the worker closed its connection") from error
 
-    def receive(self, deadline: float) -> tuple[bytes, bytes]:
+    def receive(self, deadline: float) -> tuple[bytes, bytes | memoryview]:
         """Receive one frame; one read in the common case.
 
         Args:
             deadline: When to give up, on the clock of `time.monotonic`.
 
         Returns:
-            JSON text and blob.
+            JSON text and blob; a large one is not copied.
 
         Raises:
             ChannelError: The worker is gone, was too slow, or sent something other than one frame within the caps.
@@ -114,7 +114,8 @@ class Channel:
             grown = bytearray(data)
             while len(grown) < total:
                 grown += self._read(min(total - len(grown), READ_MAX), deadline)
-            data = bytes(grown)
+            whole = memoryview(grown)
+            return bytes(whole[HEADER.size : end]), whole[end:]
         if len(data) > total:
             raise ChannelError(Failure.PROTOCOL_VIOLATION, f"{len(data) - total} bytes follow the frame")
         return data[HEADER.size : end], data[end:]

@@ -48,7 +48,9 @@ def read_success(text: bytes, sequence: int) -> CallResult | None:
         return None
 
 
-def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: bool) -> Ask | CallResult:
+def read_reply(
+    text: bytes, blob: bytes | memoryview, sequence: int, stdout_bytes: int, may_blob: bool
+) -> Ask | CallResult:
     """Check the form of a reply.
 
     Args:
@@ -69,11 +71,11 @@ def read_reply(text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_b
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     if "ask" in reply:
         return _read_ask(reply["ask"])
-    return _read_result(reply, blob, _output(reply, stdout_bytes))
+    return _read_result(reply, bytes(blob), _output(reply, stdout_bytes))
 
 
 def read_batch(
-    text: bytes, blob: bytes, sequence: int, stdout_bytes: int, may_blob: Sequence[bool]
+    text: bytes, blob: bytes | memoryview, sequence: int, stdout_bytes: int, may_blob: Sequence[bool]
 ) -> list[CallResult]:
     """Check the form of a reply to several requests, of which a worker may answer the first ones only.
 
@@ -116,10 +118,10 @@ def read_batch(
     return found
 
 
-def _part(blob: bytes, start: int, size: Any) -> bytes:
+def _part(blob: bytes | memoryview, start: int, size: Any) -> bytes:
     if not _is(size, int) or not 0 <= size <= len(blob) - start:
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
-    return blob[start : start + size]
+    return bytes(blob[start : start + size])
 
 
 def _returned(text: bytes, output: str) -> CallResult:

@@ -342,7 +342,7 @@ class Worker:
             raise
         return None
 
-    def _read_single(self, text: bytes, blob: bytes, may_blob: bool) -> CallResult:
+    def _read_single(self, text: bytes, blob: bytes | memoryview, may_blob: bool) -> CallResult:
         result = None if blob else read_success(text, self._sequence)
         if result is None:
             result = read_reply(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)

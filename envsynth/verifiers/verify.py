@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import Annotated, TypeVar
 
@@ -14,15 +14,18 @@ from envsynth.sandbox import CallResult, Failure, Family, Jail, Limits, Source
 from envsynth.sandbox.requests import Request, call, open_image
 from envsynth.spec import Outcome, TaskVersion
 from envsynth.trajectory import CheckResult, Verdict, void_verdict
-from envsynth.verifiers.strict import schema_problem
+from envsynth.verifiers.strict import SchemaCheck
 
 T = TypeVar("T")
 
 VERIFIER_LIMITS = Limits(soft_s=5.0, hard_s=10.0, cpu_s=60)
 """What one request to a verifier worker may use."""
 
-BATCH = 32
-"""Outcomes in one request of `judge`; each request has the whole time limit."""
+BATCH = 64
+"""Outcomes in one request; each request has the whole time limit."""
+
+BATCH_BYTES = 16 << 20
+"""Size of the database images in one request, of which all but the first need not fit."""
 
 
 class _Reply(BaseModel):
@@ -49,19 +52,18 @@ def verifier_family() -> Family:
     return Family("verifier", (Source(name="verifier_kernel", text=kernel_source()),))
 
 
-def _schema_verdict(task: TaskVersion, answer: dict[str, JsonValue] | None) -> Verdict | None:
-    """Judge the answer's form on the host; None when it conforms."""
-    if answer is None:
-        problem: str | None = "no final answer was given"
-    else:
-        try:
-            problem = schema_problem(task.answer_schema, answer)
-        except SpecError as error:
-            return void_verdict(f"broken verifier: answer_schema: {error}")
-    if problem is None:
-        return None
-    check = CheckResult(id="answer.schema", ok=False, reason=problem)
-    return Verdict(status="fail", score=0.0, checks=(check,))
+def _schema_verdicts(task: TaskVersion, answers: Sequence[dict[str, JsonValue] | None]) -> list[Verdict | None]:
+    """Judge the form of answers on the host; None for one that conforms."""
+    try:
+        check = SchemaCheck(task.answer_schema)
+        problems = ["no final answer was given" if answer is None else check.problem(answer) for answer in answers]
+    except SpecError as error:
+        return [void_verdict(f"broken verifier: answer_schema: {error}")] * len(answers)
+    return [None if problem is None else _malformed(problem) for problem in problems]
+
+
+def _malformed(problem: str) -> Verdict:
+    return Verdict(status="fail", score=0.0, checks=(CheckResult(id="answer.schema", ok=False, reason=problem),))
 
 
 def _payload(task: TaskVersion) -> dict[str, JsonValue]:
@@ -87,13 +89,16 @@ def _verdict(task: TaskVersion, reply: _Reply) -> Verdict:
     expected = [*quotes, "frame"] if task.verifier.form == "atoms" else ["program"]
     if [check[0] for check in reply.checks] != expected:
         return void_verdict("broken verifier: the worker's reply does not list the task's checks")
-    schema = CheckResult(id="answer.schema", ok=True)
-    checks = tuple(
-        CheckResult(id=name, ok=ok, reason=reason, quote=quotes.get(name, "")) for name, ok, reason in reply.checks
-    )
+    checks = [_check(name, ok, reason, quotes.get(name, "")) for name, ok, reason in reply.checks]
     passed = all(check.ok for check in checks)
     status = "pass" if passed else "fail"
-    return Verdict(status=status, score=1.0 if passed else 0.0, checks=(schema, *checks))
+    return Verdict(status=status, score=1.0 if passed else 0.0, checks=(_check("answer.schema", True, "", ""), *checks))
+
+
+@functools.lru_cache(maxsize=4096)
+def _check(name: str, ok: bool, reason: str, quote: str) -> CheckResult:
+    """One record for equal ones: they are frozen, and the episodes of a group share most."""
+    return CheckResult(id=name, ok=ok, reason=reason, quote=quote)
 
 
 def verify(
@@ -151,26 +156,39 @@ def verify_all(jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[E
         requests: list[Request] = [open_image(name, image) for name, image in images.items()]
         return _ask(jail, task, [*requests, call("verify_images", arguments, *images)], len(some))
 
-    return _by_batches(task, endings, [answer for _, answer in endings], judge_some)
+    sizes = [len(image) for image, _ in endings]
+    return _by_batches(task, endings, [answer for _, answer in endings], sizes, judge_some)
 
 
 def _by_batches(
     task: TaskVersion,
     items: Sequence[T],
     answers: Sequence[dict[str, JsonValue] | None],
+    sizes: Sequence[int],
     judge_some: Callable[[Sequence[T]], list[Verdict]],
 ) -> list[Verdict]:
     """Judge what has a well-formed answer, in batches; a batch that breaks is judged one by one."""
-    verdicts = [_schema_verdict(task, answer) for answer in answers]
+    verdicts = _schema_verdicts(task, answers)
     open_slots = [slot for slot, verdict in enumerate(verdicts) if verdict is None]
-    for start in range(0, len(open_slots), BATCH):
-        slots = open_slots[start : start + BATCH]
+    for slots in _batches(open_slots, sizes):
         found = judge_some([items[slot] for slot in slots])
         if len(slots) > 1 and found[0].cause is not None:
             found = [judge_some([items[slot]])[0] for slot in slots]
         for slot, verdict in zip(slots, found, strict=True):
             verdicts[slot] = verdict
     return [verdict for verdict in verdicts if verdict is not None]
+
+
+def _batches(slots: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Cut slots into batches of at most `BATCH` and about `BATCH_BYTES`."""
+    batch: list[int] = []
+    for slot in slots:
+        if len(batch) == BATCH or (batch and sum(sizes[other] for other in batch) + sizes[slot] > BATCH_BYTES):
+            yield batch
+            batch = []
+        batch.append(slot)
+    if batch:
+        yield batch
 
 
 def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int) -> list[Verdict]:
@@ -218,4 +236,4 @@ def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outco
         requests: list[Request] = [open_image("before", before)]
         return _ask(jail, task, [*requests, call("judge_outcomes", arguments, "before")], len(some))
 
-    return _by_batches(task, outcomes, [outcome.answer for outcome in outcomes], judge_some)
+    return _by_batches(task, outcomes, [outcome.answer for outcome in outcomes], [0] * len(outcomes), judge_some)

@@ -356,4 +356,4 @@ class Template:
         A backup counts up the number of the schema's version, in the header's bytes 40 to 43, at each filling.
         """
         image = db.serialize()
-        return image[:40] + self._header[40:44] + image[44:] if self._header else image
+        return b"".join((image[:40], self._header[40:44], memoryview(image)[44:])) if self._header else image

@@ -20,7 +20,7 @@ HEADER = struct.Struct("!II")
 CHUNK = 65536
 """Bytes asked for in the first read of a frame."""
 
-READ_MAX = 1 << 20
+READ_MAX = 1 << 18
 """Bytes asked for in each further read, so that memory grows only with what has arrived."""
 
 EXIT_BROKEN, EXIT_MEMORY = 70, 71
@@ -168,8 +168,16 @@ def _read(fd: int, size: int) -> bytes:
 
 
 def write_frame(fd: int, text: bytes, blob: bytes = b"") -> None:
-    """Write one frame of encoded JSON and a blob."""
-    data = memoryview(HEADER.pack(len(text), len(blob)) + text + blob)
+    """Write one frame of encoded JSON and a blob; a large blob is written for itself, which saves a copy."""
+    head = HEADER.pack(len(text), len(blob)) + text
+    if len(blob) > CHUNK:
+        _write(fd, head)
+        _write(fd, blob)
+    else:
+        _write(fd, head + blob)
+
+
+def _write(fd: int, data: bytes) -> None:
     sent = os.write(fd, data)
     while sent < len(data):
-        sent += os.write(fd, data[sent:])
+        sent += os.write(fd, memoryview(data)[sent:])
