@@ -45,6 +45,9 @@ def fill(db, rows):
 
 def get(db, id):
     return db.execute("SELECT * FROM people WHERE id = ?", (id,)).fetchone()
+
+def rename(db, id):
+    db.execute("UPDATE people SET name = 'another' WHERE id = ?", (id,))
 """
 ROWS = 1_900
 """Rows of a database image of about 100 KB."""
@@ -65,8 +68,15 @@ def median_us(function: Callable[[], object], count: int) -> float:
 BLOCK, WARM_UP = 50, 10
 
 
-def by_turns(functions: dict[str, Callable[[], object]], count: int) -> tuple[dict[str, float], dict[str, float]]:
+def by_turns(
+    functions: dict[str, Callable[[], object]], count: int, first: dict[str, Callable[[], object]]
+) -> tuple[dict[str, float], dict[str, float]]:
     """Time functions that take turns in blocks of calls, of which the first ones only warm up.
+
+    Args:
+        functions: What to time.
+        count: Calls of each.
+        first: What to do before each call of some of them, not timed.
 
     Returns:
         Medians over all calls, and over the calls of the quietest block, microseconds: other tenants of a virtual machine
@@ -76,7 +86,9 @@ def by_turns(functions: dict[str, Callable[[], object]], count: int) -> tuple[di
     for _ in range(count // (BLOCK - WARM_UP)):
         for name, function in functions.items():
             times: list[float] = []
+            prepare = first.get(name, int)
             for _ in range(BLOCK):
+                prepare()
                 began = time.perf_counter()
                 function()
                 times.append(time.perf_counter() - began)
@@ -143,8 +155,11 @@ def calls(jail: Jail, count: int) -> dict[str, dict[str, float]]:
             "64 calls in a batch": lambda: worker.run(echoes),
             "64 calls with a query in a batch": lambda: worker.run(queries),
             "reset of the image": lambda: worker.run([open_held("main", "key")]),
+            "reset of the image, a row changed": lambda: worker.run([open_held("main", "key")]),
         }
-        found, quiet = by_turns({**theirs, **ours}, count)
+        change = [call("rename", {"id": 77}, "main")]
+        first: dict[str, peers.Call] = {"reset of the image, a row changed": lambda: worker.run(change)}
+        found, quiet = by_turns({**theirs, **ours}, count, first)
     others = {name: found[name] for name in theirs}
     with peers.slow_peers() as slow:
         others |= {name: median_us(function, max(5, count // 100)) for name, function in slow.items()}

@@ -45,6 +45,9 @@ _SOILING = (
 _DENIED = (sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH)
 
 
+_execute = sqlite3.Connection.execute
+
+
 class Database(sqlite3.Connection):
     """A connection inside the jail; rows are plain dictionaries."""
 
@@ -133,7 +136,7 @@ class Database(sqlite3.Connection):
         if self._is_altered():
             return False
         try:
-            super().execute("ROLLBACK TO world_scope")
+            _execute(self, "ROLLBACK TO world_scope")
         except sqlite3.OperationalError:  # code has released it
             return False
         return True
@@ -164,13 +167,13 @@ class Database(sqlite3.Connection):
     def _open_scope(self) -> None:
         if self._waiting:
             self._waiting = False
-            super().execute("SAVEPOINT call_scope")
+            _execute(self, "SAVEPOINT call_scope")
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run a statement inside the call's savepoint; a SELECT needs none."""
         if self._waiting and not sql.startswith("SELECT "):
             self._open_scope()
-        cursor = super().execute(sql, parameters)
+        cursor = _execute(self, sql, parameters)
         if self.row_factory is _as_dict and cursor.description is not None:
             cursor.row_factory = _rows_of(sql, cursor.description)
         return cursor
@@ -207,7 +210,7 @@ class Database(sqlite3.Connection):
         if self._waiting:
             self._waiting = False
         else:
-            super().execute("RELEASE call_scope")
+            _execute(self, "RELEASE call_scope")
 
     def undo_call(self) -> None:
         """Undo what the call did."""

@@ -308,7 +308,7 @@ class Session:
         name, key = request["name"], request.get("held")
         old = self._databases.get(name)
         template = None if key is None else self._template(key)
-        if old is not None and template is not None and old.origin is template and old.rewind():
+        if old is not None and old.origin is template is not None and old.rewind():
             return b"null", b""
         self._databases.pop(name, None)
         if old is not None and (template is None or not old.leave_origin()):
@@ -335,9 +335,10 @@ class Session:
         return db or open_database(self._blob_bytes, self._is_late)
 
     def _template(self, key: str) -> Template:
-        if key not in self._held:
+        held = self._held.get(key)
+        if held is None:
             raise LookupError(f"no image {key!r} is held here")
-        return self._held[key]
+        return held
 
     def _image(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         db = self._database(request["name"])
