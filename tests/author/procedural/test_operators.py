@@ -116,13 +116,13 @@ def nonbinding(task):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (COUNT, ["constraint", "distractors"]),
-        (PICK, ["constraint", "side_effect", "distractors"]),
-        (BOOK, ["hop", "distractors"]),
-        (PICKACT, ["constraint", "side_effect", "distractors", "branch"]),
-        (FOLLOW, ["hop", "side_effect", "distractors"]),
-        (BRANCH, ["hop", "side_effect", "distractors"]),
-        (CHOOSE, ["constraint", "distractors", "optimise"]),
+        (COUNT, ["constraint", "distractors", "aggregate"]),
+        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple"]),
+        (BOOK, ["hop", "distractors", "aggregate", "conceal"]),
+        (PICKACT, ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon"]),
+        (FOLLOW, ["hop", "side_effect", "distractors", "conceal", "couple"]),
+        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "conceal", "couple"]),
+        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
 )
@@ -269,7 +269,7 @@ def test_a_side_effect_that_changes_nothing_more_is_refused():
     before = run(PICK)
     edit = next(edit for edit in edits("side_effect", PICK) if edit.params["action"] == "book")
     assert binding_failure("side_effect", before, run(edit.task), sampler(), edit.task) is None
-    assert binding_failure("side_effect", before, before, sampler(), PICK) == "the action changes nothing"
+    assert binding_failure("side_effect", before, before, sampler(), PICK) == "the action changes nothing more"
 
 
 def test_a_side_effect_is_not_tried_where_an_action_needs_no_new_skill():
@@ -398,8 +398,92 @@ def test_a_choice_whose_numbers_are_used_up_has_no_goal(monkeypatch):
     assert codes("optimise", CHOOSE) == {"no_attribute"}
 
 
+# --------------------------------------------------------------------------- aggregate, conceal, couple, horizon
+
+CHEAP = Atom(Attr("rate"), "<", Const(31, "num", "credits"))
+CHEAPER = Task((Let("X1", Pick("room", (EAST, CHEAP), "max", Attr("size"))),), PICK.report)
+
+
+def test_a_total_draws_the_same_line_as_the_number_it_replaces():
+    found = edits("aggregate", CHEAPER)
+    assert found
+    for edit in found:
+        total, rest = edit.task.steps[0], edit.task.steps[1]
+        assert isinstance(total.node, Sum)
+        assert rest.node.atoms[1] == Atom(Attr("rate"), "<", Ref(total.var))
+        assert not [node for node in walk(rest) if isinstance(node, Const) and node.unit == "credits"]
+        assert 2 <= len(run(edit.task).info[total.var].ids) <= 12
+        assert outcome(edit.task) == outcome(CHEAPER)
+        assert binding_failure("aggregate", run(CHEAPER), run(edit.task), sampler(), edit.task) is None
+    assert binding_failure("aggregate", run(CHEAPER), run(FOLLOW), sampler(), FOLLOW) is not None
+
+
+def test_a_number_without_a_unit_is_not_replaced():
+    assert codes("aggregate", Task((Let("X1", Count("room", (EAST,))),), COUNT.report)) == {"no_site"}
+
+
+@pytest.mark.parametrize("task", [BOOK, FOLLOW, FIR])
+def test_a_concealed_row_is_the_only_one_that_fits_and_no_condition_is_idle(task):
+    found = edits("conceal", task, range(80))
+    assert found
+    for edit in found:
+        only = edit.task.steps[0].node
+        (row_id,) = sampler().oracle.ids(only.entity, only.atoms)
+        assert 2 <= len(only.atoms) <= 3
+        for atom in only.atoms:
+            rest = tuple(other for other in only.atoms if other is not atom)
+            assert len(sampler().oracle.ids(only.entity, rest)) > 1
+            assert row_id in sampler().oracle.ids(only.entity, rest)
+        assert outcome(edit.task) == outcome(task)
+        assert nonbinding(edit.task) is None
+    assert binding_failure("conceal", run(BOOK), run(FIR), sampler(), FIR) is not None
+
+
+@pytest.mark.parametrize("task", [PICK, FOLLOW, BRANCH])
+def test_a_coupled_question_is_about_the_row_that_was_found_and_comes_before_any_change(task):
+    found = edits("couple", task)
+    assert found or codes("couple", task) == {"too_few"}
+    for edit in found:
+        (new,) = [step for step in edit.task.steps if isinstance(step, Let) and step.var == edit.params["var"]]
+        assert new.node.atoms[0].value == Ref("X1")
+        assert edit.task.report[: len(task.report)] == task.report
+        assert len(edit.task.report) == len(task.report) + 1
+        assert run(edit.task).changes == run(task).changes
+        lets = [isinstance(step, Let) for step in edit.task.steps]
+        assert lets == sorted(lets, reverse=True)
+
+
+def test_a_row_that_nothing_belongs_to_has_no_coupled_question():
+    assert codes("couple", PICKACT) == {"no_site"}
+
+
+CANCEL = Task((Act("cancel", (("visit", visit(4)),)),), ())
+
+
+def test_a_wider_action_includes_the_row_that_it_was_on():
+    found = edits("horizon", CANCEL, range(120))
+    assert found
+    for edit in found:
+        each = edit.task.steps[-1]
+        ids = sampler().oracle.ids(each.entity, each.atoms)
+        assert 4 in ids
+        assert 2 <= len(ids) <= 6
+        assert edit.params == {"action": "cancel", "rows": len(ids)}
+    before = run(CANCEL)
+    assert binding_failure("horizon", before, before, sampler(), CANCEL) == "the action changes nothing more"
+
+
+def test_a_wider_action_keeps_what_the_task_had_found():
+    assert codes("horizon", PICKACT) <= {"uncoupled", "no_set", "no_atom"}
+    assert "uncoupled" in codes("horizon", PICKACT)
+    assert codes("horizon", BOOK) == {"no_site"}
+
+
 def test_operators_are_documented():
-    assert list(OPERATORS) == ["constraint", "hop", "side_effect", "distractors", "branch", "optimise"]
+    assert list(OPERATORS) == [
+        *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
+        *("aggregate", "conceal", "couple", "horizon"),
+    ]
     for name, item in OPERATORS.items():
         assert item.name == name
         assert item.summary

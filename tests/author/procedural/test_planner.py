@@ -111,6 +111,7 @@ def test_filters_and_whole_listings_keep_calls_low():
         (PICK, "wrong_boundary", {"name": "Oak Hall"}),
         (PICK, "no_pagination", {"name": "Oak Room"}),
         (LOADS, "ignores_policy", {"total": 13}),
+        (LOADS, "no_aggregation", {"total": 5}),
         (LOADS, "no_pagination", {"total": 5}),
         (CHOICE, "first_match", {"picks": ["Oak Hall", "Oak Room"]}),
         (CHOICE, "greedy", {"picks": ["Yew Room"]}),
@@ -171,7 +172,7 @@ def test_ablations_that_are_not_applicable_change_nothing():
 
 def test_applicable_skills_name_what_is_in_play():
     world = tiny_world()
-    assert applicable_skills(world, LOADS) == ["no_pagination", "ignores_policy"]
+    assert applicable_skills(world, LOADS) == ["no_pagination", "ignores_policy", "no_aggregation"]
     assert applicable_skills(world, CHOICE) == ["no_pagination", "first_match", "greedy", "wrong_boundary"]
     assert applicable_skills(world, BRANCHING) == ["no_pagination", "no_branch", "never_writes", "wrong_boundary"]
     assert applicable_skills(world, PICK) == [

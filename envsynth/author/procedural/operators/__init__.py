@@ -7,13 +7,30 @@ is a site at all.
 
 from __future__ import annotations
 
-from envsynth.author.procedural.ir import Act, Choose, Count, ForEach, If, Named, Pick, Sum, Task, To
+from envsynth.author.procedural.ir import (
+    Act,
+    Choose,
+    Const,
+    Count,
+    ForEach,
+    If,
+    Named,
+    Only,
+    Pick,
+    Sum,
+    Task,
+    To,
+)
+from envsynth.author.procedural.operators.aggregate import add_total
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
 from envsynth.author.procedural.operators.branch import add_branch
+from envsynth.author.procedural.operators.conceal import conceal
 from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
+from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
 from envsynth.author.procedural.operators.edit import Edit, Operator, has
 from envsynth.author.procedural.operators.hop import add_hop
+from envsynth.author.procedural.operators.horizon import add_horizon
 from envsynth.author.procedural.operators.optimise import add_goal
 from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
 from envsynth.author.procedural.sites import chosen_lets
@@ -42,6 +59,14 @@ def _can_branch(task: Task) -> bool:
     return _n_acts(task) == 1 and any(isinstance(step, Act) for step in task.steps) and has(task, Pick, To)
 
 
+def _can_couple(task: Task) -> bool:
+    return has(task, Pick, Only, To) and not chosen_lets(task)
+
+
+def _can_widen(task: Task) -> bool:
+    return any(isinstance(step, Act) and len(step.args) == 1 for step in task.steps)
+
+
 def _can_optimise(task: Task) -> bool:
     return any(node.goal is None for _, node in chosen_lets(task))
 
@@ -65,6 +90,10 @@ OPERATORS: dict[str, Operator] = {
         ),
         Operator("branch", "makes the action depend on a fact", _can_branch, add_branch),
         Operator("optimise", "asks for the best choice instead of any", _can_optimise, add_goal),
+        Operator("aggregate", "replaces a number by a total", lambda task: has(task, Const), add_total),
+        Operator("conceal", "describes a named row instead of naming it", lambda task: has(task, Named), conceal),
+        Operator("couple", "asks a question about what was found", _can_couple, couple),
+        Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
     )
 }
 """All operators by name."""

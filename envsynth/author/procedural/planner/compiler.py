@@ -176,7 +176,7 @@ class _Solver:
                 return f"len({self.select(entity, atoms)})"
             case Sum(entity, atoms, attr):
                 value = self.attribute(entity, "row", attr, inside=True)
-                return f"sum([{value} for row in {self.select(entity, atoms)}])"
+                return f"total([{value} for row in {self.select(entity, atoms)}])"
             case Choose(entity, atoms, k, cons, goal):
                 conditions = [self.con(entity, con) for con in cons]
                 target = "None" if goal is None else f"({goal[0]!r}, {self.function(entity, goal[1])})"

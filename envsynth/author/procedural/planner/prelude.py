@@ -11,6 +11,7 @@ SKILL_COMMENTS = {
     "WRITES": "make changes",
     "FUZZY": "take the first name that starts alike instead of the exact one",
     "STRICT": "tell < from <= and > from >=",
+    "TOTALS": "add up all values instead of taking the first",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
 """What each flag means, as the comment beside it in the solver."""
@@ -153,6 +154,11 @@ def select(entity, conditions):
     return found
 
 
+def total(values):
+    """The sum of values."""
+    return sum(values) if TOTALS else values[0]
+
+
 def pick(found, attribute, direction):
     """The row with the largest ("max") or smallest ("min") attribute."""
     if FIRST:
@@ -209,7 +215,7 @@ def choose(found, count, conditions, goal):
 
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
-    *("rows", "named", "lookup", "select", "pick", "subsets", "feasible", "choose", "solve"),
+    *("rows", "named", "lookup", "select", "total", "pick", "subsets", "feasible", "choose", "solve"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

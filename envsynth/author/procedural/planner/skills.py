@@ -30,6 +30,7 @@ FLAGS: Mapping[str, bool | str] = {
     "WRITES": True,
     "FUZZY": False,
     "STRICT": True,
+    "TOTALS": True,
     "ATOMS": "all",
 }
 """Module-level names of every solver and their values with all skills."""
@@ -45,6 +46,7 @@ SKILLS: Mapping[str, Mapping[str, bool | str]] = {
     "wrong_boundary": {"STRICT": False},
     "first_constraint_only": {"ATOMS": "first"},
     "no_filter": {"ATOMS": "none"},
+    "no_aggregation": {"TOTALS": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -77,5 +79,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "wrong_boundary": any(isinstance(node, (Atom, Con, If)) and node.op in _ORDERED for node in nodes),
         "first_constraint_only": any(width > 1 for width in widths),
         "no_filter": any(width > 0 for width in widths),
+        "no_aggregation": any(isinstance(node, Sum) for node in nodes),
     }
     return [skill for skill in SKILLS if in_play[skill]]

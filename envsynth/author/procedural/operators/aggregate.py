@@ -1,0 +1,90 @@
+"""H3: replace a number in the prompt by a total that has to be worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from envsynth.author.procedural.ir import Atom, Attr, Const, Let, Ref, Sum, Task, fresh_var, swap, walk
+from envsynth.author.procedural.operators.edit import Edit
+from envsynth.author.procedural.oracle import OracleResult
+from envsynth.author.procedural.sampling import COMPARE, Sampler
+from envsynth.author.procedural.sites import filtered_lets
+from envsynth.errors import Rejected
+
+TOTAL_DRAWS = 60
+"""Draws of a total that may stand for the number."""
+MEMBERS = range(2, 13)
+"""Rows that a total adds up: one row would be no aggregation, many make long answers of listings."""
+
+
+@dataclass(frozen=True)
+class _Site:
+    """A number in a condition, and which other numbers would leave the condition's meaning on these rows."""
+
+    const: Const
+    fits: Callable[[int], bool]
+
+
+def add_total(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
+    """H3: replace the threshold of a condition by the sum of an attribute over rows, of equal unit and equal effect.
+
+    Args:
+        sampler: Draws over the parent's world and overlay.
+        task: The parent's program.
+        result: The parent's oracle result.
+
+    Returns:
+        The proposal; the sum draws the line between the same rows as the number did.
+
+    Raises:
+        Rejected: no number with a unit, or no sum that draws the same line.
+    """
+    sites = _sites(sampler, task)
+    if not sites:
+        raise Rejected("no_site", "no condition compares with a number that has a unit")
+    site = sampler.rng.choice(sites)
+    sources = [
+        (entity, name)
+        for entity in sampler.world.tables
+        for name in sampler.additive(entity)
+        if (type_ := sampler.world.attr_type(entity, name)) is not None and type_.detail == site.const.unit
+    ]
+    for _ in range(TOTAL_DRAWS if sources else 0):
+        entity, name = sampler.rng.choice(sources)
+        attr, atoms = sampler.attr(entity, name), (sampler.atom(entity),)
+        ids = sampler.oracle.ids(entity, atoms)
+        if len(ids) not in MEMBERS:
+            continue
+        total = sum(sampler.numbers(entity, ids, attr).values())
+        if site.fits(total):
+            var = fresh_var(task)
+            child = swap(task, site.const, Ref(var))
+            steps = (Let(var, Sum(entity, atoms, attr)), *child.steps)
+            return Edit(Task(steps, child.report), sampler.overlay, {"var": var, "entity": entity, "attribute": name})
+    raise Rejected("no_total", f"no total draws the line of {site.const.value} {site.const.unit}")
+
+
+def _sites(sampler: Sampler, task: Task) -> list[_Site]:
+    found: list[_Site] = []
+    for _, node in filtered_lets(task):
+        for atom in node.atoms:
+            if isinstance(atom.value, Const) and atom.value.kind == "num" and atom.value.unit not in ("", "oclock"):
+                if any(isinstance(inner, Ref) for inner in walk(atom.attr)):
+                    continue
+                found.append(_Site(atom.value, _same_line(sampler, node.entity, atom, atom.value)))
+    return found
+
+
+def _same_line(sampler: Sampler, entity: str, atom: Atom, const: Const) -> Callable[[int], bool]:
+    values = sorted(set(_values(sampler, entity, atom.attr)))
+    compare = COMPARE.get(atom.op)
+
+    def fits(total: int) -> bool:
+        return compare is not None and all(compare(value, total) == compare(value, const.value) for value in values)
+
+    return fits
+
+
+def _values(sampler: Sampler, entity: str, attr: Attr) -> list[int]:
+    return list(sampler.numbers(entity, [row["id"] for row in sampler.rows(entity)], attr).values())
