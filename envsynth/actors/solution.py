@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from envsynth.actors.slots import SlotActor, answer_move, call_move
 from envsynth.errors import SandboxError, SpecError
-from envsynth.sandbox import Ask, CallResult, Failure, Jail, Limits, Worker, shared_jail
+from envsynth.sandbox import Ask, CallResult, Failure, Jail, Limits, Source, Worker, shared_jail
 from envsynth.spec import TaskVersion
 from envsynth.trajectory import Episode, Move
 
@@ -62,24 +62,21 @@ class OracleActor(SlotActor):
         task = self._tasks.get(episode.task)
         if task is None:
             raise SpecError(f"actor {self.name!r} was not given task {episode.task}: pass all tasks to it")
-        overrides = self.overrides(task)
+        names = "".join(f"{name} = {value!r}\n" for name, value in self.overrides(task).items())
         try:
             jail = shared_jail() if self._jail is None else self._jail
-            worker = jail.worker("solution")
+            worker = jail.worker("solution", sources=(Source(name="solution", text=task.solution),))
         except SandboxError as error:
-            self._plays[slot] = _Play(None, _broken(f"no solution worker: {error}", error.failure))
+            self._plays[slot] = _Play(None, _unstarted(error))
             return
         play = self._plays[slot] = _Play(worker)
-        names = "".join(f"{name} = {value!r}\n" for name, value in overrides.items())
-        for source, what in ((task.solution, "solution"), (names, "ablation"), (_START, "start")):
-            try:
-                loaded = worker.load(source, what)
-            except SandboxError as error:
-                play.problem = _broken(f"the {what} could not be loaded: {error}", error.failure)
-                return
-            if not loaded.ok:
-                play.problem = _stopped(f"the {what} does not load", loaded)
-                return
+        try:
+            loaded = worker.load(names + _START, "ablation")
+        except SandboxError as error:
+            play.problem = _broken(f"the ablation could not be loaded: {error}", error.failure)
+            return
+        if not loaded.ok:
+            play.problem = _stopped("the ablation does not load", loaded)
 
     def move(self, slot: int, episode: Episode, observation: str) -> Move:
         """Run the solution until it calls a tool or returns."""
@@ -143,6 +140,13 @@ class AblatedActor(OracleActor):
 
 def _broken(why: str, cause: str | None = None) -> Move:
     return Move("", stop=True, failure=why, void=True, cause=cause)
+
+
+def _unstarted(error: SandboxError) -> Move:
+    """Tell a solution that does not load, which is its own fault, from a sandbox that is down."""
+    if not error.failure or error.failure == Failure.SANDBOX_UNAVAILABLE.value:
+        return _broken(f"no solution worker: {error}", error.failure)
+    return Move("", stop=True, failure=f"the solution does not load: {error}")
 
 
 def _stopped(what: str, result: CallResult) -> Move:

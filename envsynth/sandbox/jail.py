@@ -133,20 +133,22 @@ class Jail:
 
     # -------------------------------------------------------------------------------------------- workers
 
-    def worker(self, role: Role, seed: int = 0) -> Worker:
+    def worker(self, role: Role, seed: int = 0, sources: tuple[Source, ...] = ()) -> Worker:
         """Fork a worker with a fresh namespace.
 
         Args:
             role: Who wrote the code that will run in it.
             seed: Seed of its `random` module.
+            sources: What it loads at once; compiled only the first time that they are asked for.
 
         Returns:
             The worker, confined and ready.
 
         Raises:
-            SandboxError: The jail is closed or broken, belongs to another process, or has too many workers.
+            SandboxError: The jail is closed or broken, belongs to another process, or has too many workers. Or a source
+                does not compile or load, and `failure` says how it ended.
         """
-        return started(self._spawn(role, b"", seed, warm=False))
+        return started(self._spawn(role, self.compiled(sources) if sources else b"", seed, warm=False))
 
     def ready_worker(self, family: Family, idle: int = 4) -> Worker:
         """Hand out a worker that was forked, warmed and loaded with its family's code before; never a used one.
