@@ -147,9 +147,8 @@ def audit(draft: Drafted, author: Author, candidate: TaskVersion, jail: Jail, pa
 
 def _may_need_something_new(case: Case, parent: Step) -> bool:
     """Whether a skill that the parent does not need may be necessary; a void run leaves that open."""
-    return any(
-        case.play_ablated(skill).verdict.status != "pass" for skill in case.task.ablations if skill not in parent.skills
-    )
+    verdicts = case.ablated(skill for skill in case.task.ablations if skill not in parent.skills)
+    return any(verdict.status != "pass" for verdict in verdicts.values())
 
 
 def _harder(step: Step, parent: Step | None) -> GateResult:

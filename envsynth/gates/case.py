@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Self
 
 from envsynth.actors import AblatedActor, OracleActor, RandomActor
 from envsynth.environments import ToolEnv, build_image, make_env
+from envsynth.environments.actions import parse_action
+from envsynth.errors import EnvironmentVoid
 from envsynth.rollout import Actor, EpisodeRequest, rollout
 from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
-from envsynth.trajectory import Trajectory, Verdict
-from envsynth.verifiers import judge
+from envsynth.trajectory import Episode, Move, Trajectory, Verdict
+from envsynth.verifiers import Ending, judge, verify_all
 
 
 class Case:
@@ -42,11 +44,14 @@ class Case:
         self.jail = jail
         self.seed = seed
         self._runs: dict[str, Trajectory] = {}
+        self._ladder: dict[str, Verdict] = {}
         self._columns: dict[tuple[str, Scalar], list[Scalar]] = {}
         if earlier is not None and earlier.spec is spec and plays_alike(earlier.task, task):
             # Random actors draw from the task's hash, which is another one now.
             runs = earlier._runs.items()
             self._runs = {name: run for name, run in runs if not run.void and not name.startswith("random/")}
+            ladder = earlier._ladder.items()
+            self._ladder = {skill: verdict for skill, verdict in ladder if verdict.status != "void"}
 
     def __enter__(self) -> Self:
         return self
@@ -86,9 +91,21 @@ class Case:
         """The solution's episode through tools in separate workers."""
         return self._once("gold", lambda: OracleActor(self.by_hash, self.jail))
 
-    def play_ablated(self, skill: str) -> Trajectory:
-        """The episode of the solver that lacks one skill."""
-        return self._once(f"ablated/{skill}", lambda: AblatedActor(self.by_hash, skill, self.jail))
+    def ablated(self, skills: Iterable[str]) -> dict[str, Verdict]:
+        """Verdicts on the solvers that each lack one skill; those that answer are judged together, which costs far less."""
+        wanted = list(skills)
+        endings: dict[str, Ending] = {}
+        for skill in wanted:
+            if skill not in self._ladder:
+                actor = _Withholding(AblatedActor(self.by_hash, skill, self.jail), self.env)
+                run = self.play(actor)
+                if actor.ending is None:
+                    self._ladder[skill] = run.verdict
+                else:
+                    endings[skill] = actor.ending
+        verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()))
+        self._ladder.update(zip(endings, verdicts, strict=True))
+        return {skill: self._ladder[skill] for skill in wanted}
 
     def play_random(self, index: int) -> Trajectory:
         """An episode of random typed calls and a random typed answer."""
@@ -130,6 +147,48 @@ class Case:
         """The cells of every column of the world, in order of tables and columns."""
         tables = self.spec.world.tables
         return [cells for table in tables for cells in zip(*self.spec.world.rows.get(table.name, ()), strict=True)]
+
+
+class _Withholding:
+    """Plays like another actor, but keeps its answer and stops before it gives it, so that others can be judged with it.
+
+    Args:
+        actor: Who decides.
+        env: Where it plays, one episode.
+    """
+
+    def __init__(self, actor: Actor, env: ToolEnv) -> None:
+        self._actor = actor
+        self._env = env
+        self.ending: Ending | None = None
+        """How the episode ended, once the actor has answered."""
+
+    @property
+    def name(self) -> str:
+        """Who decides."""
+        return self._actor.name
+
+    def start(self, slot: int, episode: Episode) -> None:
+        """Begin the episode."""
+        self._actor.start(slot, episode)
+
+    def act(self, slots: Sequence[int], observations: Sequence[str]) -> list[Move]:
+        """Move as the other does, unless it answers."""
+        return [self._withheld(move) for move in self._actor.act(slots, observations)]
+
+    def _withheld(self, move: Move) -> Move:
+        answer = None if move.stop else parse_action(move.text).answer
+        if answer is None:
+            return move
+        try:
+            self.ending = self._env.final_image(), answer
+        except EnvironmentVoid as void:
+            return Move("", stop=True, failure=str(void), void=True, cause=void.failure)
+        return Move("", stop=True, failure="the answer is judged later")
+
+    def close(self) -> None:
+        """Release what the actor holds."""
+        self._actor.close()
 
 
 GATE_TURNS = 400

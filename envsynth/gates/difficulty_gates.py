@@ -16,13 +16,13 @@ def skills_needed(case: Case) -> GateResult:
     """
     if not case.task.ablations:
         return skipped("DF401", "the solution has no ablations")
-    runs = {skill: case.play_ablated(skill) for skill in case.task.ablations}
-    for skill, run in runs.items():
-        if run.void:
-            message = f"no judgement without {skill}: {run.verdict.failure}"
+    verdicts = case.ablated(case.task.ablations)
+    for skill, verdict in verdicts.items():
+        if verdict.status == "void":
+            message = f"no judgement without {skill}: {verdict.failure}"
             finding = Finding(code="DF401", message=message, fix="run the check again")
             return GateResult(code="DF401", status="void", findings=(finding,))
-    failing = [skill for skill, run in runs.items() if run.verdict.status != "pass"]
+    failing = [skill for skill, verdict in verdicts.items() if verdict.status != "pass"]
     findings = (
         []
         if failing

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from envsynth.verifiers.kernel import row_diff
 from envsynth.verifiers.strict import SchemaCheck, check_schema, hostile_problem, schema_problem
-from envsynth.verifiers.verify import judge, verify, verify_all
+from envsynth.verifiers.verify import Ending, judge, verify, verify_all
 
 __all__ = [
+    "Ending",
     "SchemaCheck",
     "check_schema",
     "hostile_problem",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from envsynth.errors import SpecError
+from envsynth.actors import AblatedActor
+from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.gates import Case, check
 from envsynth.gates.case import GATE_TURNS, plays_alike
 from envsynth.gates.parser import _PARSERS, parse_apart
@@ -17,11 +18,50 @@ NO_DOCS = {"entities": {}, "attrs": [], "actions": [], "units": {}}
 def test_each_run_is_played_once(jail, shop, value_task):
     with Case(shop, value_task, jail) as case:
         assert case.gold is case.gold
-        assert case.play_ablated("no_pagination") is case.play_ablated("no_pagination")
+        assert case.ablated(["no_pagination"]) == {"no_pagination": case.ablated(["no_pagination"])["no_pagination"]}
         assert case.play_random(1) is case.play_random(1)
         assert case.play_random(0) is not case.play_random(1)
         assert case.gold.verdict.status == "pass"
-        assert case.play_ablated("no_pagination").verdict.status == "fail"
+        assert case.ablated(["no_pagination"])["no_pagination"].status == "fail"
+
+
+def test_a_ladder_is_judged_as_its_solvers_would_be_alone(jail, shop, value_task):
+    """Together or alone: the same verdicts, check by check; who gives no answer is not judged at all."""
+    ablations = {
+        "none": {},
+        "no_pagination": value_task.ablations["no_pagination"],
+        "stops": {"solve": "no function"},
+    }
+    task = value_task.model_copy(update={"ablations": ablations})
+    with Case(shop, task, jail) as case:
+        together = case.ablated(ablations)
+        for skill in ablations:
+            assert together[skill] == case.play(AblatedActor(case.by_hash, skill, jail)).verdict, skill
+    assert {skill: verdict.status for skill, verdict in together.items()} == {
+        "none": "pass",
+        "no_pagination": "fail",
+        "stops": "fail",
+    }
+    assert [check.id for check in together["stops"].checks] == ["actor.stopped"]
+
+
+def test_a_finished_candidate_takes_its_ladder_over(jail, shop, value_task, monkeypatch):
+    with Case(shop, value_task, jail) as case:
+        before = case.ablated(value_task.ablations)
+        finished = value_task.model_copy(update={"max_turns": value_task.max_turns + 1})
+        monkeypatch.setattr(Case, "play", None)
+        with Case(shop, finished, jail, earlier=case) as later:
+            assert later.ablated(value_task.ablations) == before
+
+
+def test_a_world_lost_at_the_end_is_void(jail, shop, value_task, monkeypatch):
+    def lost(self):
+        raise EnvironmentVoid("the tools worker died", "crash")
+
+    with Case(shop, value_task, jail) as case:
+        monkeypatch.setattr(type(case.env), "final_image", lost)
+        (verdict,) = case.ablated(["no_pagination"]).values()
+    assert (verdict.status, verdict.cause) == ("void", "crash")
 
 
 def test_a_slow_solver_is_not_a_wrong_one(jail, shop, value_task):
@@ -36,7 +76,7 @@ def test_a_slow_solver_is_not_a_wrong_one(jail, shop, value_task):
         "DF401": "fail",
     }
     with Case(shop, task, jail) as case:
-        assert case.play_ablated("none").verdict.status == "pass"
+        assert case.ablated(["none"])["none"].status == "pass"
 
 
 def test_tasks_play_alike_when_only_later_additions_differ(value_task):
@@ -47,10 +87,10 @@ def test_tasks_play_alike_when_only_later_additions_differ(value_task):
 
 
 def test_a_void_ladder_is_no_evidence_of_difficulty(jail, shop, value_task, monkeypatch):
-    def lost(self, skill):
-        return self.gold.model_copy(update={"verdict": Verdict(status="void", score=None, failure="the worker died")})
+    def lost(self, skills):
+        return {skill: Verdict(status="void", score=None, failure="the worker died") for skill in skills}
 
-    monkeypatch.setattr(Case, "play_ablated", lost)
+    monkeypatch.setattr(Case, "ablated", lost)
     (result,) = check(shop, value_task, jail=jail, select=("DF401",)).results
     assert result.status == "void"
     assert "no judgement without no_pagination: the worker died" in result.findings[0].message
