@@ -62,6 +62,41 @@ def test_family_that_does_not_load_says_why(jail: Jail, text: str, failure: str,
     assert caught.value.failure == failure
 
 
+MADE = """
+def fill(db, size):
+    db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY, text TEXT)")
+    db.execute("CREATE TABLE b (a INTEGER REFERENCES a (id))")
+    db.execute("INSERT INTO a VALUES (1, ?)", ("x" * size,))
+
+def look(db):
+    return db.execute("SELECT id, length(text) AS n FROM a").fetchall()
+
+def dangle(db):
+    db.execute("INSERT INTO b VALUES (7)")
+"""
+
+
+def test_ready_workers_have_their_family_s_database_open_with_foreign_keys(jail: Jail) -> None:
+    sources = (Source(name="made", text=MADE),)
+    images: list[bytes] = []
+    for size in (10, 150_000):
+        with jail.ready_worker(Family("tools", sources)) as worker:
+            worker.open(b"")
+            assert worker.call("fill", {"size": size}, databases=("main",)).ok
+            images.append(worker.image().blob)
+    for image, size in zip(images, (10, 150_000), strict=True):
+        for _ in range(3):
+            with jail.ready_worker(Family("tools", sources, image), idle=2) as worker:
+                assert worker.call("look", databases=("main",)).value == [{"id": 1, "n": size}]
+                assert "FOREIGN KEY" in worker.call("dangle", databases=("main",)).message
+    assert len({Family("tools", sources, image).key for image in (b"", *images)}) == 3
+
+
+def test_a_family_whose_database_does_not_open_says_so(jail: Jail) -> None:
+    with pytest.raises(SandboxError, match="not a database"):
+        jail.ready_worker(Family("tools", (Source(name="made", text=MADE),), b"SQLite format 4" + b"x" * 5_000))
+
+
 def test_a_part_is_compiled_but_not_run(jail: Jail) -> None:
     with pytest.raises(SandboxError, match="SyntaxError"):
         jail.ready_worker(Family("tools", (Source(name="p", text="def (", part=True),)))
