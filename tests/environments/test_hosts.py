@@ -66,6 +66,24 @@ def test_fork_takes_a_fresh_process_for_each_episode(jail, spec, task):
     env.close()
 
 
+@pytest.mark.parametrize("most", [128 << 10, 0])
+def test_fresh_processes_begin_with_the_image_of_their_task(jail, spec, make_task, monkeypatch, most):
+    """Also where there are more images than pools, and where images are too large to be sent ahead."""
+    monkeypatch.setattr(hosts_module, "READY_BYTES", most)
+    names = ["tea", "rice", "salt", "oil", "soap", "wax"]
+    assert len(names) > hosts_module.READY_IMAGES
+    tasks = [make_task(spec, overlay=[{"table": "items", "row": {"name": n, "stock": 1, "note": None}}]) for n in names]
+    env = make_env(spec, tasks, jail=jail, reset_mode="fork", max_turns=20)
+    for _ in range(3):
+        for number, name in enumerate(names):
+            env.reset(options={"task": number})
+            stock = {other: json.loads(env.step(STOCK.replace("nut", other))[0]) for other in names}
+            assert [other for other in names if "result" in stock[other]] == [name], stock
+            assert json.loads(env.step(BUY)[0])["result"]
+            assert env.final_image() != env.initial_image()
+    env.close()
+
+
 def test_tired_process_gets_no_new_episode(jail, spec, task, monkeypatch):
     hosts, envs = slots(jail, spec, task, 2, share=8)
     for env in envs:
