@@ -71,6 +71,7 @@ def compose(
         tables={entity: _physical(entity, schema[entity], words) for entity in _targets_first(schema)},
         rules=all_rules,
         originals=originals,
+        salt=f"names/{seeds['words']}",
     )
     _fill(world, mechanisms, liftable, random.Random(seeds["rows"]))
     _write_texts(world, mechanisms)

@@ -95,6 +95,14 @@ _SYLLABLES = (
     "kel",
 )
 
+_ENDINGS = ("n", "l", "m", "th", "sh")
+"""Ends of coined words: a word of two syllables always has one, so that no everyday word such as "Time" arises."""
+
+P_COINED = 0.5
+"""Chance that half of a name is coined of syllables. A policy that meets the same few names again and again learns them
+by heart and fails on others; only words that it never saw teach it to copy. The other half stays English, because both
+kinds occur where it is used."""
+
 _RANGES: dict[str, tuple[int, int, int]] = {
     "credits": (10, 900, 10),
     "people": (2, 60, 1),
@@ -147,6 +155,8 @@ class Composition:
     """Virtual day, ISO 8601."""
     originals: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Enum values as the mechanisms know them, by column name, where the pack renamed them."""
+    salt: str = ""
+    """Seed of the coined halves of names; empty: names are made of the pack's parts only."""
     _late: list[tuple[str, Row, Col]] = field(default_factory=list[tuple[str, Row, Col]])
 
     # ------------------------------------------------------------------------------------------------------ ir.Schema
@@ -301,18 +311,39 @@ class Composition:
         return f"{prefix}-{(index * 7919 + 131) % 9000 + 1000}"
 
     def coin_name(self, rng: random.Random, entity: str, used: Mapping[int | str, None]) -> str:
-        """Coin a name that no row of the entity has, from the pack's parts; syllables once those are exhausted."""
+        """Coin a name that no row of the entity has: the pack's parts, or one of them and a word of syllables.
+
+        Once the parts are exhausted, the whole name is made of syllables.
+        """
         first, second = self.pack.names.get(entity, ((), ()))
         for _ in range(40 if first else 0):
             name = (
                 f"{rng.choice(first)} {rng.choice(second)}" if second else f"{rng.choice(first)}{rng.randint(10, 99)}"
             )
+            name = self._widened(entity, name)
             if name not in used:
                 return name
         while True:
             name = " ".join("".join(rng.choice(_SYLLABLES) for _ in range(3)).capitalize() for _ in range(2))
             if name not in used:
                 return name
+
+    def _widened(self, entity: str, name: str) -> str:
+        """Replace half of a name by a coined word, or leave it.
+
+        A function of world, entity and name, with its own stream of chance: everything else in a world is drawn as if
+        names were plain.
+        """
+        rng = random.Random(f"{self.salt}/{entity}/{name}")
+        if not self.salt or rng.random() >= P_COINED:
+            return name
+        syllables = rng.choice((2, 2, 3))
+        word = "".join(rng.choice(_SYLLABLES) for _ in range(syllables))
+        word += rng.choice(_ENDINGS if syllables == 2 else ("", *_ENDINGS))
+        first, _, second = name.partition(" ")
+        if not second:
+            return word.upper() + name[-2:]
+        return f"{word.capitalize()} {second}" if rng.random() < 0.5 else f"{first} {word.capitalize()}"
 
     def enum_value(self, column: str, value: str) -> str:
         """Translate an enum value as a mechanism knows it into the one that this world's pack uses."""

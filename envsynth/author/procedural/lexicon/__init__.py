@@ -19,6 +19,9 @@ GENERAL = "general"
 """Name of the complete pack that others inherit from."""
 
 
+_Nouns = Mapping[str, tuple[tuple[str, str], ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pack:
     """Words of one domain."""
@@ -36,7 +39,8 @@ class Pack:
     values: Mapping[str, tuple[str, ...]]
     """Values of liftable enums by column name."""
     weights: Mapping[str, int]
-    """How much each mechanism suits the domain; 0 means that it is never chosen."""
+    """How much each mechanism suits the domain; 0 means that it is never chosen. A mechanism that this build lacks may be
+    named: it is not chosen either."""
 
 
 def _nouns(raw: Mapping[str, Any], path: str) -> dict[str, tuple[tuple[str, str], ...]]:
@@ -47,6 +51,20 @@ def _nouns(raw: Mapping[str, Any], path: str) -> dict[str, tuple[tuple[str, str]
             raise AuthorError(f"{path}: nouns.{entity} needs 'singular/plural', got {bad[0]}")
         found[entity] = tuple((pair[0], pair[1]) for pair in split)
     return found
+
+
+def _inherit(base: _Nouns, own: _Nouns) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Add the nouns of the general pack that a pack lacks, but none that it uses for another entity.
+
+    So a mechanism can bring an entity with common nouns to the general pack, whatever the others call their things.
+    """
+    used = {word for pairs in own.values() for pair in pairs for word in pair}
+    found = dict(own)
+    for entity, pairs in base.items():
+        free = tuple(pair for pair in pairs if not used.intersection(pair))
+        found.setdefault(entity, free or pairs)
+    # The order of the general pack, then what only this pack has: independent of the order in a pack's file.
+    return {entity: found[entity] for entity in dict.fromkeys((*base, *own))}
 
 
 @cache
@@ -80,7 +98,7 @@ def load_pack(name: str) -> Pack:
         name=name,
         title=str(raw.get("title", name)),
         keywords=tuple(raw.get("keywords", ())),
-        nouns={**(base.nouns if base else {}), **_nouns(raw.get("nouns", {}), name)},
+        nouns=_inherit(base.nouns if base else {}, _nouns(raw.get("nouns", {}), name)),
         names={**(base.names if base else {}), **names},
         values={**(base.values if base else {}), **values},
         weights={**(base.weights if base else {}), **weights},
