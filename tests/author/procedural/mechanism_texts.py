@@ -78,6 +78,7 @@ def plan_scope(world, call=None, rows=None, **flags):
     scope = {
         **FLAGS,
         **flags,
+        "named": lambda entity, by, value: next(row for row in rows[entity] if row[by] == value),
         "rows": lambda entity, equal: [
             row for row in rows[entity] if all(row[column] == value for column, value in equal.items())
         ],
