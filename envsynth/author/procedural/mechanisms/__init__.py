@@ -7,6 +7,7 @@ from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
+from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
 
 MECHANISMS: dict[str, Mechanism] = {
@@ -17,6 +18,7 @@ MECHANISMS: dict[str, Mechanism] = {
         PRICING,
         ITINERARY,
         TELEMETRY,
+        RECIPES,
     )
 }
 """Every mechanism by name."""

@@ -52,7 +52,7 @@ class Telemetry:
             "alarm_assigned": rng.random() < 0.5,
             "alarm_escalation": rng.random() < 0.5,
             "alarm_group": rng.random() < 0.5,
-            "alarm_step": rng.choice([0, 10, 20]),
+            "alarm_step": rng.choice([0, 20, 30]),
         }
 
     def tables(self, rules: Mapping[str, Any]) -> dict[str, tuple[Col, ...]]:

@@ -19,7 +19,7 @@ class Stream:
         self.world, self.rng, self.rules = world, rng, world.rules
         today = date.fromisoformat(world.now[:10])
         self.days = [(today + timedelta(days=ahead)).isoformat() for ahead in (-2, -1, 0)]
-        self.coming = [(today + timedelta(days=ahead)).isoformat() for ahead in (1, 2, 3, 4)]
+        self.coming = [(today + timedelta(days=ahead)).isoformat() for ahead in range(1, 9)]
         self.hot: list[tuple[Row, str]] = []
         self.seen: list[tuple[Row, str, int, int]] = []
 
@@ -116,7 +116,7 @@ class Stream:
         """Append alarms at measurements, mostly at those out of range."""
         rng, world = self.rng, self.world
         kinds = states(self.rules)
-        weights = [5, *([2] if self.rules["alarm_escalation"] else []), 3, 2]
+        weights = [5, *([2] if self.rules["alarm_escalation"] else []), 5, 2]
         excess = [level - int(sensor["high"]) for sensor, _, _, level in self.seen]
         chosen = [index for index, over in enumerate(excess) if rng.random() < (0.8 if over > 0 else 0.12)]
 
