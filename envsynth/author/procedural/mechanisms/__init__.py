@@ -9,6 +9,8 @@ from envsynth.author.procedural.mechanisms.eligibility import MECHANISM as ELIGI
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
+from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
+from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
 
 MECHANISMS: dict[str, Mechanism] = {
     mechanism.name: mechanism
@@ -19,6 +21,8 @@ MECHANISMS: dict[str, Mechanism] = {
         ITINERARY,
         APPROVAL,
         ELIGIBILITY,
+        TELEMETRY,
+        RECIPES,
     )
 }
 """Every mechanism by name."""

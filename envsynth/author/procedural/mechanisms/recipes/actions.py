@@ -1,0 +1,208 @@
+"""Actions of a recipe world: plan a batch, change its size, start it, substitute a good; each with its three texts."""
+
+from __future__ import annotations
+
+from envsynth.author.procedural.ir import Type
+from envsynth.author.procedural.mechanism import Action
+from envsynth.author.procedural.mechanisms.recipes.bindings import PORTIONS, Bindings
+
+
+class ActionTexts(Bindings):
+    """Writes the actions over one world."""
+
+    def size_policy(self) -> str:
+        """How large a batch is, and what it costs."""
+        word = self.world.word
+        recipe, batch = word("recipe"), word("batch")
+        size = (
+            f"its size is the portions asked for, and its planned expense is the material cost of the {recipe} for them"
+        )
+        if self.runs:
+            size = (
+                "its size is the portions asked for, rounded up to whole runs, and its planned expense is the material "
+                f"cost of the {recipe} for that size"
+            )
+        most = f" A {batch} may be at most {self.most} times the yield of its {recipe}." if self.most else ""
+        return f"Where a {batch} is planned or resized, {size}.{most}"
+
+    def plan_batch(self) -> Action:
+        """Plan a batch at its size and cost."""
+        size = self.rounded_sql("{portions}", "r")
+        state_sql = ", 'progress', 'planned'" if self.states else ""
+        state = ", 'progress': 'planned'" if self.states else ""
+        return Action(
+            name="plan_batch",
+            phrase="plan {portions} of {recipe} with {person}",
+            params=(
+                ("recipe", Type("row", "recipe")),
+                ("portions", PORTIONS),
+                ("person", Type("row", "person")),
+            ),
+            oracle_sql=(
+                f"SELECT 'insert', 'batch', json_object('{self.made}', r.\"{self.made_key}\","
+                f" '{self.maker}', p.\"{self.maker_key}\","
+                f" 'portions', {size}, 'expense', {self.cost_sql('r', size)}{state_sql})"
+                f' FROM "recipe" r, "person" p WHERE r."id" = {{recipe}} AND p."id" = {{person}} AND {{portions}} > 0'
+                f"{self.most_sql(size, 'r')}"
+            ),
+            plan=(
+                f"{self.plan_cost()}{self.plan_size()}def a_plan_batch(recipe, portions, person):\n"
+                "    size = batch_size(recipe, portions)\n"
+                f"    write({self.plan_tool!r}, {self.arg('recipe')}=recipe['id'], {self.arg('person')}=person['id'],"
+                " portions=size, expense=d_material_cost(recipe, size))\n"
+            ),
+            goal=(
+                f"{self.goal_cost()}{self.goal_size()}def s_plan_batch(db, diff, recipe, portions, person):\n"
+                "    size = size_of_batch(recipe, portions)\n"
+                f"    want = {{{self.made!r}: recipe[{self.made_key!r}], {self.maker!r}: person[{self.maker_key!r}]{state}}}\n"
+                "    want = {**want, 'portions': size, 'expense': g_material_cost(db, recipe, size)}\n"
+                "    for entry in diff:\n"
+                "        if entry['op'] == 'insert' and entry['table'] == 'batch':\n"
+                "            if {name: cell for name, cell in entry['new'].items() if name != 'id'} == want:\n"
+                "                return [entry]\n"
+                "    return None\n"
+            ),
+            tables=("batch",),
+            policy=self.size_policy()
+            + (f" A new {self.world.word('batch')} is in progress planned." if self.states else ""),
+        )
+
+    def most_sql(self, size: str, recipe: str) -> str:
+        """Condition on the largest batch."""
+        return f' AND {size} <= {self.most} * {recipe}."portions"' if self.most else ""
+
+    def plan_size(self) -> str:
+        """Planner source of `batch_size`."""
+        runs = (
+            "    if POLICY:\n        return -(-portions // recipe['portions']) * recipe['portions']\n"
+            if self.runs
+            else ""
+        )
+        return f"def batch_size(recipe, portions):\n{runs}    return portions\n"
+
+    def goal_size(self) -> str:
+        """Goal source of `size_of_batch`."""
+        rest = " + -portions % recipe['portions']" if self.runs else ""
+        return f"def size_of_batch(recipe, portions):\n    return portions{rest}\n"
+
+    def resize(self) -> Action:
+        """Change the size of a batch, and its cost with it."""
+        size = self.rounded_sql("{portions}", "r")
+        planned = " AND b.\"progress\" = 'planned'" if self.states else ""
+        state = f" Only a {self.world.word('batch')} in progress planned can be resized." if self.states else ""
+        return Action(
+            name="resize_batch",
+            phrase="resize {batch} to {portions}",
+            params=(("batch", Type("row", "batch")), ("portions", PORTIONS)),
+            oracle_sql=(
+                f"SELECT 'update', 'batch', json_object('id', b.\"id\", 'portions', {size},"
+                f" 'expense', {self.cost_sql('r', size)})"
+                f' FROM "batch" b JOIN "recipe" r ON r."{self.made_key}" = b."{self.made}"'
+                f' WHERE b."id" = {{batch}} AND {{portions}} > 0 AND {size} <> b."portions"{planned}'
+                f"{self.most_sql(size, 'r')}"
+            ),
+            plan=(
+                f"{self.plan_cost()}{self.plan_size()}def a_resize_batch(batch, portions):\n"
+                f"    recipe = rows('recipe', {{{self.made_key!r}: batch[{self.made!r}]}})[0]\n"
+                "    size = batch_size(recipe, portions)\n"
+                f"    write({self.resize_tool!r}, {self.arg('batch')}=batch['id'], portions=size,"
+                " expense=d_material_cost(recipe, size))\n"
+            ),
+            goal=(
+                f"{self.goal_cost()}{self.goal_size()}@once\n"
+                "def recipes_of_batches():\n"
+                f"    return {{r[{self.made_key!r}]: r for r in db['recipe']}}\n"
+                "def s_resize_batch(db, diff, batch, portions):\n"
+                f"    recipe = recipes_of_batches()[batch[{self.made!r}]]\n"
+                "    size = size_of_batch(recipe, portions)\n"
+                "    want = {**batch, 'portions': size, 'expense': g_material_cost(db, recipe, size)}\n"
+                "    for entry in diff:\n"
+                "        if entry['op'] == 'update' and entry['table'] == 'batch' and entry['new'] == want:\n"
+                "            return [entry]\n"
+                "    return None\n"
+            ),
+            tables=("batch",),
+            policy=f"To resize a {self.world.word('batch')} changes its size and its planned expense.{state}",
+        )
+
+    def start(self) -> Action:
+        """Start a planned batch."""
+        batch = self.world.word("batch")
+        return Action(
+            name="start_batch",
+            phrase="start {batch}",
+            params=(("batch", Type("row", "batch")),),
+            oracle_sql=(
+                "SELECT 'update', 'batch', json_object('id', b.\"id\", 'progress', 'running')"
+                ' FROM "batch" b WHERE b."id" = {batch} AND b."progress" = \'planned\''
+            ),
+            plan=f"def a_start_batch(batch):\n    write({self.start_tool!r}, {self.arg('batch')}=batch['id'])\n",
+            goal=(
+                "def s_start_batch(db, diff, batch):\n"
+                "    for entry in diff:\n"
+                "        if entry['op'] == 'update' and entry['table'] == 'batch':\n"
+                "            if entry['new'] == {**batch, 'progress': 'running'} and batch['progress'] == 'planned':\n"
+                "                return [entry]\n"
+                "    return None\n"
+            ),
+            tables=("batch",),
+            policy=f"Only a {batch} in progress planned can be started; it is then in progress running.",
+        )
+
+    def swap_policy(self) -> str:
+        """What it means to substitute a good."""
+        word, item = self.world.word, self.world.word("item")
+        since = f" with first day {self.today} or earlier" if self.dated else ""
+        measure = ", in the same measure as before" if self.measured else ""
+        return (
+            f"To substitute a {item} in a {word('recipe')} enters, in each {word('component')} of that {word('recipe')} "
+            f"with the {item}, the stand-in of its {word('substitute')}{since} (that with the smallest id) and the quantity "
+            f"times the ratio in percent, rounded up{measure}."
+        )
+
+    def swap(self) -> Action:
+        """Replace a good in the lines of a recipe by its stand-in."""
+        return Action(
+            name="swap_item",
+            phrase="substitute {item} in {recipe}",
+            params=(("item", Type("row", "item")), ("recipe", Type("row", "recipe"))),
+            oracle_sql=(
+                f"SELECT 'update', 'component', json_object('id', c.\"id\", '{self.item}', j.\"{self.item_key}\","
+                ' \'quantity\', (c."quantity" * w."ratio" + 99) / 100)'
+                ' FROM "item" i, "recipe" r'
+                f' JOIN "component" c ON c."{self.line_recipe}" = r."{self.line_recipe_key}"'
+                f' AND c."{self.item}" = i."{self.item_key}"'
+                f' JOIN "substitute" w ON w."id" = {self.swap_sql("i").replace("w.", "z.").replace(" w ", " z ")}'
+                f' JOIN "item" j ON j."{self.new_key}" = w."{self.new}"'
+                ' WHERE i."id" = {item} AND r."id" = {recipe}'
+            ),
+            plan=(
+                self.plan_swap() + "def a_swap_item(item, recipe):\n"
+                f"    lines = rows('component', {{{self.line_recipe!r}: recipe[{self.line_recipe_key!r}]}})\n"
+                "    swap = swap_in_force(item)\n"
+                "    if not swap:\n"
+                "        raise RuntimeError('nothing stands in for ' + item['name'])\n"
+                f"    other = rows('item', {{{self.new_key!r}: swap[{self.new!r}]}})[0]\n"
+                f"    for c in [c for c in lines if c[{self.item!r}] == item[{self.item_key!r}]]:\n"
+                "        quantity = -(-c['quantity'] * swap['ratio'] // 100) if POLICY else c['quantity']\n"
+                f"        write({self.swap_tool!r}, {self.arg('component')}=c['id'], {self.arg('item')}=other['id'],"
+                " quantity=quantity)\n"
+            ),
+            goal=(
+                self.goal_index() + "def s_swap_item(db, diff, item, recipe):\n"
+                "    if item['id'] not in stand_ins():\n"
+                "        return None\n"
+                "    other, ratio = stand_ins()[item['id']]\n"
+                f"    keys = {{i['id']: i[{self.item_key!r}] for i in db['item']}}\n"
+                "    claimed, missing = [], False\n"
+                "    for good, c in lines_by_recipe().get(recipe['id'], []):\n"
+                "        if good == item['id']:\n"
+                f"            want = {{**c, {self.item!r}: keys[other], 'quantity': (c['quantity'] * ratio + 99) // 100}}\n"
+                "            found = [e for e in diff if e['table'] == 'component' and e['new'] == want]\n"
+                "            claimed += [e for e in found if e['op'] == 'update']\n"
+                "            missing = missing or not found\n"
+                "    return claimed if claimed and not missing else None\n"
+            ),
+            tables=("component",),
+            policy=self.swap_policy(),
+        )
