@@ -29,8 +29,8 @@ from tests.author.procedural.mechanism_texts import (
     write_tool,
 )
 
-SEEDS = range(14)
-ATTRIBUTES = ["balance", "available", "fee", "sent", "able", "wealth"]
+SEEDS = range(12)
+ATTRIBUTES = ["balance", "available_balance", "sending_fee", "outflow", "able_to_send", "wealth"]
 
 
 def world_of(seed, **rules):
@@ -108,7 +108,7 @@ def by_hand(world, account):
         if row["transfer_state"] == "posted" and not rules["stored_balance"]:
             value += row["amount"] * gets - cost * sends
             value += row.get("fee", 0) * (account["account_type"] == "house")
-        if row["transfer_state"] == "pending" and rules["pending"] == "blocks":
+        if row["transfer_state"] == "pending" and rules["pending_money"] == "blocks":
             value -= cost * sends
     for row in world.rows.get("hold", []):
         column, key = world.fk("hold", "account")
@@ -120,7 +120,7 @@ def by_hand(world, account):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_available_is_that_of_the_definition(seed):
     world = world_of(seed)
-    database, derived = connect(world), world.derived["account", "available"]
+    database, derived = connect(world), world.derived["account", "available_balance"]
     for account in world.rows["account"]:
         assert sql_value(database, derived, account, []) == by_hand(world, account)
 
@@ -132,8 +132,8 @@ def test_the_balance_is_often_not_what_is_available():
         world = world_of(seed)
         exact, naive = plan_scope(world), plan_scope(world, POLICY=False)
         for account in world.rows["account"]:
-            seen["available"] += exact["d_available"](account) != exact["balance_of"](account)
-            seen["able"] += exact["d_able"](account, 150) != naive["d_able"](account, 150)
+            seen["available"] += exact["d_available_balance"](account) != exact["account_money"](account)
+            seen["able"] += exact["d_able_to_send"](account, 150) != naive["d_able_to_send"](account, 150)
             seen["asked"] += 1
     assert seen["available"] / seen["asked"] > 0.2
     assert seen["able"] / seen["asked"] >= 0.05
@@ -152,10 +152,10 @@ def test_rows_keep_the_rules_and_are_the_same_on_every_run(seed):
     scope, rules = plan_scope(world), world.rules
     limits, rates = send_limits(rules), fee_rates(rules)
     for account in world.rows["account"]:
-        assert scope["d_available"](account) >= 0
+        assert scope["d_available_balance"](account) >= 0
         for day in {row["day"] for row in world.rows["transfer"]}:
             if rules["send_limit"] and account["account_type"] != "house":
-                assert scope["d_sent"](account, day) <= limits[account["account_type"]]
+                assert scope["d_outflow"](account, day) <= limits[account["account_type"]]
     (source, key), (target, target_key) = world.fk("transfer", "source"), world.fk("transfer", "target")
     accounts = {row[key]: row for row in world.rows["account"]}
     takers = {row[target_key]: row for row in world.rows["account"]}
@@ -177,7 +177,7 @@ def money(world, rows):
     if world.rules["stored_balance"]:
         return sum(row["balance"] for row in rows["account"])
     scope = plan_scope(world, rows=rows)
-    return sum(scope["balance_of"](row) for row in rows["account"])
+    return sum(scope["account_money"](row) for row in rows["account"])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -194,7 +194,7 @@ def test_every_transfer_is_entered_on_both_sides(seed):
             code = refusal_of(play.call, tool, **arguments)
             assert code in ("", "conflict")
             done[start] += not code
-    make = plan_scope(world, call=play.call)["a_transfer"]
+    make = plan_scope(world, call=play.call)["a_transfer_money"]
     for _ in range(20):
         code = refusal_of(make, rng.randint(1, 250), *rng.sample(world.rows["account"], 2))
         assert code in ("", "conflict", "invalid")
@@ -210,9 +210,9 @@ def arguments_for(world, name, rng):
     accounts, rows = world.rows["account"], world.rows
     amount = rng.choice([rng.randint(1, 120), rng.choice(rows["transfer"])["amount"]])
     match name:
-        case "transfer":
+        case "transfer_money":
             return [amount, *rng.sample(accounts, 2)]
-        case "pay":
+        case "pay_for":
             column, key = world.fk("account", "owner")
             owners = {row[column] for row in accounts}
             people = [row for row in rows["person"] if row[key] in owners]
@@ -221,7 +221,7 @@ def arguments_for(world, name, rng):
             return [amount, rng.choice(accounts), rng.choice([row["until"] for row in rows["hold"]])]
         case "release_hold":
             return [rng.choice(rows["hold"])]
-        case "settle":
+        case "settle_transfer":
             wanted = rng.choice(["pending", "pending", "posted"])
             return [rng.choice([row for row in rows["transfer"] if row["transfer_state"] == wanted])]
     return [rng.choice(rows["transfer"])]
@@ -254,7 +254,7 @@ def test_actions_agree_in_oracle_planner_and_goal(seed):
             play = Play(world)
             plan_scope(world, call=play.call)[f"a_{name}"](*arguments)
             done, expected = play.diff(), oracle_diff(world, changes)
-            if name != "pay":
+            if name != "pay_for":
                 assert as_set(done) == as_set(expected)
             assert as_set(goal(world.rows, done, *arguments)) == as_set(done)
             assert as_set(goal(world.rows, expected, *arguments)) == as_set(expected)
@@ -270,7 +270,7 @@ def test_actions_agree_in_oracle_planner_and_goal(seed):
 def test_what_may_not_be_done_changes_nothing_and_no_goal_accepts_it(seed):
     world, rng, seen = world_of(seed), random.Random(f"never/{seed}"), Counter()
     goals = goals_of(world)
-    for name in ("transfer", "pay", "settle", "reverse"):
+    for name in ("transfer_money", "pay_for", "settle_transfer", "reverse_transfer"):
         for _ in range(25):
             arguments = arguments_for(world, name, rng)
             if changes_of(world, name, arguments):
@@ -280,8 +280,8 @@ def test_what_may_not_be_done_changes_nothing_and_no_goal_accepts_it(seed):
                 seen["refused"] += 1
                 continue
             seen["let through"] += 1
-            assert name == "transfer"
-            assert not world.rules["guarded"]
+            assert name == "transfer_money"
+            assert not world.rules["checks_available"]
             assert goals[f"s_{name}"](world.rows, play.diff(), *arguments) is None
     assert seen["refused"] > 10
 
@@ -290,19 +290,19 @@ def test_any_of_several_equal_accounts_may_pay():
     tried = Counter()
     for seed in range(4):
         world = world_of(seed, fee_rate=20, fee_floor=3, pay_from="fee")
-        exact, goal = plan_scope(world), goals_of(world)["s_pay"]
+        exact, goal = plan_scope(world), goals_of(world)["s_pay_for"]
         column, key = world.fk("account", "owner")
         target = next(row for row in world.rows["account"] if row["account_type"] == "current")
         for person in world.rows["person"]:
             mine = [row for row in world.rows["account"] if row[column] == person[key] and row is not target]
-            able = [row for row in mine if exact["d_able"](row, 150)]
-            lowest = min([exact["d_fee"](row, 150) for row in able], default=0)
+            able = [row for row in mine if exact["d_able_to_send"](row, 150)]
+            lowest = min([exact["d_sending_fee"](row, 150) for row in able], default=0)
             for row in able:
                 play = Play(world)
-                plan_scope(world, call=play.call)["a_transfer"](150, row, target)
-                best = exact["d_fee"](row, 150) == lowest
+                plan_scope(world, call=play.call)["a_transfer_money"](150, row, target)
+                best = exact["d_sending_fee"](row, 150) == lowest
                 assert (goal(world.rows, play.diff(), 150, person, target) is not None) == best
-                equal = sum(exact["d_fee"](other, 150) == lowest for other in able)
+                equal = sum(exact["d_sending_fee"](other, 150) == lowest for other in able)
                 tried["alternative" if best and equal > 1 else "best" if best else "worse"] += 1
     assert tried["alternative"] >= 20
     assert tried["worse"] >= 20
@@ -312,13 +312,13 @@ def test_a_payer_who_ignores_the_rules_ends_wrong_or_is_refused():
     seen = Counter()
     for seed in SEEDS:
         world, rng = world_of(seed), random.Random(f"weak/{seed}")
-        goal = goals_of(world)["s_pay"]
+        goal = goals_of(world)["s_pay_for"]
         for _ in range(6):
-            arguments = arguments_for(world, "pay", rng)
-            if not changes_of(world, "pay", arguments):
+            arguments = arguments_for(world, "pay_for", rng)
+            if not changes_of(world, "pay_for", arguments):
                 continue
             play = Play(world)
-            if refusal_of(plan_scope(world, call=play.call, POLICY=False)["a_pay"], *arguments):
+            if refusal_of(plan_scope(world, call=play.call, POLICY=False)["a_pay_for"], *arguments):
                 seen["refused"] += 1
                 continue
             seen["right" if goal(world.rows, play.diff(), *arguments) else "wrong"] += 1
@@ -328,9 +328,9 @@ def test_a_payer_who_ignores_the_rules_ends_wrong_or_is_refused():
 
 
 def test_an_actor_who_ignores_the_step_of_holds_is_told_wrong():
-    world = world_of(3, holds=True, hold_step=25)
+    world = world_of(3, with_holds=True, hold_step=25)
     users = [row for row in world.rows["account"] if row["account_type"] != "house"]
-    account = max(users, key=plan_scope(world)["d_available"])
+    account = max(users, key=plan_scope(world)["d_available_balance"])
     goal = goals_of(world)["s_place_hold"]
     for policy in (True, False):
         play = Play(world)
@@ -344,13 +344,23 @@ def test_an_actor_who_ignores_the_step_of_holds_is_told_wrong():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_write_tool_has_two_reachable_refusals(seed):
-    world = world_of(seed, holds=True, fee_rate=10, guarded=True, undo="posted", undo_days=2, send_limit=300)
+    world = world_of(
+        seed,
+        with_holds=True,
+        fee_rate=10,
+        checks_available=True,
+        reversible="posted",
+        reversible_days=2,
+        send_limit=300,
+    )
     play, nothing, scope = Play(world), missing(world), plan_scope(world)
     make, extra = write_tool(world, "make_"), {}
     if not world.rules["booked_by_tool"]:
         extra = {"fee": 3, "state": "posted"}
     source, target = f"source_{argument(world, 'account')}", f"target_{argument(world, 'account')}"
-    users = sorted((row for row in world.rows["account"] if row["account_type"] != "house"), key=scope["d_available"])
+    users = sorted(
+        (row for row in world.rows["account"] if row["account_type"] != "house"), key=scope["d_available_balance"]
+    )
     house = next(row for row in world.rows["account"] if row["account_type"] == "house")
     poor, rich = users[0]["id"], users[-1]["id"]
     base = {source: rich, target: poor, "amount": 5, **extra}
@@ -360,7 +370,7 @@ def test_every_write_tool_has_two_reachable_refusals(seed):
     assert refused(play.call, make, **{**base, target: house["id"]}) == "invalid"
     assert refused(play.call, make, **{**base, "amount": 10**6}) == "conflict"
     limit = send_limits(world.rules)[users[-1]["account_type"]]
-    if scope["d_available"](users[-1]) > limit * 2:
+    if scope["d_available_balance"](users[-1]) > limit * 2:
         assert refused(play.call, make, **{**base, "amount": limit + 1}) == "conflict"
     settle, reverse, transfer = (
         write_tool(world, "settle_"),
@@ -391,13 +401,13 @@ def test_every_write_tool_has_two_reachable_refusals(seed):
 
 
 def test_money_that_was_spent_on_cannot_be_taken_back():
-    world = world_of(1, holds=True, undo="posted", undo_days=0, overdraft=False)
+    world = world_of(1, with_holds=True, reversible="posted", reversible_days=0, overdrafts=False)
     play, scope = Play(world), plan_scope(world)
     column, key = world.fk("transfer", "target")
     takers = {row[key]: row for row in world.rows["account"]}
     row = next(row for row in world.rows["transfer"] if row["transfer_state"] == "posted")
     taker = takers[row[column]]
-    left = scope["d_available"](taker)
+    left = scope["d_available_balance"](taker)
     play.call(
         write_tool(world, "place_"),
         **{argument(world, "account"): taker["id"], "amount": left, "until": "2031-05-09"},
@@ -407,13 +417,17 @@ def test_money_that_was_spent_on_cannot_be_taken_back():
 
 @pytest.mark.parametrize("guarded", [True, False])
 def test_only_a_guarded_tool_knows_what_is_held(guarded):
-    world = world_of(4, holds=True, guarded=guarded, overdraft=False, fee_rate=0, send_limit=0, wait_above=300)
+    world = world_of(
+        4, with_holds=True, checks_available=guarded, overdrafts=False, fee_rate=0, send_limit=0, wait_above=300
+    )
     scope, tool = plan_scope(world), write_tool(world, "place_")
-    account = next(row for row in world.rows["account"] if scope["balance_of"](row) > scope["d_available"](row) > 0)
+    account = next(
+        row for row in world.rows["account"] if scope["account_money"](row) > scope["d_available_balance"](row) > 0
+    )
     play = Play(world)
     arguments = {
         argument(world, "account"): account["id"],
-        "amount": scope["balance_of"](account),
+        "amount": scope["account_money"](account),
         "until": "2031-05-09",
     }
     if guarded:
@@ -431,7 +445,7 @@ def test_joined_with_booking_the_texts_still_agree_and_words_are_clear(seed):
     world = make_world([BOOKING, MECHANISM], seed)
     public_docs(world)
     rng = random.Random(f"joined/{seed}")
-    for name in ("available", "wealth"):
+    for name in ("available_balance", "wealth"):
         compare(world, name, drawer(world, rng), rng, count=15)
 
 

@@ -30,33 +30,33 @@ class Ledger:
     def options(self, rng: random.Random) -> dict[str, Any]:
         """Draw the rules.
 
-        `stored_balance`: whether an account stores its balance; else it stores what it opened with. `holds`: whether
-        there are holds. `pending`: whether pending transfers block money ("blocks") or not ("open"). `wait_above`:
-        amount above which a new transfer is pending. `overdraft`: whether accounts have an overdraft limit. `fee_rate`:
+        `stored_balance`: whether an account stores its balance; else it stores what it opened with. `with_holds`: whether
+        there are holds. `pending_money`: whether pending transfers block money ("blocks") or not ("open"). `wait_above`:
+        amount above which a new transfer is pending. `overdrafts`: whether accounts have an overdraft limit. `fee_rate`:
         fee in thousandths of the amount for a current account, 0 for no fees at all. `fee_floor`: lowest fee.
         `fee_up`: whether fees are rounded up. `send_limit`: most credits a day that a current account may send, 0 for
         any. `pay_from`: which account pays: by "fee", the one with the "most" or the one with the "least" available.
-        `guarded`: whether tools check what is available and the daily limit. `booked_by_tool`: whether tools work out
-        fee and state. `undo`: whether "posted" or "any" transfers can be reversed. `undo_days`: for how many days, 0 for
+        `checks_available`: whether tools check what is available and the daily limit. `booked_by_tool`: whether tools work out
+        fee and state. `reversible`: whether "posted" or "any" transfers can be reversed. `reversible_days`: for how many days, 0 for
         ever. `hold_step`: credits of which a hold is a multiple.
         """
         holds, pending = rng.choice([(True, "blocks"), (True, "blocks"), (True, "open"), (False, "blocks")])
         fee_rate = rng.choice([0, 5, 10, 20])
         return {
             "stored_balance": rng.random() < 0.4,
-            "holds": holds,
-            "pending": pending,
+            "with_holds": holds,
+            "pending_money": pending,
             "wait_above": rng.choice([150, 200, 300]),
-            "overdraft": rng.random() < 0.5,
+            "overdrafts": rng.random() < 0.5,
             "fee_rate": fee_rate,
             "fee_floor": rng.choice([0, 1, 3]),
             "fee_up": rng.random() < 0.5,
             "send_limit": rng.choice([0, 300, 400]),
             "pay_from": rng.choice(["fee", "most", "least"] if fee_rate else ["most", "least"]),
-            "guarded": rng.random() < 0.5,
+            "checks_available": rng.random() < 0.5,
             "booked_by_tool": rng.random() < 0.5,
-            "undo": rng.choice(["posted", "any"]),
-            "undo_days": rng.choice([0, 2, 3]),
+            "reversible": rng.choice(["posted", "any"]),
+            "reversible_days": rng.choice([0, 2, 3]),
             "hold_step": rng.choice([1, 10, 25]),
         }
 
@@ -77,7 +77,7 @@ class Ledger:
                 Col(name="owner", kind="fk", label="owner", ref="person"),
                 Col(name="account_type", kind="enum", label="type", values=account_types(rules)),
                 money,
-                *((overdraft,) if rules["overdraft"] else ()),
+                *((overdraft,) if rules["overdrafts"] else ()),
                 Col(name="opened", kind="date", label="opening day", optional=True),
             ),
             "transfer": (
@@ -90,7 +90,7 @@ class Ledger:
                 Col(name="transfer_state", kind="enum", label="state", values=TRANSFER_STATES),
             ),
         }
-        if rules["holds"]:
+        if rules["with_holds"]:
             tables["hold"] = (
                 ID,
                 Col(name="account", kind="fk", label="{account}", ref="account"),

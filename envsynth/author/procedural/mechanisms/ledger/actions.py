@@ -50,24 +50,24 @@ class ActionTexts(Bindings):
         cells = ""
         if not self.by_tool:
             cells = f", state='pending' if POLICY and amount > {self.wait_above} else 'posted'"
-            cells += ", fee=d_fee(source, amount)" if self.fees else ""
+            cells += ", fee=d_sending_fee(source, amount)" if self.fees else ""
         return (
-            self.plan_fee() + "def send(source, target, amount):\n"
+            self.plan_fee() + "def send_money(source, target, amount):\n"
             f"    write({self.transfer_tool!r}, {self.source_argument}=source['id'], {self.target_argument}=target['id'],"
             f" amount=amount{cells})\n"
         )
 
     def goal_entered(self) -> str:
-        """Goal source of `entered`: the claimed changes of both sides, None when a side lacks its entry."""
+        """Goal source of `both_sides`: the claimed changes of both sides, None when a side lacks its entry."""
         if not self.stored:
-            return "def entered(diff, entry, giver, taker, amount, fee):\n    return [entry]\n"
+            return "def both_sides(diff, entry, giver, taker, amount, fee):\n    return [entry]\n"
         house = (
             "    wanted += [(a, fee) for a in db['account'] if a['account_type'] == 'house' and fee]\n"
             if self.fees
             else ""
         )
         return (
-            "def entered(diff, entry, giver, taker, amount, fee):\n"
+            "def both_sides(diff, entry, giver, taker, amount, fee):\n"
             "    claimed = [entry]\n"
             "    wanted = [(giver, -amount - fee), (taker, amount)]\n"
             f"{house}"
@@ -81,11 +81,11 @@ class ActionTexts(Bindings):
         )
 
     def goal_sending(self) -> str:
-        """Goal source of `sending`: whether a diff entry is the right new transfer, and what it claims."""
-        fee = "g_fee(db, source, amount)" if self.fees else "0"
+        """Goal source of `sending_of`: whether a diff entry is the right new transfer, and what it claims."""
+        fee = "g_sending_fee(db, source, amount)" if self.fees else "0"
         fee_test = "    if new['fee'] != fee:\n        return None\n" if self.fees else ""
         return (
-            self.goal_able() + self.goal_entered() + "def sending(diff, entry, source, target, amount):\n"
+            self.goal_able() + self.goal_entered() + "def sending_of(diff, entry, source, target, amount):\n"
             "    new = entry['new']\n"
             f"    fee = {fee}\n"
             f"    if [new[{self.source!r}], new[{self.target!r}]] != [source[{self.source_key!r}],"
@@ -95,9 +95,9 @@ class ActionTexts(Bindings):
             "        return None\n"
             f"{fee_test}"
             f"    late = amount > {self.wait_above}\n"
-            "    if new['transfer_state'] != ['posted', 'pending'][late] or not g_able(db, source, amount):\n"
+            "    if new['transfer_state'] != ['posted', 'pending'][late] or not g_able_to_send(db, source, amount):\n"
             "        return None\n"
-            "    return [entry] if late else entered(diff, entry, source, target, amount, fee)\n"
+            "    return [entry] if late else both_sides(diff, entry, source, target, amount, fee)\n"
         )
 
     def house_sql(self, account: str) -> str:
@@ -114,20 +114,23 @@ class ActionTexts(Bindings):
         word, account = self.world.word("transfer"), self.world.word("account")
         house = f" No {word} goes to the house {account}." if self.fees else ""
         return Action(
-            name="transfer",
+            name="transfer_money",
             phrase="transfer {amount} from {source} to {target}",
             params=(("amount", CREDITS), ("source", ACCOUNT), ("target", ACCOUNT)),
             oracle_sql=self.insert_sql(
                 'FROM "account" a, "account" b WHERE a."id" = {source} AND b."id" = {target} AND a."id" <> b."id"'
                 f"{self.house_sql('b')} AND {self.able_sql('a', '{amount}')}"
             ),
-            plan=(self.plan_send() + "def a_transfer(amount, source, target):\n    send(source, target, amount)\n"),
+            plan=(
+                self.plan_send()
+                + "def a_transfer_money(amount, source, target):\n    send_money(source, target, amount)\n"
+            ),
             goal=(
-                self.goal_sending() + "def s_transfer(db, diff, amount, source, target):\n"
+                self.goal_sending() + "def s_transfer_money(db, diff, amount, source, target):\n"
                 f"{self.house_goal}"
                 "    for entry in diff:\n"
                 "        if entry['op'] == 'insert' and entry['table'] == 'transfer':\n"
-                "            found = sending(diff, entry, source, target, amount)\n"
+                "            found = sending_of(diff, entry, source, target, amount)\n"
                 "            if found:\n"
                 "                return found\n"
                 "    return None\n"
@@ -158,14 +161,14 @@ class ActionTexts(Bindings):
             "least": self.available_sql("c"),
         }[self.pay_from]
         key, way = {
-            "fee": ("d_fee(account, amount)", "min"),
-            "most": ("d_available(account)", "max"),
-            "least": ("d_available(account)", "min"),
+            "fee": ("d_sending_fee(account, amount)", "min"),
+            "most": ("d_available_balance(account)", "max"),
+            "least": ("d_available_balance(account)", "min"),
         }[self.pay_from]
         better = {
-            "fee": "g_fee(db, other, amount) < g_fee(db, source, amount)",
-            "most": "g_available(db, other) > g_available(db, source)",
-            "least": "g_available(db, other) < g_available(db, source)",
+            "fee": "g_sending_fee(db, other, amount) < g_sending_fee(db, source, amount)",
+            "most": "g_available_balance(db, other) > g_available_balance(db, source)",
+            "least": "g_available_balance(db, other) < g_available_balance(db, source)",
         }[self.pay_from]
         house_plan = (
             "    if target['account_type'] == 'house':\n        raise RuntimeError('nothing goes there')\n"
@@ -173,7 +176,7 @@ class ActionTexts(Bindings):
             else ""
         )
         return Action(
-            name="pay",
+            name="pay_for",
             phrase="pay {amount} for {person} into {target}",
             params=(("amount", CREDITS), ("person", Type("row", "person")), ("target", ACCOUNT)),
             oracle_sql=self.insert_sql(
@@ -183,13 +186,13 @@ class ActionTexts(Bindings):
                 f' ORDER BY {order_sql}, c."id" LIMIT 1)'
             ),
             plan=(
-                self.plan_able() + self.plan_send() + "def a_pay(amount, person, target):\n"
+                self.plan_able() + self.plan_send() + "def a_pay_for(amount, person, target):\n"
                 f"{house_plan}"
                 f"    mine = rows('account', {{{self.owner!r}: person[{self.owner_key!r}]}})\n"
-                "    able = [account for account in mine if account['id'] != target['id'] and d_able(account, amount)]\n"
+                "    able = [account for account in mine if account['id'] != target['id'] and d_able_to_send(account, amount)]\n"
                 "    if not able:\n"
                 "        raise RuntimeError('no account is able to pay')\n"
-                f"    send({way}(able, key=lambda account: {key}), target, amount)\n"
+                f"    send_money({way}(able, key=lambda account: {key}), target, amount)\n"
             ),
             goal=(
                 self.goal_sending() + "@once\n"
@@ -198,16 +201,16 @@ class ActionTexts(Bindings):
                 "    for account in db['account']:\n"
                 f"        found.setdefault(account[{self.owner!r}], []).append(account)\n"
                 "    return found\n"
-                "def s_pay(db, diff, amount, person, target):\n"
+                "def s_pay_for(db, diff, amount, person, target):\n"
                 f"{self.house_goal}"
                 f"    mine = accounts_of_owners().get(person[{self.owner_key!r}], [])\n"
-                "    others = [a for a in mine if a['id'] != target['id'] and g_able(db, a, amount)]\n"
+                "    others = [a for a in mine if a['id'] != target['id'] and g_able_to_send(db, a, amount)]\n"
                 "    for entry in diff:\n"
                 "        if entry['op'] != 'insert' or entry['table'] != 'transfer':\n"
                 "            continue\n"
                 "        for source in others:\n"
                 f"            if not any({better} for other in others):\n"
-                "                found = sending(diff, entry, source, target, amount)\n"
+                "                found = sending_of(diff, entry, source, target, amount)\n"
                 "                if found:\n"
                 "                    return found\n"
                 "    return None\n"
@@ -231,14 +234,14 @@ class ActionTexts(Bindings):
         )
 
     def goal_turned(self) -> str:
-        """Goal source of `turned`: the claimed changes when a transfer takes another state."""
+        """Goal source of `turned_transfer`: the claimed changes when a transfer takes another state."""
         return (
             self.goal_entered() + "@once\n"
-            "def sides():\n"
+            "def accounts_by_side():\n"
             f"    givers = {{a[{self.source_key!r}]: a for a in db['account']}}\n"
             f"    return givers, {{a[{self.target_key!r}]: a for a in db['account']}}\n"
-            "def turned(diff, transfer, state, sign):\n"
-            "    givers, takers = sides()\n"
+            "def turned_transfer(diff, transfer, state, sign):\n"
+            "    givers, takers = accounts_by_side()\n"
             f"    giver, taker = givers[transfer[{self.source!r}]], takers[transfer[{self.target!r}]]\n"
             "    for entry in diff:\n"
             "        if entry['op'] == 'update' and entry['table'] == 'transfer':\n"
@@ -246,7 +249,7 @@ class ActionTexts(Bindings):
             "                if not sign:\n"
             "                    return [entry]\n"
             f"                fee = {'transfer[' + repr('fee') + ']' if self.fees else '0'}\n"
-            "                return entered(diff, entry, giver, taker, sign * transfer['amount'], sign * fee)\n"
+            "                return both_sides(diff, entry, giver, taker, sign * transfer['amount'], sign * fee)\n"
             "    return None\n"
         )
 
@@ -262,19 +265,21 @@ class ActionTexts(Bindings):
             f"{' plus its fee' if self.fees else ''}"
         )
         return Action(
-            name="settle",
+            name="settle_transfer",
             phrase="settle {transfer}",
             params=(("transfer", TRANSFER),),
             oracle_sql=self.turn_sql(
                 "posted", f"x.\"transfer_state\" = 'pending' AND {self.available_sql('a')} >= {need}", "1", ""
             ),
-            plan=(f"def a_settle(transfer):\n    write({self.settle_tool!r}, {self.arg('transfer')}=transfer['id'])\n"),
+            plan=(
+                f"def a_settle_transfer(transfer):\n    write({self.settle_tool!r}, {self.arg('transfer')}=transfer['id'])\n"
+            ),
             goal=(
-                self.goal_available() + self.goal_turned() + "def s_settle(db, diff, transfer):\n"
-                f"    giver = sides()[0][transfer[{self.source!r}]]\n"
-                f"    if transfer['transfer_state'] != 'pending' or g_available(db, giver) < {need_goal}:\n"
+                self.goal_available() + self.goal_turned() + "def s_settle_transfer(db, diff, transfer):\n"
+                f"    giver = accounts_by_side()[0][transfer[{self.source!r}]]\n"
+                f"    if transfer['transfer_state'] != 'pending' or g_available_balance(db, giver) < {need_goal}:\n"
                 "        return None\n"
-                "    return turned(diff, transfer, 'posted', 1)\n"
+                "    return turned_transfer(diff, transfer, 'posted', 1)\n"
             ),
             tables=("transfer", "account") if self.stored else ("transfer",),
             policy=f"To settle a pending {word} makes it posted; this is allowed only if {needed}.",
@@ -288,7 +293,7 @@ class ActionTexts(Bindings):
         waits = " OR x.\"transfer_state\" = 'pending'" if self.undo_any else ""
         old = f" or transfer['day'] < '{self.undo_from}'" if self.undo_days else ""
         pending_goal = (
-            "    if transfer['transfer_state'] == 'pending':\n        return turned(diff, transfer, 'reversed', 0)\n"
+            "    if transfer['transfer_state'] == 'pending':\n        return turned_transfer(diff, transfer, 'reversed', 0)\n"
             if self.undo_any
             else ""
         )
@@ -298,22 +303,22 @@ class ActionTexts(Bindings):
         age = f" Its day must be {self.undo_from} or later." if self.undo_days else ""
         fee = ", fee included" if self.fees else ""
         return Action(
-            name="reverse",
+            name="reverse_transfer",
             phrase="reverse {transfer}",
             params=(("transfer", TRANSFER),),
             oracle_sql=self.turn_sql("reversed", f"(({held}){waits}){recent}", "-1", ' AND "go"."state" = \'posted\''),
             plan=(
-                f"def a_reverse(transfer):\n    write({self.reverse_tool!r}, {self.arg('transfer')}=transfer['id'])\n"
+                f"def a_reverse_transfer(transfer):\n    write({self.reverse_tool!r}, {self.arg('transfer')}=transfer['id'])\n"
             ),
             goal=(
-                self.goal_available() + self.goal_turned() + "def s_reverse(db, diff, transfer):\n"
+                self.goal_available() + self.goal_turned() + "def s_reverse_transfer(db, diff, transfer):\n"
                 f"    if transfer['transfer_state'] == 'reversed'{old}:\n"
                 "        return None\n"
                 f"{pending_goal}"
-                f"    taker = sides()[1][transfer[{self.target!r}]]\n"
-                "    if transfer['transfer_state'] != 'posted' or transfer['amount'] > g_available(db, taker):\n"
+                f"    taker = accounts_by_side()[1][transfer[{self.target!r}]]\n"
+                "    if transfer['transfer_state'] != 'posted' or transfer['amount'] > g_available_balance(db, taker):\n"
                 "        return None\n"
-                "    return turned(diff, transfer, 'reversed', -1)\n"
+                "    return turned_transfer(diff, transfer, 'reversed', -1)\n"
             ),
             tables=("transfer", "account") if self.stored else ("transfer",),
             policy=(
@@ -353,7 +358,7 @@ class ActionTexts(Bindings):
             goal=(
                 self.goal_available() + "def s_place_hold(db, diff, amount, account, day):\n"
                 f"{goal_rounded}"
-                "    if amount > g_available(db, account):\n"
+                "    if amount > g_available_balance(db, account):\n"
                 "        return None\n"
                 f"    wanted = [account[{self.held_key!r}], amount, day, 'active']\n"
                 "    for entry in diff:\n"
@@ -376,7 +381,7 @@ class ActionTexts(Bindings):
         hold = self.world.word("hold")
         return Action(
             name="release_hold",
-            phrase="release {hold}",
+            phrase="lift {hold}",
             params=(("hold", Type("row", "hold")),),
             oracle_sql=(
                 "SELECT 'update', 'hold', json_object('id', h.\"id\", 'hold_state', 'released') FROM \"hold\" h"

@@ -44,16 +44,20 @@ class Bindings:
         self.owner, self.owner_key = world.fk("account", "owner")
         self.source, self.source_key = world.fk("transfer", "source")
         self.target, self.target_key = world.fk("transfer", "target")
-        self.holds, self.stored, self.overdraft = rules["holds"], rules["stored_balance"], rules["overdraft"]
+        self.holds, self.stored, self.overdraft = rules["with_holds"], rules["stored_balance"], rules["overdrafts"]
         self.held, self.held_key = world.fk("hold", "account") if self.holds else ("", "")
-        self.blocks = rules["pending"] == "blocks"
+        self.blocks = rules["pending_money"] == "blocks"
         self.wait_above, self.hold_step = int(rules["wait_above"]), int(rules["hold_step"])
         self.fees, self.fee_floor, self.fee_up = int(rules["fee_rate"]), int(rules["fee_floor"]), rules["fee_up"]
         self.rates, self.limits = fee_rates(rules), send_limits(rules)
         self.limited, self.pay_from = bool(rules["send_limit"]), rules["pay_from"]
-        self.guarded, self.by_tool, self.undo_any = rules["guarded"], rules["booked_by_tool"], rules["undo"] == "any"
+        self.guarded, self.by_tool, self.undo_any = (
+            rules["checks_available"],
+            rules["booked_by_tool"],
+            rules["reversible"] == "any",
+        )
         self.today = world.now[:10]
-        self.undo_days = int(rules["undo_days"])
+        self.undo_days = int(rules["reversible_days"])
         self.undo_from = (date.fromisoformat(self.today) - timedelta(days=self.undo_days)).isoformat()
         self.transfer_tool = f"make_{world.slug('transfer')}"
         self.settle_tool = f"settle_{world.slug('transfer')}"
@@ -138,15 +142,15 @@ class Bindings:
     # planner ----------------------------------------------------------------------------------------------------
 
     def plan_balance(self) -> str:
-        """Planner source of `balance_of`."""
+        """Planner source of `account_money`."""
         if self.stored:
-            return "def balance_of(row):\n    return row['balance']\n"
+            return "def account_money(row):\n    return row['balance']\n"
         taken = (
             "    if row['account_type'] == 'house':\n"
             "        value += sum([x['fee'] for x in rows('transfer', {}) if x['transfer_state'] == 'posted'])\n"
         )
         return (
-            "def balance_of(row):\n"
+            "def account_money(row):\n"
             f"    came = rows('transfer', {{{self.target!r}: row[{self.target_key!r}]}})\n"
             f"    went = rows('transfer', {{{self.source!r}: row[{self.source_key!r}]}})\n"
             "    if POLICY:\n"
@@ -164,7 +168,7 @@ class Bindings:
         return " + x['fee']" if self.fees else ""
 
     def plan_available(self) -> str:
-        """Planner source of `d_available`; the shortcut takes the balance for it."""
+        """Planner source of `d_available_balance`; the shortcut takes the balance for it."""
         waiting = (
             f"    sending = rows('transfer', {{{self.source!r}: row[{self.source_key!r}]}})\n"
             f"    value -= sum([x['amount']{self.plus_fee} for x in sending if x['transfer_state'] == 'pending'])\n"
@@ -175,8 +179,8 @@ class Bindings:
             "            value -= h['amount']\n"
         )
         return (
-            self.plan_balance() + "def d_available(row):\n"
-            "    value = balance_of(row)\n"
+            self.plan_balance() + "def d_available_balance(row):\n"
+            "    value = account_money(row)\n"
             "    if not POLICY:\n"
             "        return value\n"
             f"{'    value += row[' + repr('overdraft') + ']' + chr(10) if self.overdraft else ''}"
@@ -186,7 +190,7 @@ class Bindings:
         )
 
     def plan_fee(self) -> str:
-        """Planner source of `d_fee`."""
+        """Planner source of `d_sending_fee`."""
         if not self.fees:
             return ""
         share = (
@@ -195,7 +199,7 @@ class Bindings:
             else ("amount * rates[row['account_type']] // 1000")
         )
         return (
-            "def d_fee(row, amount):\n"
+            "def d_sending_fee(row, amount):\n"
             f"    rates = {self.rates}\n"
             "    if not POLICY or row['account_type'] == 'house':\n"
             "        return 0\n"
@@ -203,9 +207,9 @@ class Bindings:
         )
 
     def plan_sent(self) -> str:
-        """Planner source of `d_sent`."""
+        """Planner source of `d_outflow`."""
         return (
-            "def d_sent(row, day):\n"
+            "def d_outflow(row, day):\n"
             f"    sending = [x for x in rows('transfer', {{{self.source!r}: row[{self.source_key!r}]}}) if x['day'] == day]\n"
             "    if not POLICY:\n"
             "        return sum([x['amount'] for x in sending])\n"
@@ -213,10 +217,10 @@ class Bindings:
         )
 
     def plan_able(self) -> str:
-        """Planner source of `d_able`."""
+        """Planner source of `d_able_to_send`."""
         limit = (
             f"    limits = {self.limits}\n"
-            f"    if d_sent(row, {self.today!r}) + cost > limits[row['account_type']]:\n"
+            f"    if d_outflow(row, {self.today!r}) + cost > limits[row['account_type']]:\n"
             "        return False\n"
         )
         house = "    if row['account_type'] == 'house':\n        return False\n" if self.fees else ""
@@ -224,15 +228,15 @@ class Bindings:
             self.plan_available()
             + self.plan_fee()
             + (self.plan_sent() if self.limited else "")
-            + "def d_able(row, amount):\n"
+            + "def d_able_to_send(row, amount):\n"
             "    if amount < 1:\n"
             "        return False\n"
             "    if not POLICY:\n"
-            "        return balance_of(row) >= amount\n"
+            "        return account_money(row) >= amount\n"
             f"{house}"
-            f"    cost = amount{' + d_fee(row, amount)' if self.fees else ''}\n"
+            f"    cost = amount{' + d_sending_fee(row, amount)' if self.fees else ''}\n"
             f"{limit if self.limited else ''}"
-            "    return d_available(row) >= cost\n"
+            "    return d_available_balance(row) >= cost\n"
         )
 
     # goals ------------------------------------------------------------------------------------------------------
@@ -270,7 +274,7 @@ class Bindings:
         return f" + {transfer}['fee']" if self.fees else ""
 
     def goal_available(self) -> str:
-        """Goal source of `g_available`."""
+        """Goal source of `g_available_balance`."""
         lines = ""
         helpers = self.goal_balance()
         if self.blocks:
@@ -297,15 +301,15 @@ class Bindings:
             )
             lines += f"    bound += held_on_accounts().get(row[{self.held_key!r}], 0)\n"
         more = "row['overdraft'] + " if self.overdraft else ""
-        return f"{helpers}def g_available(db, row):\n    bound = 0\n{lines}    return {more}money_on(row) - bound\n"
+        return f"{helpers}def g_available_balance(db, row):\n    bound = 0\n{lines}    return {more}money_on(row) - bound\n"
 
     def goal_fee(self) -> str:
-        """Goal source of `g_fee`."""
+        """Goal source of `g_sending_fee`."""
         if not self.fees:
             return ""
         rest = "    if thousandths % 1000:\n        whole += 1\n" if self.fee_up else ""
         return (
-            "def g_fee(db, row, amount):\n"
+            "def g_sending_fee(db, row, amount):\n"
             "    if row['account_type'] == 'house':\n"
             "        return 0\n"
             f"    per_thousand = {list(self.rates.values())}[{list(self.rates)}.index(row['account_type'])]\n"
@@ -316,7 +320,7 @@ class Bindings:
         )
 
     def goal_sent(self) -> str:
-        """Goal source of `g_sent`."""
+        """Goal source of `g_outflow`."""
         return (
             "@once\n"
             "def sent_by_day():\n"
@@ -326,15 +330,15 @@ class Bindings:
             f"            slot = move[{self.source!r}], move['day']\n"
             f"            sent[slot] = sent.get(slot, 0) + move['amount']{self.goal_fee_of('move')}\n"
             "    return sent\n"
-            "def g_sent(db, row, day):\n"
+            "def g_outflow(db, row, day):\n"
             f"    return sent_by_day().get((row[{self.source_key!r}], day), 0)\n"
         )
 
     def goal_able(self) -> str:
-        """Goal source of `g_able`."""
+        """Goal source of `g_able_to_send`."""
         limit = (
             f"    most = {list(self.limits.items())}\n"
-            f"    left = [limit for name, limit in most if name == row['account_type']][0] - g_sent(db, row, '{self.today}')\n"
+            f"    left = [limit for name, limit in most if name == row['account_type']][0] - g_outflow(db, row, '{self.today}')\n"
             "    if left < whole:\n"
             "        return False\n"
         )
@@ -343,9 +347,9 @@ class Bindings:
             self.goal_available()
             + self.goal_fee()
             + (self.goal_sent() if self.limited else "")
-            + "def g_able(db, row, amount):\n"
+            + "def g_able_to_send(db, row, amount):\n"
             f"{house}"
-            f"    whole = amount{' + g_fee(db, row, amount)' if self.fees else ''}\n"
+            f"    whole = amount{' + g_sending_fee(db, row, amount)' if self.fees else ''}\n"
             f"{limit if self.limited else ''}"
-            "    return amount >= 1 and not whole > g_available(db, row)\n"
+            "    return amount >= 1 and not whole > g_available_balance(db, row)\n"
         )

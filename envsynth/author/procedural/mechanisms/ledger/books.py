@@ -50,7 +50,7 @@ class Books:
             self.balance[row["id"]] = opening[index]
             self.spare[row["id"]] = opening[index] + int(row.get("overdraft", 0))
         world.fill(rng, "transfer", rng.randint(80, 110), self.transfer)
-        if self.rules["holds"]:
+        if self.rules["with_holds"]:
             world.fill(rng, "hold", rng.randint(34, 48), self.hold)
         if self.rules["stored_balance"]:
             for row in world.rows["account"]:

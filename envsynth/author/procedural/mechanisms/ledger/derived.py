@@ -109,7 +109,7 @@ class DerivedTexts(Bindings):
             label="balance",
             type=CREDITS,
             sql=self.balance_sql("{t}"),
-            plan=self.plan_balance() + "def d_balance(row):\n    return balance_of(row)\n",
+            plan=self.plan_balance() + "def d_balance(row):\n    return account_money(row)\n",
             goal=self.goal_balance() + "def g_balance(db, row):\n    return money_on(row)\n",
             policy=self.balance_policy(),
         )
@@ -118,7 +118,7 @@ class DerivedTexts(Bindings):
         """What can be spent."""
         return Derived(
             entity="account",
-            name="available",
+            name="available_balance",
             label="available balance",
             type=CREDITS,
             sql=self.available_sql("{t}"),
@@ -131,7 +131,7 @@ class DerivedTexts(Bindings):
         """Fee for an amount."""
         return Derived(
             entity="account",
-            name="fee",
+            name="sending_fee",
             label="fee for {0}",
             params=(CREDITS,),
             type=CREDITS,
@@ -145,7 +145,7 @@ class DerivedTexts(Bindings):
         """What left an account on a day."""
         return Derived(
             entity="account",
-            name="sent",
+            name="outflow",
             label="outflow on {0}",
             params=(DAY,),
             type=CREDITS,
@@ -159,7 +159,7 @@ class DerivedTexts(Bindings):
         """Whether an account can send an amount today."""
         return Derived(
             entity="account",
-            name="able",
+            name="able_to_send",
             label="able to send {0}",
             params=(CREDITS,),
             type=Type("bool"),
@@ -183,7 +183,7 @@ class DerivedTexts(Bindings):
             plan=(
                 self.plan_available() + "def d_wealth(row):\n"
                 f"    mine = rows('account', {{{self.owner!r}: row[{self.owner_key!r}]}})\n"
-                "    return sum([d_available(account) for account in mine])\n"
+                "    return sum([d_available_balance(account) for account in mine])\n"
             ),
             goal=(
                 self.goal_available() + "@once\n"
@@ -191,7 +191,7 @@ class DerivedTexts(Bindings):
                 "    wealth = {}\n"
                 "    for account in db['account']:\n"
                 f"        owner = account[{self.owner!r}]\n"
-                "        wealth[owner] = wealth.get(owner, 0) + g_available(db, account)\n"
+                "        wealth[owner] = wealth.get(owner, 0) + g_available_balance(db, account)\n"
                 "    return wealth\n"
                 "def g_wealth(db, row):\n"
                 f"    return wealth_of_owners().get(row[{self.owner_key!r}], 0)\n"
