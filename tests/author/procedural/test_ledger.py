@@ -17,6 +17,7 @@ from tests.author.procedural.mechanism_texts import (
     Play,
     Refusal,
     argument,
+    as_dict,
     compare,
     entry,
     make_world,
@@ -33,6 +34,7 @@ SEEDS = range(12)
 ATTRIBUTES = ["balance", "available_balance", "sending_fee", "outflow", "able_to_send", "wealth"]
 
 
+@cache
 def world_of(seed, **rules):
     return make_world([MECHANISM], seed, **rules)
 
@@ -52,6 +54,24 @@ def refusal_of(call, *arguments, **named):
     except RuntimeError:
         return "given up"
     return ""
+
+
+class Desk:
+    """Planner texts, compiled once, over a database that each play starts anew."""
+
+    def __init__(self, world, **flags):
+        self.world = world
+        self.play = Play(world)
+        self.scope = plan_scope(world, call=self.call, **flags)
+
+    def call(self, tool, **arguments):
+        return self.play.call(tool, **arguments)
+
+    def start(self):
+        """Put the rows back as they were."""
+        self.play.database = connect(self.world)
+        self.play.database.row_factory = as_dict
+        return self.play
 
 
 def goals_of(world):
@@ -145,7 +165,7 @@ def test_the_balance_is_often_not_what_is_available():
 @pytest.mark.parametrize("seed", SEEDS)
 def test_rows_keep_the_rules_and_are_the_same_on_every_run(seed):
     world = world_of(seed)
-    assert world.rows == world_of(seed).rows
+    assert world.rows == world_of.__wrapped__(seed).rows
     assert connect(world).execute("PRAGMA foreign_key_check").fetchall() == []
     assert all(20 <= len(world.rows[entity]) <= 120 for entity in ("person", "account", "transfer"))
     assert {row["transfer_state"] for row in world.rows["transfer"]} == {"pending", "posted", "reversed"}
@@ -242,7 +262,7 @@ def wrong_ends(world, done):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_actions_agree_in_oracle_planner_and_goal(seed):
     world, rng, seen = world_of(seed), random.Random(f"acts/{seed}"), Counter()
-    goals = goals_of(world)
+    goals, desk = goals_of(world), Desk(world)
     for name in world.actions:
         for _ in range(10):
             arguments = arguments_for(world, name, rng)
@@ -251,8 +271,8 @@ def test_actions_agree_in_oracle_planner_and_goal(seed):
                 seen[name, "nothing"] += 1
                 continue
             seen[name, "done"] += 1
-            play = Play(world)
-            plan_scope(world, call=play.call)[f"a_{name}"](*arguments)
+            play = desk.start()
+            desk.scope[f"a_{name}"](*arguments)
             done, expected = play.diff(), oracle_diff(world, changes)
             if name != "pay_for":
                 assert as_set(done) == as_set(expected)
@@ -269,14 +289,14 @@ def test_actions_agree_in_oracle_planner_and_goal(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_what_may_not_be_done_changes_nothing_and_no_goal_accepts_it(seed):
     world, rng, seen = world_of(seed), random.Random(f"never/{seed}"), Counter()
-    goals = goals_of(world)
+    goals, desk = goals_of(world), Desk(world)
     for name in ("transfer_money", "pay_for", "settle_transfer", "reverse_transfer"):
         for _ in range(25):
             arguments = arguments_for(world, name, rng)
             if changes_of(world, name, arguments):
                 continue
-            play = Play(world)
-            if refusal_of(plan_scope(world, call=play.call)[f"a_{name}"], *arguments):
+            play = desk.start()
+            if refusal_of(desk.scope[f"a_{name}"], *arguments):
                 seen["refused"] += 1
                 continue
             seen["let through"] += 1
@@ -290,7 +310,8 @@ def test_any_of_several_equal_accounts_may_pay():
     tried = Counter()
     for seed in range(4):
         world = world_of(seed, fee_rate=20, fee_floor=3, pay_from="fee")
-        exact, goal = plan_scope(world), goals_of(world)["s_pay_for"]
+        desk, goal = Desk(world), goals_of(world)["s_pay_for"]
+        exact = desk.scope
         column, key = world.fk("account", "owner")
         target = next(row for row in world.rows["account"] if row["account_type"] == "current")
         for person in world.rows["person"]:
@@ -298,8 +319,8 @@ def test_any_of_several_equal_accounts_may_pay():
             able = [row for row in mine if exact["d_able_to_send"](row, 150)]
             lowest = min([exact["d_sending_fee"](row, 150) for row in able], default=0)
             for row in able:
-                play = Play(world)
-                plan_scope(world, call=play.call)["a_transfer_money"](150, row, target)
+                play = desk.start()
+                exact["a_transfer_money"](150, row, target)
                 best = exact["d_sending_fee"](row, 150) == lowest
                 assert (goal(world.rows, play.diff(), 150, person, target) is not None) == best
                 equal = sum(exact["d_sending_fee"](other, 150) == lowest for other in able)
@@ -312,13 +333,13 @@ def test_a_payer_who_ignores_the_rules_ends_wrong_or_is_refused():
     seen = Counter()
     for seed in SEEDS:
         world, rng = world_of(seed), random.Random(f"weak/{seed}")
-        goal = goals_of(world)["s_pay_for"]
-        for _ in range(6):
+        goal, desk = goals_of(world)["s_pay_for"], Desk(world, POLICY=False)
+        for _ in range(8):
             arguments = arguments_for(world, "pay_for", rng)
             if not changes_of(world, "pay_for", arguments):
                 continue
-            play = Play(world)
-            if refusal_of(plan_scope(world, call=play.call, POLICY=False)["a_pay_for"], *arguments):
+            play = desk.start()
+            if refusal_of(desk.scope["a_pay_for"], *arguments):
                 seen["refused"] += 1
                 continue
             seen["right" if goal(world.rows, play.diff(), *arguments) else "wrong"] += 1

@@ -143,14 +143,14 @@ class ActionTexts(Bindings):
         """Which account pays."""
         word, account = self.world.word, self.world.word("account")
         which = {
-            "fee": "at the lowest fee",
-            "most": "and has the largest available balance of these",
-            "least": "and has the smallest available balance of these",
+            "fee": "with the lowest fee for it",
+            "most": "with the largest available balance",
+            "least": "with the smallest available balance",
         }[self.pay_from]
         return (
-            f"To pay an amount for a {word('person')} into a {account}, make one {word('transfer')} of it from that other "
-            f"{account} of the {word('person')} that is able to send it {which}; if several are equal in this, any of "
-            "them will do."
+            f"To pay an amount for a {word('person')} into a target {account}, make one {word('transfer')} of that amount. "
+            f"It comes from the {account} {which} among those that the {word('person')} owns, that are able to send the "
+            f"amount, and that are not the target; if several share that value, any of them will do."
         )
 
     def pay(self) -> Action:
@@ -397,5 +397,5 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("hold",),
-            policy=f"Only a live {hold} can be released; one whose last day is over cannot.",
+            policy=f"To lift a {hold} makes it released; only a live {hold} can be lifted, so none whose last day is over.",
         )

@@ -38,7 +38,7 @@ class DerivedTexts(Bindings):
     def balance_policy(self) -> str:
         """What balance means."""
         account, transfers = self.world.word("account"), self.world.plural("transfer")
-        fee = " and their fees" if self.fees else ""
+        fee = " and fees" if self.fees else ""
         house = f" The {account} of type house also gets the fees of all posted {transfers}." if self.fees else ""
         return (
             f"The balance of a {account} is its opening balance, plus the amounts of the posted {transfers} to it, less the "
