@@ -8,6 +8,7 @@ from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.eligibility import MECHANISM as ELIGIBILITY
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
+from envsynth.author.procedural.mechanisms.ledger import MECHANISM as LEDGER
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
@@ -19,6 +20,7 @@ MECHANISMS: dict[str, Mechanism] = {
         INVENTORY,
         PRICING,
         ITINERARY,
+        LEDGER,
         APPROVAL,
         ELIGIBILITY,
         TELEMETRY,
