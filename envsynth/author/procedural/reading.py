@@ -181,7 +181,7 @@ def read_category(text: str, mechanisms: Collection[str] | None = None) -> Readi
 
     The pack wins whose matching words count most, at a tie the one that matches first, then the first by name. Without
     any match the general pack is used and `explain` says so. A mechanism weighs what the pack gives it, plus a bonus for
-    each of its own words.
+    each of its own words, and one more for its name.
 
     Args:
         text: A sentence such as "planning a travel itinerary".
@@ -211,7 +211,10 @@ def read_category(text: str, mechanisms: Collection[str] | None = None) -> Readi
     chosen = best[0] if best else GENERAL
     pack = load_pack(chosen)
     built = MECHANISMS if mechanisms is None else mechanisms
-    score = {name: pack.weights.get(name, 0) + HIT * _score(calls.get(name, {})) for name in _known() if name in built}
+    said = {stem(word) for word in words}
+    # A mechanism's own name counts twice: "inventory and pricing of ingredients" is not about recipes.
+    hits = {name: _score(calls.get(name, {})) + (stem(name) in said) for name in _known() if name in built}
+    score = {name: pack.weights.get(name, 0) + HIT * hits[name] for name in hits}
     ranked = sorted((name for name in score if score[name] > 0), key=lambda name: -score[name])
     return Reading(
         category=text.strip(),
