@@ -5,11 +5,12 @@ from __future__ import annotations
 from envsynth.author.procedural.mechanism import Mechanism
 from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.eligibility import MECHANISM as ELIGIBILITY
+from envsynth.author.procedural.mechanisms.identity import MECHANISM as IDENTITY
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 
 MECHANISMS: dict[str, Mechanism] = {
-    mechanism.name: mechanism for mechanism in (BOOKING, INVENTORY, PRICING, ITINERARY, ELIGIBILITY)
+    mechanism.name: mechanism for mechanism in (BOOKING, INVENTORY, PRICING, ITINERARY, ELIGIBILITY, IDENTITY)
 }
 """Every mechanism by name."""
