@@ -6,6 +6,7 @@ from envsynth.author.procedural.mechanism import Mechanism
 from envsynth.author.procedural.mechanisms.approval import MECHANISM as APPROVAL
 from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.eligibility import MECHANISM as ELIGIBILITY
+from envsynth.author.procedural.mechanisms.identity import MECHANISM as IDENTITY
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.ledger import MECHANISM as LEDGER
@@ -25,6 +26,7 @@ MECHANISMS: dict[str, Mechanism] = {
         ELIGIBILITY,
         TELEMETRY,
         RECIPES,
+        IDENTITY,
     )
 }
 """Every mechanism by name."""
