@@ -249,7 +249,8 @@ def test_acknowledging_twice_is_no_way_to_end():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_write_tool_has_two_reachable_refusals(seed):
-    world = world_of(seed, alarm_maintenance="hours", alarm_site_cap=1, alarm_low=True, alarm_step=10, alarm_margin=2)
+    rules = {"alarm_maintenance": "hours", "alarm_site_cap": 1, "alarm_low": True, "alarm_step": 10, "alarm_margin": 2}
+    world = world_of(seed, **rules, alarm_escalation=True)
     play, nothing = Play(world), missing(world)
     alarm, sensor, person = (argument(world, entity) for entity in ("alarm", "sensor", "person"))
     states = {row["state"]: row["id"] for row in world.rows["alarm"]}
@@ -261,7 +262,7 @@ def test_every_write_tool_has_two_reachable_refusals(seed):
     if owner:
         assert refused(play.call, acknowledge, **{person: nothing, alarm: states["raised"]}) == "not_found"
     assert refused(play.call, clear, **{alarm: nothing}) == "not_found"
-    assert refused(play.call, clear, **{alarm: states["raised"]}) == "conflict"
+    assert refused(play.call, clear, **{alarm: states["escalated"]}) == "conflict"
     assert refused(play.call, clear, **{alarm: states["cleared"]}) == "conflict"
     limit, row = write_tool(world, "set_"), world.rows["sensor"][0]
     assert refused(play.call, limit, **{sensor: nothing, "high": 60}) == "not_found"

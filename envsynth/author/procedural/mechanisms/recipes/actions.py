@@ -150,58 +150,60 @@ class ActionTexts(Bindings):
         )
 
     def swap_policy(self) -> str:
-        """What it means to substitute a good."""
+        """What it means to use a stand-in."""
         word, item = self.world.word, self.world.word("item")
         since = f" with first day {self.today} or earlier" if self.dated else ""
         measure = ", in the same measure as before" if self.measured else ""
         return (
-            f"To substitute a {item} in a {word('recipe')} enters, in each {word('component')} of that {word('recipe')} "
-            f"with the {item}, the stand-in of its {word('substitute')}{since} (that with the smallest id) and the quantity "
+            f"To enter the stand-in in a {word('component')} replaces its {item} by the stand-in of the "
+            f"{word('substitute')}{since} of that {item} (the one with the smallest id), and its quantity by that quantity "
             f"times the ratio in percent, rounded up{measure}."
         )
 
     def swap(self) -> Action:
-        """Replace a good in the lines of a recipe by its stand-in."""
+        """Replace the good of a line by its stand-in."""
         return Action(
             name="swap_item",
-            phrase="substitute {item} in {recipe}",
-            params=(("item", Type("row", "item")), ("recipe", Type("row", "recipe"))),
+            phrase="enter the stand-in in {component}",
+            params=(("component", Type("row", "component")),),
             oracle_sql=(
                 f"SELECT 'update', 'component', json_object('id', c.\"id\", '{self.item}', j.\"{self.item_key}\","
-                ' \'quantity\', (c."quantity" * w."ratio" + 99) / 100)'
-                ' FROM "item" i, "recipe" r'
-                f' JOIN "component" c ON c."{self.line_recipe}" = r."{self.line_recipe_key}"'
-                f' AND c."{self.item}" = i."{self.item_key}"'
-                f' JOIN "substitute" w ON w."id" = {self.swap_sql("i").replace("w.", "z.").replace(" w ", " z ")}'
-                f' JOIN "item" j ON j."{self.new_key}" = w."{self.new}"'
-                ' WHERE i."id" = {item} AND r."id" = {recipe}'
+                ' \'quantity\', (c."quantity" * z."ratio" + 99) / 100) FROM "component" c'
+                f' JOIN "item" i ON i."{self.item_key}" = c."{self.item}"'
+                f' JOIN "substitute" z ON z."id" = {self.swap_sql("i")}'
+                f' JOIN "item" j ON j."{self.new_key}" = z."{self.new}" WHERE c."id" = {{component}}'
             ),
             plan=(
-                self.plan_swap() + "def a_swap_item(item, recipe):\n"
-                f"    lines = rows('component', {{{self.line_recipe!r}: recipe[{self.line_recipe_key!r}]}})\n"
+                self.plan_swap() + "def a_swap_item(component):\n"
+                f"    item = rows('item', {{{self.item_key!r}: component[{self.item!r}]}})[0]\n"
                 "    swap = swap_in_force(item)\n"
                 "    if not swap:\n"
                 "        raise RuntimeError('nothing stands in for ' + item['name'])\n"
                 f"    other = rows('item', {{{self.new_key!r}: swap[{self.new!r}]}})[0]\n"
-                f"    for c in [c for c in lines if c[{self.item!r}] == item[{self.item_key!r}]]:\n"
-                "        quantity = -(-c['quantity'] * swap['ratio'] // 100) if POLICY else c['quantity']\n"
-                f"        write({self.swap_tool!r}, {self.arg('component')}=c['id'], {self.arg('item')}=other['id'],"
+                "    quantity = component['quantity']\n"
+                "    if POLICY:\n"
+                "        quantity = -(-quantity * swap['ratio'] // 100)\n"
+                f"    write({self.swap_tool!r}, {self.arg('component')}=component['id'], {self.arg('item')}=other['id'],"
                 " quantity=quantity)\n"
             ),
             goal=(
-                self.goal_index() + "def s_swap_item(db, diff, item, recipe):\n"
-                "    if item['id'] not in stand_ins():\n"
+                self.goal_index() + "@once\n"
+                "def goods_of_lines():\n"
+                "    return {c['id']: item for lines in lines_by_recipe().values() for item, c in lines}\n"
+                "@once\n"
+                "def keys_of_goods():\n"
+                f"    return {{i['id']: i[{self.item_key!r}] for i in db['item']}}\n"
+                "def s_swap_item(db, diff, component):\n"
+                "    good = goods_of_lines()[component['id']]\n"
+                "    if good not in stand_ins():\n"
                 "        return None\n"
-                "    other, ratio = stand_ins()[item['id']]\n"
-                f"    keys = {{i['id']: i[{self.item_key!r}] for i in db['item']}}\n"
-                "    claimed, missing = [], False\n"
-                "    for good, c in lines_by_recipe().get(recipe['id'], []):\n"
-                "        if good == item['id']:\n"
-                f"            want = {{**c, {self.item!r}: keys[other], 'quantity': (c['quantity'] * ratio + 99) // 100}}\n"
-                "            found = [e for e in diff if e['table'] == 'component' and e['new'] == want]\n"
-                "            claimed += [e for e in found if e['op'] == 'update']\n"
-                "            missing = missing or not found\n"
-                "    return claimed if claimed and not missing else None\n"
+                "    other, ratio = stand_ins()[good]\n"
+                "    quantity = (component['quantity'] * ratio + 99) // 100\n"
+                f"    want = {{**component, {self.item!r}: keys_of_goods()[other], 'quantity': quantity}}\n"
+                "    for entry in diff:\n"
+                "        if entry['op'] == 'update' and entry['table'] == 'component' and entry['new'] == want:\n"
+                "            return [entry]\n"
+                "    return None\n"
             ),
             tables=("component",),
             policy=self.swap_policy(),

@@ -90,11 +90,12 @@ class Book:
     def fill_substitutes(self) -> None:
         """Append stand-ins: at most one for a good, for popular ones too."""
         rng, today = self.rng, date.fromisoformat(self.world.now[:10])
-        replaced = rng.sample(self.items, min(len(self.items) - 2, rng.randint(9, 12)))
+        popular, others = self.items[:6], self.items[6:]
+        replaced = rng.sample([*popular, *rng.sample(others, min(len(others) - 2, 6))], 12)
 
         def substitute(index: int) -> dict[str, Any]:
             others = [item for item in self.items if item is not replaced[index]]
-            since = today + timedelta(days=rng.choice([-20, -6, -1, 0, 1, 5, 14]))
+            since = today + timedelta(days=rng.choice([-20, -6, -1, 0, 0, 1, 5]))
             ratio = rng.choice([75, 80, 90, 110, 120, 125, 150])
             return {
                 "item": replaced[index],

@@ -98,27 +98,30 @@ class ActionTexts(Bindings):
         )
 
     def clear(self) -> Action:
-        """Clear an acknowledged alarm."""
+        """Clear an alarm that is not escalated."""
         alarm = self.world.word("alarm")
+        escalated = " An escalated one has to be acknowledged first." if self.escalation else ""
         return Action(
             name="clear",
             phrase="clear {alarm}",
             params=(("alarm", Type("row", "alarm")),),
             oracle_sql=(
                 "SELECT 'update', 'alarm', json_object('id', a.\"id\", 'state', 'cleared')"
-                ' FROM "alarm" a WHERE a."id" = {alarm} AND a."state" = \'acknowledged\''
+                ' FROM "alarm" a WHERE a."id" = {alarm} AND a."state" IN (\'raised\', \'acknowledged\')'
             ),
             plan=f"def a_clear(alarm):\n    write({self.clear_tool!r}, {self.arg('alarm')}=alarm['id'])\n",
             goal=(
                 "def s_clear(db, diff, alarm):\n"
                 "    for entry in diff:\n"
                 "        if entry['op'] == 'update' and entry['table'] == 'alarm':\n"
-                "            if entry['new'] == {**alarm, 'state': 'cleared'} and alarm['state'] == 'acknowledged':\n"
+                "            if entry['old']['state'] != 'escalated' and entry['new'] == {**alarm, 'state': 'cleared'}:\n"
                 "                return [entry]\n"
                 "    return None\n"
             ),
             tables=("alarm",),
-            policy=f"A {alarm} can be cleared only from state acknowledged; a cleared one stays cleared.",
+            policy=(
+                f"A {alarm} in state raised or acknowledged can be cleared; a cleared one stays cleared.{escalated}"
+            ),
         )
 
     def limit_policy(self) -> str:

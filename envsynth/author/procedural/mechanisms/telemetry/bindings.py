@@ -42,6 +42,7 @@ class Bindings:
         self.escalation, self.group = bool(rules["alarm_escalation"]), bool(rules["alarm_group"])
         self.step = int(rules["alarm_step"])
         self.open_states = ("raised", "escalated") if self.escalation else ("raised",)
+        self.clearable = ("raised", "acknowledged")
         self.open_words = " or ".join(self.open_states)
         self.today = world.now[:10]
         self.acknowledge_tool = f"acknowledge_{world.slug('alarm')}"

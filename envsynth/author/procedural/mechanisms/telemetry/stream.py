@@ -116,7 +116,7 @@ class Stream:
         """Append alarms at measurements, mostly at those out of range."""
         rng, world = self.rng, self.world
         kinds = states(self.rules)
-        weights = [5, *([2] if self.rules["alarm_escalation"] else []), 5, 2]
+        weights = [7, *([3] if self.rules["alarm_escalation"] else []), 3, 2]
         excess = [level - int(sensor["high"]) for sensor, _, _, level in self.seen]
         chosen = [index for index, over in enumerate(excess) if rng.random() < (0.8 if over > 0 else 0.12)]
 

@@ -55,15 +55,15 @@ class ToolTexts(Bindings):
         return ToolDraft(
             name=self.clear_tool,
             effect="write",
-            description=f"Clear one acknowledged {world.word('alarm')}.",
+            description=f"Clear one {world.word('alarm')}.",
             parameters=arguments_schema({alarm: id_schema(world, "alarm")}),
             returns=f"id: id of the {world.word('alarm')}; state: its new state.",
             errors=("not_found", "conflict"),
             source=(
                 f"def {self.clear_tool}(db, *, {alarm}):\n"
                 + fetch_source(world, "alarm", "alarm")
-                + "    if alarm['state'] != 'acknowledged':\n"
-                "        raise Refusal('conflict', 'it is ' + alarm['state'] + ', not acknowledged')\n"
+                + f"    if alarm['state'] not in {self.clearable!r}:\n"
+                "        raise Refusal('conflict', 'it is ' + alarm['state'])\n"
                 f"    db.execute({statement!r}, ('cleared', alarm['id']))\n"
                 "    return {'id': alarm['id'], 'state': 'cleared'}\n"
             ),
