@@ -7,6 +7,9 @@ from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
+from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
 
-MECHANISMS: dict[str, Mechanism] = {mechanism.name: mechanism for mechanism in (BOOKING, INVENTORY, PRICING, ITINERARY)}
+MECHANISMS: dict[str, Mechanism] = {
+    mechanism.name: mechanism for mechanism in (BOOKING, INVENTORY, PRICING, ITINERARY, ROUTING)
+}
 """Every mechanism by name."""
