@@ -39,7 +39,7 @@ from envsynth.errors import Rejected
 ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "act")
 """Kinds of root task, by how often they are tried first: reads, plans and writes in about equal parts."""
 
-NO_ROUTE = {"oclock": (99,), "credits": (9999,)}
+NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
 """Values that stand for "there is none" by the policy: odd as thresholds, so no condition compares with them."""
 
 Overlay = tuple[tuple[str, Row], ...]

@@ -12,6 +12,7 @@ from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERA
 from envsynth.author.procedural.mechanisms.ledger import MECHANISM as LEDGER
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
+from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
 
 MECHANISMS: dict[str, Mechanism] = {
@@ -23,6 +24,7 @@ MECHANISMS: dict[str, Mechanism] = {
         ITINERARY,
         LEDGER,
         APPROVAL,
+        ROUTING,
         ELIGIBILITY,
         TELEMETRY,
         RECIPES,
