@@ -46,7 +46,7 @@ class Routing:
             "freight_bundle": rng.choice([0, 20, 35]),
             "freight_rolls": rng.random() < 0.5,
             "freight_trace": rng.random() < 0.5,
-            "freight_notice": rng.choice([0, 1, 2]),
+            "freight_notice": rng.choice([0, 0, 1]),
             "freight_holds": rng.random() < 0.5,
             "freight_named": rng.random() < 0.5,
             "freight_strict": rng.random() < 0.5,
@@ -115,15 +115,15 @@ class Routing:
         return [texts.lane_room(), texts.arrival(), texts.cost(), texts.timely()]
 
     def actions(self, world: Composed) -> list[Action]:
-        """Dispatch and call back; by rule, release."""
+        """Dispatch, call back, defer; by rule, release."""
         texts = ActionTexts(world)
-        found = [texts.dispatch(), texts.call_back()]
+        found = [texts.dispatch(), texts.call_back(), texts.defer()]
         return [*found, texts.release()] if texts.holds else found
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""
         texts = ToolTexts(world)
-        found = [texts.book_draft(), texts.call_back_draft()]
+        found = [texts.book_draft(), texts.call_back_draft(), texts.defer_draft()]
         return [*found, texts.release_draft()] if texts.holds else found
 
     def policy(self, world: Composed) -> list[str]:

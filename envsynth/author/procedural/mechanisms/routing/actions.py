@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from envsynth.author.procedural.ir import Type
 from envsynth.author.procedural.mechanism import Action
-from envsynth.author.procedural.mechanisms.routing.bindings import Bindings
+from envsynth.author.procedural.mechanisms.routing.bindings import HOURS, Bindings
 
 SHIPMENT = (("shipment", Type("row", "shipment")),)
 
@@ -166,12 +166,46 @@ class ActionTexts(Bindings):
             "    return ended + moved\n"
         )
 
+    def defer(self) -> Action:
+        """Move ready time and deadline of an open shipment to later hours."""
+        shipment = self.world.word("shipment")
+        return Action(
+            name="defer_shipment",
+            phrase="defer {shipment} by {hours}",
+            params=(*SHIPMENT, ("hours", HOURS)),
+            oracle_sql=(
+                "SELECT 'update', 'shipment', json_object('id', s.\"id\", 'ready', s.\"ready\" + {hours},"
+                ' \'deadline\', s."deadline" + {hours}) FROM "shipment" s WHERE s."id" = {shipment} AND {hours} > 0'
+                f" AND s.\"state\" IN ('held', 'waiting') AND s.\"ready\" + {{hours}} <= {self.horizon}"
+            ),
+            plan=(
+                "def a_defer_shipment(shipment, hours):\n"
+                f"    write({self.defer_tool!r}, {self.arg('shipment')}=shipment['id'], hours=hours)\n"
+            ),
+            goal=(
+                "def s_defer_shipment(db, diff, shipment, hours):\n"
+                f"    if hours < 1 or shipment['state'] in ('booked', 'underway') or shipment['ready'] > {self.horizon} - hours:\n"
+                "        return None\n"
+                "    moved = {name: shipment[name] + hours for name in ('ready', 'deadline')}\n"
+                "    for entry in diff:\n"
+                "        if entry['table'] == 'shipment' and entry['new'] == {**shipment, **moved}:\n"
+                "            return [entry]\n"
+                "    return None\n"
+            ),
+            tables=("shipment",),
+            policy=(
+                f"To defer a {shipment} adds the hours to both its ready time and its deadline; only one in state "
+                f"{'waiting or held' if self.holds else 'waiting'} can be deferred, and its ready time may not exceed "
+                f"{self.horizon} hours then."
+            ),
+        )
+
     def release(self) -> Action:
         """Let a held shipment wait."""
         shipment = self.world.word("shipment")
         return Action(
             name="release_shipment",
-            phrase="release {shipment}",
+            phrase="release {shipment} from its hold",
             params=SHIPMENT,
             oracle_sql=(
                 "SELECT 'update', 'shipment', json_object('id', s.\"id\", 'state', 'waiting')"

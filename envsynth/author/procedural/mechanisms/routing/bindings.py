@@ -52,6 +52,8 @@ class Bindings:
         self.days = [(today + timedelta(days=number)).isoformat() for number in range(DAYS)]
         self.book_tool = f"book_{world.slug('lane')}"
         self.call_back_tool = f"call_back_{world.slug('shipment')}"
+        self.horizon = 24 * DAYS
+        self.defer_tool = f"defer_{world.slug('shipment')}"
         self.release_tool = f"release_{world.slug('shipment')}"
 
     def arg(self, entity: str) -> str:

@@ -117,7 +117,7 @@ class Network:
         """Draw shipments and book those that shall be booked, one after the other, within the room that is left."""
         rng, people = self.rng, self.world.rows["person"]
         popular = rng.sample(range(len(self.world.rows["site"])), len(self.world.rows["site"]))
-        states = ["waiting"] * 8 + ["booked"] * 10 + ["underway"] * 2 + ["held"] * 3 * self.rules["freight_holds"]
+        states = ["waiting"] * 11 + ["booked"] * 9 + ["underway"] * 1 + ["held"] * 3 * self.rules["freight_holds"]
         for _ in range(rng.randint(36, 46)):
             start = skewed(rng, popular, 0.4)
             self.cargo.append(
@@ -136,6 +136,9 @@ class Network:
                 self.book(freight)
         for freight in self.cargo:
             if freight.state in ("waiting", "held"):
+                for _ in range(3):
+                    if not self.chains(freight):  # most goods can go where they shall go
+                        freight.end = rng.choice([place for place in popular if place != freight.start])
                 self.leave_open(freight)
 
     def book(self, freight: Freight) -> None:
@@ -157,7 +160,7 @@ class Network:
         """Give a deadline near the earliest arrival, now and then one too early; by rule, recalled bookings."""
         chains = self.chains(freight)
         first = min([chain[-1][2] for chain in chains], default=freight.ready + 48)
-        freight.deadline = first + self.rng.choice([-8, -2, -1, 0, 10, 24, 36, 48, 60])
+        freight.deadline = first + self.rng.choice([-6, -1, 0, 4, 16, 24, 36, 48, 60, 72])
         if self.rules["freight_trace"] and chains and self.rng.random() < 0.35:
             freight.booked = [(lane, day, "recalled") for lane, day, _ in self.rng.choice(chains)]
 

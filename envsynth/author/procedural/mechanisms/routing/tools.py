@@ -5,6 +5,7 @@ from __future__ import annotations
 from envsynth.author.procedural.mechanism import ToolDraft
 from envsynth.author.procedural.mechanisms.entities import (
     arguments_schema,
+    count_schema,
     fetch_source,
     id_schema,
     insert_source,
@@ -156,6 +157,32 @@ class ToolTexts(Bindings):
                 f"    db.execute({end!r}, (cargo[{self.cargo_key!r}],))\n"
                 f"    db.execute({state!r}, ('waiting', cargo['id']))\n"
                 "    return {'id': cargo['id'], 'state': 'waiting'}\n"
+            ),
+        )
+
+    def defer_draft(self) -> ToolDraft:
+        """The tool that moves an open shipment to later hours."""
+        world, shipment = self.world, self.arg("shipment")
+        statement = 'UPDATE "shipment" SET "ready" = ?, "deadline" = ? WHERE "id" = ?'
+        return ToolDraft(
+            name=self.defer_tool,
+            effect="write",
+            description=f"Defer a {world.word('shipment')}: adds hours to its ready time and its deadline.",
+            parameters=arguments_schema(
+                {shipment: id_schema(world, "shipment"), "hours": count_schema("hours to add")}
+            ),
+            returns=f"id: id of the {world.word('shipment')}; ready, deadline: its new hours.",
+            errors=("not_found", "invalid", "conflict"),
+            source=(
+                f"def {self.defer_tool}(db, *, {shipment}, hours):\n"
+                + fetch_source(world, "shipment", "cargo")
+                + "    if cargo['state'] not in ('held', 'waiting'):\n"
+                "        raise Refusal('conflict', 'it is ' + cargo['state'])\n"
+                "    ready, deadline = cargo['ready'] + hours, cargo['deadline'] + hours\n"
+                f"    if ready > {self.horizon}:\n"
+                f"        raise Refusal('invalid', 'it would be ready later than {self.horizon} hours')\n"
+                f"    db.execute({statement!r}, (ready, deadline, cargo['id']))\n"
+                "    return {'id': cargo['id'], 'ready': ready, 'deadline': deadline}\n"
             ),
         )
 
