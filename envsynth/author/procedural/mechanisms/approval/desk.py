@@ -77,7 +77,11 @@ class Desk:
         """Append requests, then their decisions in mixed order."""
         rng = self.rng
         made = [self.request(index) for index in range(rng.randint(60, 84))]
-        self.world.fill(rng, "request", len(made), lambda index: made[index])
+
+        def request(index: int) -> dict[str, Any]:
+            return made[index]
+
+        self.world.fill(rng, "request", len(made), request)
         rows = self.world.rows["request"]
         rng.shuffle(self.decisions)
 
