@@ -255,7 +255,7 @@ class ActionTexts(Bindings):
             ),
             tables=("release",),
             policy=(
-                f"A {release} in any other state can be withdrawn, but only while no {pin} that counts sets its version; "
-                "nothing else changes."
+                f"A {release} cannot be withdrawn if it is withdrawn already or a {pin} that counts sets its version; else "
+                "its state becomes withdrawn and nothing else changes."
             ),
         )

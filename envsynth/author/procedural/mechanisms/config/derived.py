@@ -17,7 +17,7 @@ class DerivedTexts(Bindings):
         text = f"A {pin} says which version of a {package} a {place} uses; a {place} has at most one"
         if self.history:
             return f"{text} in standing current for each {package}. A {pin} in standing former never counts."
-        return f"{text} for each {package}."
+        return f"{text} for each {package}, and every {pin} counts."
 
     def needs_policy(self) -> str:
         """What a requirement asks for, and when it is met."""
@@ -96,13 +96,12 @@ class DerivedTexts(Bindings):
             strong = f"{requirement} of strength required" if self.soft else requirement
             bounds = "lies within the range" if self.ceilings else "is not below the minimum version"
             parts.append(
-                f"its version {bounds} of every {strong} for its {package} that a {release} has whose version a "
-                f"{word('pin')} of that {place} sets now"
+                f"its version {bounds} of every {strong} for its {package} that the {plural('release')} in use there have "
+                f"(a {release} is in use where a {word('pin')} that counts sets its version)"
             )
         listed = f"{', '.join(parts[:-1])} and {parts[-1]}"
         return (
-            f"A {release} is installable in a {place}, whether it is in use there or not, if {listed}. "
-            f"{plural('release').capitalize()} in any other state are not."
+            f"A {release} is installable in a {place}, whether that {place} uses it already or not, only if {listed}."
         )
 
     def latest_version(self) -> Derived:
