@@ -59,12 +59,12 @@ class ActionTexts(Bindings):
                 "                retired.append(entry)\n"
                 f"{made} and new['standing'] == 'current':\n"
                 "                fresh.append(entry)\n"
-                "    pinned = package['id'] in pinned_versions().get(place['id'], {})\n"
+                "    pinned = package['id'] in pinned_versions(place['id'])\n"
                 "    return retired + fresh if len(fresh) == 1 and len(retired) == int(pinned) else None\n"
             )
         return (
             "def repinned(db, diff, package, place, right):\n"
-            "    pinned = package['id'] in pinned_versions().get(place['id'], {})\n"
+            "    pinned = package['id'] in pinned_versions(place['id'])\n"
             "    for entry in diff:\n"
             "        old, new = entry['old'], entry['new']\n"
             "        if entry['op'] == 'update' and entry['table'] == 'pin':\n"
@@ -106,9 +106,9 @@ class ActionTexts(Bindings):
                 " version=best)\n"
             ),
             goal=(
-                self.goal_latest() + self.goal_repinned() + "def s_upgrade_package(db, diff, package, place):\n"
-                "    before = pinned_versions().get(place['id'], {}).get(package['id'], 0)\n"
-                "    fitting = [n for n in versions_that_fit(db, package, place) if n > before]\n"
+                self.goal_fitting() + self.goal_repinned() + "def s_upgrade_package(db, diff, package, place):\n"
+                "    before = pinned_versions(place['id']).get(package['id'], 0)\n"
+                "    fitting = [n for n in fitting_versions(place['id']).get(package['id'], []) if n > before]\n"
                 "    def right(version):\n"
                 "        return version in fitting and not any(n > version for n in fitting)\n"
                 "    return repinned(db, diff, package, place, right)\n"
@@ -158,11 +158,11 @@ class ActionTexts(Bindings):
                 " version=max(lower))\n"
             ),
             goal=(
-                self.goal_latest() + self.goal_repinned() + "def s_roll_back_pin(db, diff, pin):\n"
+                self.goal_fitting() + self.goal_repinned() + "def s_roll_back_pin(db, diff, pin):\n"
                 f"{unused}"
                 f"    (package,) = [k for k in db['package'] if k[{self.pinned_key!r}] == pin[{self.pinned!r}]]\n"
                 f"    (place,) = [d for d in db[{self.where!r}] if d[{self.place_key!r}] == pin[{self.place!r}]]\n"
-                "    fitting = versions_that_fit(db, package, place)\n"
+                "    fitting = fitting_versions(place['id']).get(package['id'], [])\n"
                 "    def right(version):\n"
                 "        between = [n for n in fitting if version < n < pin['version']]\n"
                 "        return version in fitting and version < pin['version'] and not between\n"

@@ -57,7 +57,10 @@ class DerivedTexts(Bindings):
                 "        return len([need for need in asked if need[0] not in at['pins']])\n"
                 "    return len([need for need in asked if not need_met(need, at)])\n"
             ),
-            goal=(self.goal_unmet() + "def g_unmet_needs(db, row, place):\n    return len(unmet_ranges(row, place))\n"),
+            goal=(
+                self.goal_unmet() + "def g_unmet_needs(db, row, place):\n"
+                "    return len(unmet_ranges(place['id']).get(row['id'], []))\n"
+            ),
             policy=(
                 f"The unmet {word('requirement')} count of a {word('release')} in a {word(self.where)} is how many of its "
                 f"{plural('requirement')}{' of strength required' if self.soft else ''} are not met there."
@@ -74,7 +77,11 @@ class DerivedTexts(Bindings):
             type=Type("bool"),
             sql=self.installable_sql("{t}", "{0}"),
             plan=self.plan_installable(),
-            goal=self.goal_installable(),
+            goal=(
+                self.goal_fitting() + "def g_installable(db, row, place):\n"
+                "    package, number = issues_by_id()[row['id']]\n"
+                "    return number in fitting_versions(place['id']).get(package, [])\n"
+            ),
             policy=self.installable_policy(),
         )
 
@@ -115,7 +122,10 @@ class DerivedTexts(Bindings):
             type=VERSION,
             sql=self.latest_sql("{t}", "{0}"),
             plan=self.plan_latest(),
-            goal=self.goal_latest(),
+            goal=(
+                self.goal_fitting() + "def g_latest_version(db, row, place):\n"
+                "    return max(fitting_versions(place['id']).get(row['id'], []), default=0)\n"
+            ),
             policy=(
                 f"The latest installable version of a {word('package')} in a {word(self.where)} is the largest version of "
                 f"its {plural('release')} that are installable there; it is 0 if none is."
@@ -141,17 +151,10 @@ class DerivedTexts(Bindings):
                 "    return late\n"
             ),
             goal=(
-                self.goal_latest() + "@once\n"
-                "def late_pins():\n"
-                "    packages = {k['id']: k for k in db['package']}\n"
-                "    late = {}\n"
-                f"    for d in db[{self.where!r}]:\n"
-                "        pins = pinned_versions().get(d['id'], {}).items()\n"
-                "        newer = [any(n > v for n in versions_that_fit(db, packages[k], d)) for k, v in pins]\n"
-                "        late[d['id']] = newer.count(True)\n"
-                "    return late\n"
-                "def g_outdated_pins(db, row):\n"
-                "    return late_pins()[row['id']]\n"
+                self.goal_fitting() + "def g_outdated_pins(db, row):\n"
+                "    fitting = fitting_versions(row['id'])\n"
+                "    pins = pinned_versions(row['id']).items()\n"
+                "    return [any(n > version for n in fitting.get(package, [])) for package, version in pins].count(True)\n"
             ),
             policy=(
                 f"The outdated {pin} count of a {place} is how many of its {plural('pin')} that count set a version below "
