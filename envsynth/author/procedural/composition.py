@@ -262,7 +262,9 @@ class Composition:
             return f"{col.label}, one of {', '.join(col.values)}"
         if col.kind == "date":
             return f"{col.label}, YYYY-MM-DD"
-        unit = {"": "", "oclock": " on the 24-hour clock", "h": " in hours"}.get(col.unit, f" in {col.unit}")
+        unit = {"": "", "version": "", "oclock": " on the 24-hour clock", "h": " in hours"}.get(
+            col.unit, f" in {col.unit}"
+        )
         return col.label + unit
 
     def fill(self, rng: random.Random, entity: str, count: int, make: Callable[[int], Mapping[str, Any]]) -> None:

@@ -42,6 +42,9 @@ ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pic
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
 """Values that stand for "there is none" by the policy: odd as thresholds, so no condition compares with them."""
 
+ORDINAL = (Type("num", "oclock"), Type("num", "version"))
+"""Numbers that have an order but no sum."""
+
 Overlay = tuple[tuple[str, Row], ...]
 """Distractor rows by entity."""
 
@@ -171,9 +174,9 @@ class Sampler:
         return stored + derived
 
     def additive(self, entity: str) -> list[str]:
-        """Names of numeric attributes whose values make sense when added up: no hours of a day."""
+        """Names of numeric attributes whose values make sense when added up: no hours of a day, no versions."""
         names = self.attr_names(entity, ("num",))
-        return [name for name in names if self.world.attr_type(entity, name) != Type("num", "oclock")]
+        return [name for name in names if self.world.attr_type(entity, name) not in ORDINAL]
 
     # --------------------------------------------------------------------------------------------------- conditions
 

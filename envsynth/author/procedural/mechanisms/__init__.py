@@ -5,6 +5,7 @@ from __future__ import annotations
 from envsynth.author.procedural.mechanism import Mechanism
 from envsynth.author.procedural.mechanisms.approval import MECHANISM as APPROVAL
 from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
+from envsynth.author.procedural.mechanisms.config import MECHANISM as CONFIG
 from envsynth.author.procedural.mechanisms.eligibility import MECHANISM as ELIGIBILITY
 from envsynth.author.procedural.mechanisms.identity import MECHANISM as IDENTITY
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
@@ -26,6 +27,7 @@ MECHANISMS: dict[str, Mechanism] = {
         APPROVAL,
         ROUTING,
         ELIGIBILITY,
+        CONFIG,
         TELEMETRY,
         RECIPES,
         IDENTITY,
