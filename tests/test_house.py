@@ -20,8 +20,8 @@ MAX_FILE_LINES = 400
 """Lines of a module that are not blank."""
 MAX_FUNCTION_LINES = 60
 """Lines of a function without its docstring."""
-LONG_FILES = ("envsynth/cli.py",)
-"""One file by design; it stays thin."""
+LONG_FILES = ("envsynth/cli.py", "envsynth/verifiers/kernel.py")
+"""One file each by design: the command line stays thin, and the kernel travels to workers as one text."""
 BANNED_FILES = ("utils.py", "helpers.py", "common.py", "base.py")
 HEAVY = (
     "torch",

@@ -26,6 +26,8 @@ _SAID_BY_WORKER = {
 
 _BRACE = ord("}")
 
+UNALLOWED = "the worker asked without being allowed to"
+
 _UNASKED = "a reply carries bytes that nobody asked for"
 
 
@@ -46,6 +48,29 @@ def read_success(text: bytes, sequence: int) -> CallResult | None:
         return _returned(text[len(head) : -1], "")
     except ChannelError:
         return None
+
+
+def read_single(text: bytes, blob: bytes | memoryview, sequence: int, stdout_bytes: int, may_blob: bool) -> CallResult:
+    """Read the reply to one request that travelled alone; as `read_reply`, but a question is none.
+
+    Args:
+        text: JSON text of the frame.
+        blob: Blob of the frame.
+        sequence: Number of the request that it must answer.
+        stdout_bytes: Output to keep.
+        may_blob: Whether a blob was asked for.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        ChannelError: It is not a reply to this request.
+    """
+    result = None if blob else read_success(text, sequence)
+    found = read_reply(text, blob, sequence, stdout_bytes, may_blob) if result is None else result
+    if isinstance(found, Ask):
+        raise ChannelError(Failure.PROTOCOL_VIOLATION, UNALLOWED)
+    return found
 
 
 def read_reply(

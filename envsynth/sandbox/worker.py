@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -14,9 +13,9 @@ from pydantic import JsonValue
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel, ChannelError
 from envsynth.sandbox.families import Source
-from envsynth.sandbox.process import WorkerProcess
-from envsynth.sandbox.replies import read_batch, read_reply, read_success
-from envsynth.sandbox.requests import Request, packed
+from envsynth.sandbox.process import WorkerProcess, this_process
+from envsynth.sandbox.replies import UNALLOWED, read_batch, read_reply, read_single, read_success
+from envsynth.sandbox.requests import Request, framed
 from envsynth.sandbox.result import Ask, CallResult, Failure, Limits, Role
 
 START_S = 20.0
@@ -25,20 +24,7 @@ START_S = 20.0
 _PATIENCE_S = 0.25
 """Seconds that a worker has once the host looks at it, when its time ran out while the host waited for others."""
 
-_WITH_BLOB = ("image", "compile")
-"""Requests that are answered with bytes."""
-
-_UNALLOWED = "the worker asked without being allowed to"
-
-_process = [object()]
-"""Stands for this process: another object in each forked child; cheaper to ask than the kernel."""
-
-
-def _be_another() -> None:
-    _process[0] = object()
-
-
-os.register_at_fork(after_in_child=_be_another)
+_WITH_BLOB = ("image", "compile")  # requests that are answered with bytes
 
 
 class Worker:
@@ -68,7 +54,7 @@ class Worker:
         self._role: Role = role
         self._limits = limits
         self._on_end = on_end
-        self._owner = _process[0]
+        self._owner = this_process()
         self._sequence = 0
         self._hard_left: float | None = None  # seconds left of a call that waits for a reply; None when none does
         self._posted: list[Request] = []  # requests on their way whose outcomes nobody has taken yet
@@ -245,14 +231,13 @@ class Worker:
         """
         result = self._begin(function, arguments, databases, limits, ask=False)
         if isinstance(result, Ask):
-            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED))
+            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, UNALLOWED))
         return result
 
     def run(self, requests: Sequence[Request], limits: Limits | None = None) -> list[CallResult]:
-        """Run several requests in order, in one frame if their results fit into one.
+        """Run several requests in order, in one frame if their results fit; when the worker dies, the rest fails alike.
 
-        Each has its own time limits and, with databases, is all or nothing; a failure does not stop the next. When the
-        worker dies, that request and all after it have the same failure.
+        Each has its own time limits and, with databases, is all or nothing; a failure does not stop the next.
 
         Args:
             requests: What to run.
@@ -303,19 +288,13 @@ class Worker:
         if not requests:
             return None
         self._sequence += 1
-        limits = self._post_limits
-        blob = b""
-        if len(requests) == 1 and "image" not in requests[0]:  # the plain form costs both sides less
-            frame: dict[str, Any] = {**requests[0], "id": self._sequence, "soft": limits.soft_s}
-        else:
-            listed, blob = packed(requests)
-            frame = {"id": self._sequence, "op": "batch", "soft": limits.soft_s, "requests": listed}
+        frame, blob = framed(requests, self._sequence, self._post_limits.soft_s)
         try:
             text = orjson.dumps(frame)
         except TypeError as error:
             self._posted = []
             raise SandboxError(f"what was to be sent is not plain JSON: {error}", Failure.BAD_RESULT.value) from error
-        self._post_deadline = time.monotonic() + limits.hard_s
+        self._post_deadline = time.monotonic() + self._post_limits.hard_s
         try:
             self._channel.send(text, blob, self._post_deadline)
         except ChannelError as error:
@@ -334,21 +313,13 @@ class Worker:
             if len(rest) > 1 or "image" in rest[0]:
                 found += read_batch(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
             else:
-                found.append(self._read_single(text, blob, may_blob[0]))
+                found.append(read_single(text, blob, self._sequence, self._limits.stdout_bytes, may_blob[0]))
         except ChannelError as error:
             return self._die(error)
         except BaseException:  # interrupted in the middle of a frame: the conversation cannot go on
             self._end("the host was interrupted while it waited")
             raise
         return None
-
-    def _read_single(self, text: bytes, blob: bytes | memoryview, may_blob: bool) -> CallResult:
-        result = None if blob else read_success(text, self._sequence)
-        if result is None:
-            result = read_reply(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
-        if isinstance(result, Ask):
-            raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED)
-        return result
 
     def begin(
         self,
@@ -411,7 +382,7 @@ class Worker:
         request["soft"] = self._limits.soft_s
         result = self._exchange(request, blob, self._limits.hard_s)
         if isinstance(result, Ask):
-            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, _UNALLOWED))
+            return self._die(ChannelError(Failure.PROTOCOL_VIOLATION, UNALLOWED))
         return result
 
     def _begin(
@@ -443,14 +414,14 @@ class Worker:
         return result
 
     def _check_usable(self, asked: bool) -> None:
-        usable = self._alive and self._owner is _process[0] and not self._posted
+        usable = self._alive and self._owner is this_process() and not self._posted
         if usable and (self._hard_left is not None) is asked:
             return
         if not self._alive:
             raise SandboxError(
                 f"this {self._role} worker is dead ({self._death}): take a new one", Failure.SANDBOX_UNAVAILABLE.value
             )
-        if self._owner is not _process[0]:
+        if self._owner is not this_process():
             raise SandboxError("this worker belongs to another process: take one from shared_jail() here")
         if self._posted:
             raise SandboxError("the outcomes of `post` were not taken yet: call `take` first")
@@ -501,7 +472,7 @@ class Worker:
         self._hard_left = None
         self._death = why
         self._channel.close()
-        self._process.close(ours=self._owner is _process[0])
+        self._process.close(ours=self._owner is this_process())
         if self._on_end is not None:
             self._on_end(self)
 

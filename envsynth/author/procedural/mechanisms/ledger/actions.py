@@ -153,6 +153,35 @@ class ActionTexts(Bindings):
             f"amount, and that are not the target; if several share that value, any of them will do."
         )
 
+    def pay_goal(self) -> str:
+        """Goal source of `s_pay_for`: from any account that no other one is better than by the rules."""
+        better = {
+            "fee": "g_sending_fee(db, other, amount) < g_sending_fee(db, source, amount)",
+            "most": "g_available_balance(db, other) > g_available_balance(db, source)",
+            "least": "g_available_balance(db, other) < g_available_balance(db, source)",
+        }[self.pay_from]
+        return (
+            self.goal_sending() + "@once\n"
+            "def accounts_of_owners():\n"
+            "    found = {}\n"
+            "    for account in db['account']:\n"
+            f"        found.setdefault(account[{self.owner!r}], []).append(account)\n"
+            "    return found\n"
+            "def s_pay_for(db, diff, amount, person, target):\n"
+            f"{self.house_goal}"
+            f"    mine = accounts_of_owners().get(person[{self.owner_key!r}], [])\n"
+            "    others = [a for a in mine if a['id'] != target['id'] and g_able_to_send(db, a, amount)]\n"
+            "    for entry in diff:\n"
+            "        if entry['op'] != 'insert' or entry['table'] != 'transfer':\n"
+            "            continue\n"
+            "        for source in others:\n"
+            f"            if not any({better} for other in others):\n"
+            "                found = sending_of(diff, entry, source, target, amount)\n"
+            "                if found:\n"
+            "                    return found\n"
+            "    return None\n"
+        )
+
     def pay(self) -> Action:
         """Pay for a person, from the account that the rules choose."""
         order_sql = {
@@ -164,11 +193,6 @@ class ActionTexts(Bindings):
             "fee": ("d_sending_fee(account, amount)", "min"),
             "most": ("d_available_balance(account)", "max"),
             "least": ("d_available_balance(account)", "min"),
-        }[self.pay_from]
-        better = {
-            "fee": "g_sending_fee(db, other, amount) < g_sending_fee(db, source, amount)",
-            "most": "g_available_balance(db, other) > g_available_balance(db, source)",
-            "least": "g_available_balance(db, other) < g_available_balance(db, source)",
         }[self.pay_from]
         house_plan = (
             "    if target['account_type'] == 'house':\n        raise RuntimeError('nothing goes there')\n"
@@ -194,27 +218,7 @@ class ActionTexts(Bindings):
                 "        raise RuntimeError('no account is able to pay')\n"
                 f"    send_money({way}(able, key=lambda account: {key}), target, amount)\n"
             ),
-            goal=(
-                self.goal_sending() + "@once\n"
-                "def accounts_of_owners():\n"
-                "    found = {}\n"
-                "    for account in db['account']:\n"
-                f"        found.setdefault(account[{self.owner!r}], []).append(account)\n"
-                "    return found\n"
-                "def s_pay_for(db, diff, amount, person, target):\n"
-                f"{self.house_goal}"
-                f"    mine = accounts_of_owners().get(person[{self.owner_key!r}], [])\n"
-                "    others = [a for a in mine if a['id'] != target['id'] and g_able_to_send(db, a, amount)]\n"
-                "    for entry in diff:\n"
-                "        if entry['op'] != 'insert' or entry['table'] != 'transfer':\n"
-                "            continue\n"
-                "        for source in others:\n"
-                f"            if not any({better} for other in others):\n"
-                "                found = sending_of(diff, entry, source, target, amount)\n"
-                "                if found:\n"
-                "                    return found\n"
-                "    return None\n"
-            ),
+            goal=self.pay_goal(),
             tables=("transfer", "account") if self.stored else ("transfer",),
             policy=self.pay_policy(),
         )

@@ -119,22 +119,6 @@ class ToolTexts(Bindings):
                 "enum": ["pending", "posted"],
                 "description": "state to enter it with",
             }
-        names = [self.source_argument, self.target_argument, "amount", *given]
-        cells = {
-            self.source: f"source[{self.source_key!r}]",
-            self.target: f"target[{self.target_key!r}]",
-            "amount": "amount",
-            **({"fee": "fee"} if self.fees else {}),
-            "day": repr(self.today),
-            "transfer_state": "state",
-        }
-        state = f"    state = 'pending' if amount > {self.wait_above} else 'posted'\n" if self.by_tool else ""
-        house = (
-            "    if 'house' in (source['account_type'], target['account_type']):\n"
-            f"        raise Refusal('invalid', {f'the house {account} neither sends nor gets a {word}'!r})\n"
-            if self.fees
-            else ""
-        )
         lacks = "its available balance" if self.guarded else "its balance"
         return ToolDraft(
             name=self.transfer_tool,
@@ -159,26 +143,45 @@ class ToolTexts(Bindings):
             ),
             returns=f"id: id of the new {word}; {'fee: its fee; ' if self.fees else ''}transfer_state: its state.",
             errors=("not_found", "invalid", "conflict"),
-            source=(
-                f"def {self.transfer_tool}(db, *, {', '.join(names)}):\n"
-                + fetch_source(world, "account", "source", self.source_argument)
-                + fetch_source(world, "account", "target", self.target_argument)
-                + "    if source['id'] == target['id']:\n"
-                f"        raise Refusal('invalid', 'source and target are the same')\n"
-                f"{house}"
-                + self.fee_source()
-                + f"    cost = amount{' + fee' if self.fees else ''}\n"
-                + self.spare_source("source", whole=self.guarded)
-                + "    if spare < cost:\n"
-                "        raise Refusal('conflict', 'the source does not have that much')\n"
-                + self.limit_source()
-                + state
-                + insert_source(world, "transfer", cells)
-                + ("    if state == 'posted':\n" if self.stored else "")
-                + self.book_source("", "amount", "fee" if self.fees else "0")
-                + f"    return {{'id': new_id, {chr(39) + 'fee' + chr(39) + ': fee, ' if self.fees else ''}"
-                "'transfer_state': state}\n"
-            ),
+            source=self.transfer_source([self.source_argument, self.target_argument, "amount", *given]),
+        )
+
+    def transfer_source(self, names: list[str]) -> str:
+        """Source of the tool that makes a transfer, with these arguments."""
+        world, word, account = self.world, self.world.word("transfer"), self.world.word("account")
+        cells = {
+            self.source: f"source[{self.source_key!r}]",
+            self.target: f"target[{self.target_key!r}]",
+            "amount": "amount",
+            **({"fee": "fee"} if self.fees else {}),
+            "day": repr(self.today),
+            "transfer_state": "state",
+        }
+        state = f"    state = 'pending' if amount > {self.wait_above} else 'posted'\n" if self.by_tool else ""
+        house = (
+            "    if 'house' in (source['account_type'], target['account_type']):\n"
+            f"        raise Refusal('invalid', {f'the house {account} neither sends nor gets a {word}'!r})\n"
+            if self.fees
+            else ""
+        )
+        return (
+            f"def {self.transfer_tool}(db, *, {', '.join(names)}):\n"
+            + fetch_source(world, "account", "source", self.source_argument)
+            + fetch_source(world, "account", "target", self.target_argument)
+            + "    if source['id'] == target['id']:\n"
+            f"        raise Refusal('invalid', 'source and target are the same')\n"
+            f"{house}"
+            + self.fee_source()
+            + f"    cost = amount{' + fee' if self.fees else ''}\n"
+            + self.spare_source("source", whole=self.guarded)
+            + "    if spare < cost:\n"
+            "        raise Refusal('conflict', 'the source does not have that much')\n"
+            + self.limit_source()
+            + state
+            + insert_source(world, "transfer", cells)
+            + ("    if state == 'posted':\n" if self.stored else "")
+            + self.book_source("", "amount", "fee" if self.fees else "0")
+            + f"    return {{'id': new_id, {chr(39) + 'fee' + chr(39) + ': fee, ' if self.fees else ''}"
         )
 
     def settle_draft(self) -> ToolDraft:

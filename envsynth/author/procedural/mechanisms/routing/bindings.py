@@ -1,8 +1,7 @@
 """What the texts of a freight world have in common: column names and rules of one world, and shared pieces.
 
-The three searches differ on purpose: SQL joins all departures that a shipment can use, the
-planner extends chains lane by lane depth first, the goals keep what hours and charges can be had at each place, round by
-round.
+The three searches differ on purpose: SQL joins all departures that a shipment can use, the planner extends chains lane by
+lane, the goals keep what hours and charges can be had at each place.
 """
 
 from __future__ import annotations
@@ -15,9 +14,7 @@ from envsynth.author.procedural.mechanisms.entities import id_argument
 from envsynth.author.procedural.mechanisms.routing.network import DAYS
 
 DAY = Type("date")
-HOURS = Type("num", "h")
-CREDITS = Type("num", "credits")
-KILOGRAMS = Type("num", "kg")
+HOURS, CREDITS, KILOGRAMS = Type("num", "h"), Type("num", "credits"), Type("num", "kg")
 
 NEVER = 999
 """Earliest arrival, in hours, where there is no chain."""
