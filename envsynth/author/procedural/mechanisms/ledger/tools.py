@@ -182,6 +182,7 @@ class ToolTexts(Bindings):
             + ("    if state == 'posted':\n" if self.stored else "")
             + self.book_source("", "amount", "fee" if self.fees else "0")
             + f"    return {{'id': new_id, {chr(39) + 'fee' + chr(39) + ': fee, ' if self.fees else ''}"
+            "'transfer_state': state}\n"
         )
 
     def settle_draft(self) -> ToolDraft:
