@@ -56,10 +56,9 @@ def main() -> int:
     forked = ours["call"] / others["the same, forked from this process"]
     told = f"{ours['call']:.1f} us, {ratio:.2f} of it; {forked:.2f} of one to a fork of the host"
     claims.line("tool call beside the raw round trip to another program, median", told, "<= 1.6", ratio <= 1.6)
-    changed = "reset of the image, a row changed"  # records before 2026-11-27 have the unchanged image only
     for name, target in (
         ("fresh episode from the pool", 600),
-        (changed if changed in ours else "reset of the image", 60),
+        ("reset of the image", 60),
         ("call in a batch", 10),
     ):
         told = f"{ours[name]:.1f}; {quiet[name]:.1f} us"
