@@ -198,7 +198,7 @@ def fresh(jail: Jail, family: Family, image: bytes, count: int) -> tuple[dict[st
         blocks: list[list[float]] = []
         while sum(map(len, blocks)) < count:
             jail.fill(with_database if opened else family, 64)
-            time.sleep(0.8)  # an actor thinks meanwhile
+            time.sleep(0.8)  # until the pool is full again: 64 forks take half a second or more
             used: list[Worker] = []
             times: list[float] = []
             for _ in range(24):
