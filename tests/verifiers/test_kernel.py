@@ -428,3 +428,23 @@ def test_pages_tell_which_tables_are_untouched(changes):
         assert set("abcd") <= untouched
     before.close()
     after.close()
+
+
+def test_a_change_on_overflowing_pages_alone_is_seen() -> None:
+    """The leaf names the same overflow page as before, so that only a page that no tree leads to is another one."""
+
+    def opened(tail: str) -> sqlite3.Connection:
+        db = sqlite3.connect(":memory:")
+        db.row_factory = lambda cursor, row: dict(zip([column[0] for column in cursor.description], row, strict=True))
+        db.execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT)")
+        db.execute("INSERT INTO notes VALUES (1, ?)", ("x" * 20_000 + tail,))
+        db.commit()
+        return db
+
+    before, after = opened("a"), opened("b")
+    pages = [memoryview(db.serialize())[2 * 4096 - 4096 : 2 * 4096] for db in (before, after)]
+    assert pages[0] == pages[1]  # the table's only leaf
+    assert kernel._Pages(before).untouched(after) is None
+    task = {"form": "atoms", "definitions": "", "atoms": [], "program": ""}
+    (verdict,) = kernel.verify_images(before, after, task=task, answers=[{}])
+    assert verdict["checks"][-1][:2] == ["frame", False]
