@@ -28,13 +28,12 @@ from envsynth.environments import build_image
 from envsynth.environments.examples import EXAMPLES
 from envsynth.environments.hosts import WorldHosts
 from envsynth.environments.plays import run
-from envsynth.environments.tools import ToolRuntime, check_arguments
+from envsynth.environments.tools import Call, ToolRuntime, check_arguments
 from envsynth.errors import EnvironmentVoid
 from envsynth.rollout import play
 from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, TaskVersion, Tool
 from envsynth.store import Store
-from envsynth.trajectory import ToolCall
 
 FOLDER = Path(__file__).resolve().parent
 TARGET, FAST_TARGET = 200, 50
@@ -84,7 +83,7 @@ class Tally:
 # ----------------------------------------------------------------------------------------------------------- calls
 
 
-def recorded(spec: EnvironmentSpec, task: TaskVersion, jail: Jail) -> list[ToolCall]:
+def recorded(spec: EnvironmentSpec, task: TaskVersion, jail: Jail) -> list[Call]:
     """Return the calls that the oracle makes.
 
     Raises:
@@ -95,10 +94,10 @@ def recorded(spec: EnvironmentSpec, task: TaskVersion, jail: Jail) -> list[ToolC
     actor.close()
     if trajectory.reward != 1.0:
         raise SystemExit(f"the oracle failed: {trajectory.verdict}")
-    return [turn.call for turn in trajectory.turns if turn.call is not None]
+    return [Call(turn.call.tool, turn.call.arguments) for turn in trajectory.turns if turn.call is not None]
 
 
-def edges(spec: EnvironmentSpec, calls: Sequence[ToolCall], seed: str) -> Iterator[ToolCall]:
+def edges(spec: EnvironmentSpec, calls: Sequence[Call], seed: str) -> Iterator[Call]:
     """Make calls that the tools' schemas let through: seen values mixed, and values at and beyond the edges."""
     rng = random.Random(f"same/{seed}")
     seen: dict[str, list[Any]] = {}
@@ -112,7 +111,7 @@ def edges(spec: EnvironmentSpec, calls: Sequence[ToolCall], seed: str) -> Iterat
             arguments = _arguments(tool, seen, texts, rng)
             if check_arguments(tool, arguments) is None:
                 made += 1
-                yield ToolCall(tool=tool.name, arguments=arguments)
+                yield Call(tool=tool.name, arguments=arguments)
             if made == EDGES:
                 break
 
@@ -152,7 +151,7 @@ def _value(rule: dict[str, Any], texts: Sequence[str], rng: random.Random) -> An
 # ------------------------------------------------------------------------------------------------------------ sides
 
 
-def in_jail(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall], jail: Jail) -> list[Any]:
+def in_jail(spec: EnvironmentSpec, image: bytes, calls: Sequence[Call], jail: Jail) -> list[Any]:
     """Run calls through the runtime that episodes use; return outcome and rows after each.
 
     Raises:
@@ -165,7 +164,7 @@ def in_jail(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall], jail
     found: list[Any] = []
     for call in calls:
         result, _ = run(runtime.call(call))
-        rows, _ = run(runtime.call(ToolCall(tool=ROWS_TOOL.name, arguments={})))
+        rows, _ = run(runtime.call(Call(tool=ROWS_TOOL.name, arguments={})))
         if rows.error is not None:
             raise EnvironmentVoid(f"the rows could not be read: {rows.defect}")
         outcome: list[Any]
@@ -174,16 +173,16 @@ def in_jail(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall], jail
             kind, _, message = rest.partition(": ")
             outcome = ["raised", kind, message] if status == "tool_error" else [status]
         elif result.error is not None:
-            error: Any = result.observation["error"]
+            error: Any = json.loads(result.text)["error"]
             outcome = ["refused", error["code"], error["message"]]
         else:
-            outcome = ["ok", json.dumps(result.observation["result"], ensure_ascii=False)]
-        found.append([outcome, rows.observation["result"]])
+            outcome = ["ok", json.dumps(json.loads(result.text)["result"], ensure_ascii=False)]
+        found.append([outcome, json.loads(rows.text)["result"]])
     runtime.close()
     return found
 
 
-def in_plain(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall]) -> list[Any]:
+def in_plain(spec: EnvironmentSpec, image: bytes, calls: Sequence[Call]) -> list[Any]:
     """Run calls in a fresh plain process; return outcome and rows after each.
 
     Raises:
@@ -204,7 +203,7 @@ def in_plain(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall]) -> 
     return json.loads(done.stdout)
 
 
-def compare(spec: EnvironmentSpec, image: bytes, calls: Sequence[ToolCall], jail: Jail, tally: Tally) -> None:
+def compare(spec: EnvironmentSpec, image: bytes, calls: Sequence[Call], jail: Jail, tally: Tally) -> None:
     """Run calls on both sides and note where they differ."""
     jailed, plain = in_jail(spec, image, calls, jail), in_plain(spec, image, calls)
     sources = {tool.name: tool.source for tool in spec.tools}
@@ -242,7 +241,7 @@ def main() -> int:
     tally = Tally()
     with tempfile.TemporaryDirectory() as folder, Jail() as jail:
         spec = handmade()
-        calls = [ToolCall(tool=tool.name, arguments={"n": n}) for n in CASES for tool in spec.tools]
+        calls = [Call(tool=tool.name, arguments={"n": n}) for n in CASES for tool in spec.tools]
         compare(spec, build_image(jail, spec.world), calls, jail, tally)
         by_hand = len(tally.modules)
         pairs = [make() for make in EXAMPLES.values()]

@@ -214,7 +214,7 @@ def _is_result(result: CallResult, part: Any, piece: bytes, may_blob: bool) -> b
         return False
     if result.ok:
         if result.text:
-            sent = "text" in part and result.blob == b"" and _strict(result.text) == _strict(piece)
+            sent = "text" in part and result.blob == b"" and _strict(result.text.encode()) == _strict(piece)
             value = _strict(piece)
         else:
             sent, value = piece == result.blob, part["value"]

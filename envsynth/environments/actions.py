@@ -8,9 +8,8 @@ from typing import Any, NamedTuple, cast
 import orjson
 from pydantic import JsonValue
 
-from envsynth.environments.tools import compact_json, tool_docs
+from envsynth.environments.tools import Call, compact_json, tool_docs
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.trajectory import ToolCall
 from envsynth.verifiers import hostile_problem
 
 MAX_ACTION_CHARS = 1 << 18
@@ -32,7 +31,7 @@ _CALL_KEYS = {"tool", "arguments"}
 class Action(NamedTuple):
     """A parsed action: a call, an answer, or a problem; exactly one is set."""
 
-    call: ToolCall | None = None
+    call: Call | None = None
     """The tool call."""
     answer: dict[str, JsonValue] | None = None
     """The final answer."""
@@ -130,8 +129,7 @@ def _read(value: Any) -> Action:
     action = cast("dict[str, Any]", value)
     tool, arguments = action.get("tool"), action.get("arguments", {})
     if isinstance(tool, str) and isinstance(arguments, dict) and action.keys() <= _CALL_KEYS:
-        # What `json` has decoded needs no validation.
-        return Action(ToolCall.trusted(tool, cast("dict[str, JsonValue]", arguments)))
+        return Action(Call(tool, cast("dict[str, JsonValue]", arguments)))
     if list(action) == ["answer"] and isinstance(action["answer"], dict):
         return Action(answer=cast("dict[str, JsonValue]", action["answer"]))
     return Action(problem=f"the action is neither a call nor an answer. {ACTION_FORMAT}")

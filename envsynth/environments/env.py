@@ -15,6 +15,7 @@ from envsynth.environments.hosts import Reset, WorldHosts
 from envsynth.environments.plays import Judging, Play
 from envsynth.environments.spaces import MAX_OBSERVATION_CHARS, Facts, UnicodeText
 from envsynth.environments.tools import (
+    Call,
     ToolResult,
     ToolRuntime,
     compact_json,
@@ -24,7 +25,7 @@ from envsynth.environments.world import build_image, image_hash
 from envsynth.errors import EnvironmentVoid, SandboxError, SpecError
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.trajectory import CheckResult, ToolCall, Verdict, void_verdict
+from envsynth.trajectory import CheckResult, Verdict, void_verdict
 from envsynth.verifiers import check_schema
 
 ANSWERED: dict[str, JsonValue] = {"result": "answer received"}
@@ -136,7 +137,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         if text is None:
             text = self._prompts[self._index] = first_observation(self.environment, self.task)
         self._transcript = [text]
-        return text, self._info(None, {"result": "reset"}, None)
+        return text, self._info(None, Facts({"result": "reset"}), None)
 
     def step(self, action: str) -> Step:
         """Play one turn.
@@ -249,8 +250,8 @@ class ToolEnv(gymnasium.Env[str, str]):
             result, image = yield from self._tools().call(parsed.call, image=truncated)
         else:
             observation = error_observation(self.environment, "malformed", parsed.problem or "")
-            result = ToolResult(observation=observation, error="malformed")
-        info = self._info(parsed.call, result.observation, result.error)
+            result = ToolResult(text=compact_json(observation), error="malformed")
+        info = self._info(parsed.call, Facts.of_text(result.text), result.error)
         if result.defect is not None:
             info["tool_defect"] = result.defect
         if truncated:
@@ -259,20 +260,20 @@ class ToolEnv(gymnasium.Env[str, str]):
             if image is None:
                 image = yield from self._tools().image()
             self._end(info, verdict, image)
-        return result.text or compact_json(result.observation), 0.0, False, truncated, info
+        return result.text, 0.0, False, truncated, info
 
     def _final_step(self, parsed: Action) -> Play[Step]:
         after = yield from self._tools().image()
         verdict = yield Judging(self._workshop(), self.task, self._image(), after, parsed.answer)
         if verdict.status == "void":
             raise EnvironmentVoid(verdict.failure or "the verifier gave no verdict", verdict.cause or "")
-        info = self._info(None, dict(ANSWERED), None)
+        info = self._info(None, Facts(dict(ANSWERED)), None)
         self._end(info, verdict, after)
         return compact_json(ANSWERED), verdict.score or 0.0, True, False, info
 
-    def _void(self, void: EnvironmentVoid, call: ToolCall | None) -> Step:
+    def _void(self, void: EnvironmentVoid, call: Call | None) -> Step:
         observation: dict[str, JsonValue] = {"error": {"code": "void"}}
-        info = self._info(call, observation, "void")
+        info = self._info(call, Facts(observation), "void")
         info["void"] = str(void)
         verdict = void_verdict(str(void), void.failure)
         info["verdict"] = Facts(verdict.model_dump(mode="json"))
@@ -293,12 +294,12 @@ class ToolEnv(gymnasium.Env[str, str]):
             self._hashes[self._index] = image_hash(final)
         return self._hashes[self._index]
 
-    def _info(self, call: ToolCall | None, observation: dict[str, JsonValue], error: str | None) -> dict[str, Any]:
+    def _info(self, call: Call | None, observation: Facts, error: str | None) -> dict[str, Any]:
         return {
             "task": self._task_hashes[self._index],
             "environment": self._environment_hash,
             "turn": self._turn,
-            "observation": Facts(observation),
+            "observation": observation,
             "call": None if call is None else Facts({"tool": call.tool, "arguments": call.arguments}),
             "error": error,
         }

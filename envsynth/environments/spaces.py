@@ -12,6 +12,7 @@ from collections import UserDict
 from collections.abc import Sequence
 from typing import Any, overload
 
+import orjson
 from gymnasium.spaces import Space
 from gymnasium.vector.utils import (
     create_shared_memory,  # pyright: ignore[reportUnknownVariableType] - partly untyped there
@@ -79,6 +80,31 @@ class Facts(UserDict[str, JsonValue]):
     def __init__(self, data: dict[str, JsonValue]) -> None:
         """Take a dictionary over; unlike the base class this copies nothing, as every step makes two."""
         self.data = data
+
+    @classmethod
+    def of_text(cls, text: str) -> Facts:
+        """Take the JSON text of a dictionary over, which is decoded when it is first read: training reads texts alone.
+
+        Args:
+            text: JSON that was checked.
+        """
+        made = cls.__new__(cls)
+        made.__dict__["_text"] = text
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Decode the text.
+
+        Raises:
+            AttributeError: there is no such attribute.
+        """
+        if name != "data" or "_text" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        self.data = orjson.loads(self.__dict__.pop("_text"))
+        return self.data
+
+    def __copy__(self) -> Facts:
+        return Facts(self.data.copy())
 
     def __hash__(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Refuse to be a key, as dictionaries do.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from pydantic import JsonValue
@@ -16,7 +16,6 @@ from envsynth.errors import EnvironmentVoid
 from envsynth.sandbox import CallResult, Failure, Limits, Worker
 from envsynth.sandbox import requests as wire
 from envsynth.spec import EnvironmentSpec, Tool
-from envsynth.trajectory import ToolCall
 from envsynth.verifiers import SchemaCheck, schema_problem
 
 MAX_RESULT_CHARS = 100_000
@@ -36,18 +35,25 @@ ERROR_NUMBERS = {
 """Numbers of error codes in the style `code`; other codes are 400."""
 
 
+class Call(NamedTuple):
+    """One call of a tool; what `ToolCall` records of it."""
+
+    tool: str
+    """Name."""
+    arguments: dict[str, JsonValue]
+    """Arguments."""
+
+
 @dataclass(slots=True, kw_only=True)
 class ToolResult:
     """What a call gave."""
 
-    observation: dict[str, JsonValue]
-    """`{"result": ...}` or `{"error": ...}` in the environment's error style."""
+    text: str
+    """The observation as JSON: `{"result": ...}` or `{"error": ...}` in the environment's error style."""
     error: str | None
     """Code of the error, whatever the style shows."""
     defect: str | None = None
     """What is wrong with the tool itself, for authors and gates; actors never see it."""
-    text: str = ""
-    """The observation as compact JSON, when it is at hand."""
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
@@ -149,7 +155,7 @@ class ToolRuntime:
         used = results[-1].value
         seat[0].used_s = used if isinstance(used, float) else math.inf
 
-    def call(self, call: ToolCall, image: bool = False) -> Play[tuple[ToolResult, bytes | None]]:
+    def call(self, call: Call, image: bool = False) -> Play[tuple[ToolResult, bytes | None]]:
         """Run one call inside a savepoint; a call that fails leaves no trace.
 
         Args:
@@ -200,7 +206,7 @@ class ToolRuntime:
             raise EnvironmentVoid("no episode is running: reset first")
         return self._seat[0].worker, self._seat[1]
 
-    def _refused(self, tool: Tool | None, call: ToolCall) -> ToolResult | None:
+    def _refused(self, tool: Tool | None, call: Call) -> ToolResult | None:
         if tool is None:
             return self._error("unknown_tool", f"there is no tool {call.tool[:80]!r}")
         check = self._checks.get(tool.name)
@@ -211,8 +217,8 @@ class ToolRuntime:
 
     def _observe(self, tool: Tool, result: CallResult) -> ToolResult:
         if result.ok:
-            written = (result.text or orjson.dumps(result.value)).decode()
-            return ToolResult(observation={"result": result.value}, error=None, text=f'{{"result":{written}}}')
+            written = result.text or orjson.dumps(result.value).decode()
+            return ToolResult(text=f'{{"result":{written}}}', error=None)
         if result.status is Failure.TOOL_ERROR and result.error_type == "Refusal":
             return self._error(result.code or "invalid", result.message)
         if result.status is Failure.OUTPUT_LIMIT:
@@ -223,8 +229,7 @@ class ToolRuntime:
         return self._error("internal", "the tool failed; nothing was changed", defect)
 
     def _error(self, code: str, message: str, defect: str | None = None) -> ToolResult:
-        observation = error_observation(self._spec, code, message)
-        return ToolResult(observation=observation, error=code, defect=defect)
+        return ToolResult(text=compact_json(error_observation(self._spec, code, message)), error=code, defect=defect)
 
     def close(self) -> None:
         """Leave the worker; may be called again, and a later reset takes another."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from envsynth.sandbox.channel import ChannelError, decode, decode_text
+from envsynth.sandbox.channel import ChannelError, decode, read_text
 from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
 from envsynth.sandbox.result import Ask, CallResult, Failure, success
 
@@ -45,7 +46,7 @@ def read_success(text: bytes, sequence: int) -> CallResult | None:
     if not text.startswith(head) or text[-1] != _BRACE:
         return None
     try:
-        return _returned(text[len(head) : -1], "")
+        return read_text(text[len(head) : -1])
     except ChannelError:
         return None
 
@@ -127,7 +128,7 @@ def read_batch(
         if _is(result, int) and not may:  # the usual one: the size of the text of what a call returned, 0 for nothing
             part = _part(blob, start, result)
             start += result
-            found.append(_returned(part, "") if part else success(None, "", b""))
+            found.append(read_text(part) if part else success(None, "", b""))
             continue
         if not _is(result, dict):
             raise ChannelError(Failure.PROTOCOL_VIOLATION, "a reply has an unknown form")
@@ -137,7 +138,7 @@ def read_batch(
         if part and not may and not is_text:
             raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
         output = _output(result, stdout_bytes)
-        found.append(_returned(part, output) if is_text else _read_result(result, part, output))
+        found.append(replace(read_text(part), stdout=output) if is_text else _read_result(result, part, output))
     if start != len(blob):
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     return found
@@ -147,11 +148,6 @@ def _part(blob: bytes | memoryview, start: int, size: Any) -> bytes:
     if not _is(size, int) or not 0 <= size <= len(blob) - start:
         raise ChannelError(Failure.PROTOCOL_VIOLATION, _UNASKED)
     return bytes(blob[start : start + size])
-
-
-def _returned(text: bytes, output: str) -> CallResult:
-    value, written = decode_text(text)
-    return success(value, output, b"", written)
 
 
 def _read(text: bytes, sequence: int) -> dict[str, Any]:

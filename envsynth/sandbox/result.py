@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+import orjson
 from pydantic import JsonValue
 
 from envsynth.errors import SpecError
@@ -81,14 +82,18 @@ class Limits:
             )
 
 
+def _nothing() -> None:
+    """The default of a field that must not be an attribute of the class: one that is missing is made when it is read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CallResult:
     """How a request to a worker ended."""
 
     status: Failure
     """The outcome; anything but `OK` is a failure."""
-    value: JsonValue = None
-    """What the function returned."""
+    value: JsonValue = field(default_factory=_nothing)
+    """What the function returned; made from `text` when it is first read."""
     error_type: str = ""
     """Name of the exception's class."""
     code: str = ""
@@ -99,16 +104,34 @@ class CallResult:
     """What the code printed, capped."""
     blob: bytes = b""
     """A database image; opaque to the host, which never opens it."""
-    text: bytes = field(default=b"", compare=False, repr=False)
-    """Compact JSON text of `value`, written by the host, when it is at hand."""
+    text: str = field(default="", compare=False, repr=False)
+    """JSON text of `value`, checked by the host, when it is at hand."""
 
     @property
     def ok(self) -> bool:
         """Whether the request succeeded."""
         return self.status is Failure.OK
 
+    def __getattr__(self, name: str) -> JsonValue:
+        """Make the value, which alone may be missing.
 
-def success(value: JsonValue, stdout: str, blob: bytes, text: bytes = b"") -> CallResult:
+        Raises:
+            AttributeError: there is no such attribute.
+        """
+        if name != "value":
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        value = self.__dict__["value"] = orjson.loads(self.text)
+        return value
+
+
+def success_text(text: str) -> CallResult:
+    """Make the usual outcome of a call from the JSON text of its value, in which nothing remains to be checked."""
+    found = object.__new__(CallResult)
+    object.__setattr__(found, "__dict__", {"status": Failure.OK, "text": text})
+    return found
+
+
+def success(value: JsonValue, stdout: str, blob: bytes, text: str = "") -> CallResult:
     """Make the usual outcome, several times faster than the constructor of a frozen record: its defaults are the class's."""
     fields: dict[str, Any] = {"status": Failure.OK, "value": value, "text": text}
     if stdout:

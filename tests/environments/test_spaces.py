@@ -58,6 +58,23 @@ def test_shared_memory_round_trip(texts):
         view[2]
 
 
+def test_facts_of_a_text_are_decoded_when_they_are_read():
+    for use in (
+        dict,
+        copy.copy,
+        copy.deepcopy,
+        lambda facts: pickle.loads(pickle.dumps(facts)),
+        lambda facts: dict(facts | {}),
+    ):
+        facts = Facts.of_text('{"a":[1]}')
+        assert "data" not in vars(facts)
+        assert use(facts) == {"a": [1]}
+        assert facts == {"a": [1]}
+    assert isinstance(copy.copy(Facts.of_text("{}")), Facts)
+    with pytest.raises(AttributeError, match="no attribute 'text'"):
+        Facts.of_text("{}").text  # noqa: B018
+
+
 def test_facts_read_like_a_dictionary_but_are_none():
     facts = Facts({"a": [1]})
     assert facts == {"a": [1]}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from envsynth.environments import ToolRuntime, build_image, check_arguments, tool_docs
 from envsynth.environments.hosts import WorldHosts
 from envsynth.environments.plays import run
+from envsynth.environments.tools import Call
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.spec import Tool
-from envsynth.trajectory import ToolCall
 
 
 def rows(image):
@@ -55,7 +56,7 @@ def test_wrong_parameter_schema_is_a_spec_error(spec):
 
 
 def called(runtime, name, **arguments):
-    return run(runtime.call(ToolCall(tool=name, arguments=arguments)))[0]
+    return run(runtime.call(Call(tool=name, arguments=arguments)))[0]
 
 
 def test_equal_helper_names_of_two_tools_do_not_collide(jail, make_spec, tool_entry):
@@ -66,7 +67,7 @@ def test_equal_helper_names_of_two_tools_do_not_collide(jail, make_spec, tool_en
     spec = make_spec(tools=[tool_entry(n, s, "read") for n, s in zip(("one", "two"), sources, strict=True)])
     runtime = ToolRuntime(WorldHosts(jail, spec), spec)
     run(runtime.reset("world", build_image(jail, spec.world)))
-    found = [called(runtime, name).observation for name in ("one", "two")]
+    found = [json.loads(called(runtime, name).text) for name in ("one", "two")]
     assert found == [{"result": 1}, {"result": 2}]
     runtime.close()
 

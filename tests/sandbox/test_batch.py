@@ -258,3 +258,46 @@ def test_what_is_no_json_is_refused_before_it_is_sent(worker: Worker) -> None:
         worker.run([call("add", {"a": object(), "b": 1})])
     assert caught.value.failure == "bad_result"
     assert worker.run([call("add", {"a": 1, "b": 1})])[0].value == 2
+
+
+GROWS = """
+held = []
+
+def grow(db, size):
+    held.append("x" * size)
+
+def list_all(db, times):
+    return held * times
+
+def describe(db):
+    return [{"id": 1, "kind": Kind.ONE}]
+
+import enum
+
+class Kind(enum.Enum):
+    ONE = "one"
+"""
+
+
+def test_large_worker_lives_on_when_its_result_is_too_large(jail: Jail) -> None:
+    with jail.worker("tools") as worker:
+        assert worker.load(GROWS).ok
+        worker.open(b"", "main")
+        assert worker.run([call("grow", {"size": 55 << 20}, "main")])[0].ok
+        patient = Limits(soft_s=20.0, hard_s=30.0)
+        results = worker.run([call("list_all", {"times": 6}, "main"), call("describe", {}, "main")], patient)
+        assert results[0].status in (Failure.MEMORY, Failure.OUTPUT_LIMIT)
+        assert results[1].value == [{"id": 1, "kind": "one"}]
+        assert worker.alive
+
+
+def test_small_worker_that_repeats_itself_too_often_is_found_dead(jail: Jail) -> None:
+    """What the decision in ADR 12 costs: nobody looks how often a small process lists the same text."""
+    with jail.worker("tools") as worker:
+        assert worker.load(GROWS).ok
+        worker.open(b"", "main")
+        assert worker.run([call("grow", {"size": 1 << 20}, "main")])[0].ok
+        results = worker.run([call("list_all", {"times": 2_000}, "main"), call("describe", {}, "main")])
+        assert [result.ok for result in results] == [False, False]
+        assert results[0].status in (Failure.CRASH, Failure.MEMORY)
+        assert not worker.alive

@@ -5,7 +5,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from envsynth import sandbox
 from envsynth.sandbox import CallResult, Failure, Limits, Worker
-from envsynth.sandbox.channel import Channel, ChannelError, decode
+from envsynth.sandbox.channel import Channel, ChannelError, decode, read_text
 from envsynth.sandbox.jailed import frames
 from envsynth.sandbox.process import WorkerProcess
 from envsynth.sandbox.replies import read_reply, read_success
@@ -269,6 +270,63 @@ def test_integers_beyond_64_bits_never_pass(number: int) -> None:
             decode(text)
         with pytest.raises(ValueError, match="64 bits"):
             frames.encode([number])
+
+
+ODD_TEXTS = [
+    b"1", b"-0", b"01", b"1.", b"-", b"1e5", b"1E5", b"1e999", b"-1e999", b"5e-324", b"9" * 400, b"0." + b"1" * 400, b"1" * 19,
+    b"1" * 20, b"18446744073709551615", b"18446744073709551616", b"NaN", b"Infinity", b"nul", b"true", b"", b" 1", b"1 ", b"1 2",
+    b"\xef\xbb\xbf1", b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\\ud800"', b'"\\ud83d\\ude00"', b'"\\u12"', b'"\\x"', b'"\\/"',
+    b'"\x01"', b'"\n"', b"[1,]", b"[1\n,2]", b"[1, 2]", b'{"a":1,"a":2}', b'{"a":1 "b":2}', b"{1:2}", b"[" * 203 + b"]" * 203,
+    b"[" * 204 + b"]" * 204, b"[" * 5_000 + b"]" * 5_000, b'{"a":' * 204 + b"1" + b"}" * 204, b'"0e"', b'"[[["', b"\x00",
+]  # fmt: skip
+
+
+def accepted(read: Callable[[bytes], object], text: bytes) -> object:
+    """What is read of a text; the type when it is a violation."""
+    try:
+        return read(text)
+    except ChannelError:
+        return ChannelError
+
+
+def agree(text: bytes) -> None:
+    """Reading without building values takes the same texts as reading, and means the same by them."""
+    value = accepted(decode, text)
+    late = accepted(read_text, text)
+    if value is ChannelError:
+        assert late is ChannelError
+        return
+    assert isinstance(late, CallResult)
+    told = late.text
+    assert repr(late.value) == repr(value)  # 1, 1.0 and True are equal, and must not be exchanged
+    assert repr(json.loads(told)) == repr(value)
+    assert "\n" not in told
+    assert late == CallResult(status=Failure.OK, value=cast("Any", value))
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=lambda text: text[:20])
+def test_late_reading_takes_the_same_texts(text: bytes) -> None:
+    agree(text)
+    agree(b"[" + text + b"]")
+    agree(b'{"a":' + text + b"}")
+
+
+FRAGMENTS = st.sampled_from([b"[", b"]", b"{", b"}", b",", b":", b'"', b'"a"', b"1", b"0", b"9" * 10, b".", b"e", b"E", b"+", b"-", b" ", b"\n", b"\\", b"u0041", b"ud800", b"null", b"true", b"\xc3\xa9", b"\xff"])  # fmt: skip
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.lists(FRAGMENTS, max_size=12).map(b"".join) | plain.map(orjson.dumps))
+def test_late_reading_takes_the_same_texts_of_any_kind(text: bytes) -> None:
+    agree(text)
+
+
+def test_values_are_made_once_and_only_when_they_are_read() -> None:
+    result = read_text(b'{"a":[1]}')
+    assert "value" not in vars(result)
+    assert result.value is result.value
+    assert replace(read_text(b"[1]"), stdout="o").value == [1]
+    with pytest.raises(AttributeError, match="no attribute 'other'"):
+        getattr(result, "other")  # noqa: B009 - its type knows no such name
 
 
 def test_host_imports_nothing_that_unpickles() -> None:

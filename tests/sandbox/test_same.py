@@ -11,18 +11,17 @@ from acceptance.jail_same import Tally, compare, edges, in_plain
 from acceptance.same_modules import CASES, handmade
 from envsynth.environments import build_image
 from envsynth.environments.examples import EXAMPLES
-from envsynth.environments.tools import check_arguments
+from envsynth.environments.tools import Call, check_arguments
 from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec
-from envsynth.trajectory import ToolCall
 
 SPEC = handmade()
-CALLS = [ToolCall(tool=tool.name, arguments={"n": n}) for n in CASES for tool in SPEC.tools]
+CALLS = [Call(tool=tool.name, arguments={"n": n}) for n in CASES for tool in SPEC.tools]
 FEW_NAMES = ("refusals", "builtin_errors", "upserts", "commits", "nulls")
-FEW = [ToolCall(tool=name, arguments={"n": n}) for n in (0, 1) for name in FEW_NAMES]
+FEW = [Call(tool=name, arguments={"n": n}) for n in (0, 1) for name in FEW_NAMES]
 
 
-def compared(jail: Jail, calls: list[ToolCall]) -> Tally:
+def compared(jail: Jail, calls: list[Call]) -> Tally:
     tally = Tally()
     compare(SPEC, build_image(jail, SPEC.world), calls, jail, tally)
     return tally

@@ -6,10 +6,12 @@ the common case. These are the worker's blocking functions; the host's, with dea
 
 from __future__ import annotations
 
+import enum
 import json
 import marshal
 import os
 import struct
+import uuid
 from typing import Any
 
 import orjson
@@ -41,12 +43,28 @@ _LONG_NUMBER = b"0" * 19
 _INTEGERS = range(-(2**63), 2**64)
 
 _QUICK_BYTES = 1 << 20
-"""Largest data that the fast writer gets: it does not ask whether there is memory."""
+"""Largest data that the fast writer gets from a process that is not small."""
 
 _NO_REFERENCES = 2
 """Version of `marshal`'s format: later ones look for objects that occur twice."""
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_AS_IT_IS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+def _plain_form(value: Any) -> Any:
+    """Give the form of the two other things that the fast writer takes: the standard library's asks here.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value
+    if type(value) is uuid.UUID:
+        return str(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=_plain_form).encode
 
 
 def check_integers(text: bytes) -> None:
@@ -73,7 +91,7 @@ def check_depth(text: bytes, most: int = MAX_DEPTH + _ENVELOPE_DEPTH) -> None:
     Raises:
         ValueError: It is nested deeper.
     """
-    if text.count(b"[") + text.count(b"{") <= most:  # the common case: too few brackets to be deep
+    if len(text) <= most or text.count(b"[") + text.count(b"{") <= most:  # the common case: too few brackets to be deep
         return
     depth = 0
     outside = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2]  # what is not within a string
@@ -89,14 +107,16 @@ def _narrow(digits: str) -> int:
     return int(digits)
 
 
-def encode(value: Any) -> bytes:
+def encode(value: Any, is_small: bool = False) -> bytes:
     """Encode plain data as UTF-8 JSON.
 
     Args:
         value: What untrusted code returned; nothing of it is called.
+        is_small: Whether this process is so small that the text can only be large if `value` holds something many times;
+            then nobody looks how large the value is.
 
     Returns:
-        JSON text.
+        JSON text. A member of an enumeration is its value, a UUID its text.
 
     Raises:
         TypeError: It holds something that JSON has no form for.
@@ -104,7 +124,7 @@ def encode(value: Any) -> bytes:
             than `MAX_DEPTH`.
         RecursionError: It is nested too deeply.
     """
-    text = _encode_quickly(value)
+    text = _encode_quickly(value) if is_small or _is_moderate(value) else None
     if text is None:
         text = _encode(value).encode()
         check_integers(text)
@@ -112,19 +132,25 @@ def encode(value: Any) -> bytes:
     return text
 
 
+def _is_moderate(value: Any) -> bool:
+    """Whether the text is certainly small; the fast writer does not ask whether there is memory, and kills the process."""
+    if type(value) is str:
+        return len(value) <= _QUICK_BYTES
+    if value is None or type(value) is int:
+        return True
+    try:
+        return len(marshal.dumps(value, _NO_REFERENCES)) <= _QUICK_BYTES
+    except ValueError:  # not what it can write
+        return False
+
+
 def _encode_quickly(value: Any) -> bytes | None:
     """Encode usual data several times faster; None for all that `json` might refuse or mean something else by.
 
-    The fast writer also takes enumerations, UUIDs and subclasses, which `marshal` refuses, and writes null for NaN.
+    The fast writer writes null for NaN.
     """
     try:
-        if type(value) is str:
-            size = len(value)
-        else:
-            size = 0 if value is None or type(value) is int else len(marshal.dumps(value, _NO_REFERENCES))
-        if size > _QUICK_BYTES:
-            return None
-        text = orjson.dumps(value)
+        text = orjson.dumps(value, None, _AS_IT_IS)
     except (TypeError, ValueError):
         return None
     return None if b"null" in text and orjson.loads(text) != value else text

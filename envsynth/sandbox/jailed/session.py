@@ -11,6 +11,7 @@ import marshal
 import math
 import os
 import random
+import resource
 import signal
 import sqlite3
 import sys
@@ -36,8 +37,16 @@ from envsynth.sandbox.jailed.outcomes import (
 _WARM_BYTES = 512 << 10
 """Memory that a warm worker has ready: room for an image of usual size, its database and a reply."""
 
+_SMALL_SHARE = 5
+"""A worker is small while it has used less than this part of its memory beyond what it began with: a text that is made of
+what it holds fits into the rest then, though it be written twice."""
+
 _DONE, _NOTHING = b'"status":"ok","value":null', b"0"
 """A reply without a value; and how it is told in a batch, where a number is the size of the value's text."""
+
+
+def _used_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _write_and_read(db: Database) -> Any:
@@ -53,9 +62,10 @@ class Session:
         frame_bytes: Longest JSON text of a reply.
         blob_bytes: Largest blob of a reply, and largest database.
         stdout_bytes: Output kept per request.
+        memory_mb: Memory that it may use beyond what it begins with, MiB.
     """
 
-    def __init__(self, fd: int, frame_bytes: int, blob_bytes: int, stdout_bytes: int) -> None:
+    def __init__(self, fd: int, frame_bytes: int, blob_bytes: int, stdout_bytes: int, memory_mb: int = 0) -> None:
         self._fd = fd
         self._frame_bytes = self._room = frame_bytes
         self._blob_bytes = blob_bytes
@@ -70,6 +80,8 @@ class Session:
         self._armed = self._may_ask = self._in_batch = False
         self._value = b""  # JSON text of what the last call of a batch returned
         self._deadline = self._rings_at = math.inf
+        self._small_kib = _used_kib() + (memory_mb << 10) // _SMALL_SHARE
+        self._is_small = False
         self._capture = Capture(stdout_bytes)
         self._operations: dict[str, Callable[[dict[str, Any], bytes | memoryview], tuple[bytes, bytes]]] = {
             "start": self._start,
@@ -127,6 +139,7 @@ class Session:
         stop = time.monotonic() + soft / 2
         self._room = self._frame_bytes // 2
         self._in_batch = True
+        self._is_small = _used_kib() < self._small_kib  # one look for all: it costs as much as a small result
         parts: list[bytes] = []
         blobs: list[bytes] = []
         used = blob_bytes = start = 0
@@ -154,7 +167,7 @@ class Session:
             if used > self._room or time.monotonic() > stop:
                 break
         self._room = self._frame_bytes
-        self._in_batch = False
+        self._in_batch = self._is_small = False
         self._value = b""
         return b'{"id":%d,"status":"batch","results":[%b]}' % (self._id, b",".join(parts)), b"".join(blobs)
 
@@ -182,7 +195,7 @@ class Session:
 
     def _encoded(self, value: Any, most_chars: int) -> bytes:
         try:
-            text = frames.encode(value)
+            text = frames.encode(value, self._is_small)
         except (TypeError, ValueError, RecursionError) as error:
             raise BadResult(f"the result is not plain JSON: {said(error)}") from error
         if most_chars and len(text) > most_chars and len(text.decode()) > most_chars:

@@ -334,6 +334,6 @@ def _become_worker(zygote: _Zygote, fd: int, parent: int) -> NoReturn:
         options = zygote.options
         confine.limit_worker(options.cpu_s, zygote.space)
         confine.apply_filter(zygote.worker_filter)
-        Session(fd, options.frame_bytes, options.blob_bytes, options.stdout_bytes).serve()
+        Session(fd, options.frame_bytes, options.blob_bytes, options.stdout_bytes, options.memory_mb).serve()
     finally:
         os._exit(EXIT_BROKEN)
