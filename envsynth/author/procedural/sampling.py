@@ -56,6 +56,8 @@ COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
 }
 """Comparators of drawn conditions."""
+FEW_ROWS = 3
+"""Rows whose values are asked for one by one; of more, those of the whole table cost less."""
 ATOM_DRAWS = 12
 """Draws of a condition before its entity is given up."""
 
@@ -100,7 +102,12 @@ class Sampler:
 
     def numbers(self, entity: str, ids: Iterable[int | str], attr: Attr) -> dict[int | str, int]:
         """Values of a numeric attribute by row id; rows without a value are left out."""
-        values = {row_id: self.oracle.value(entity, row_id, attr) for row_id in ids}
+        wanted = list(ids)
+        if len(wanted) <= FEW_ROWS:
+            values = {row_id: self.oracle.value(entity, row_id, attr) for row_id in wanted}
+        else:
+            known = self.oracle.values(entity, attr)
+            values = {row_id: known.get(row_id) for row_id in wanted}
         return {row_id: value for row_id, value in values.items() if isinstance(value, int)}
 
     def takes(self, entity: str) -> bool:
@@ -164,14 +171,16 @@ class Sampler:
     def attr_names(self, entity: str, kinds: Sequence[str]) -> list[str]:
         """Names of attributes, stored and derived, whose type is of one of the kinds."""
         stored = [
-            col.name
-            for col in self.world.tables[entity]
-            if col.kind not in ("id", "name") and (self.world.attr_type(entity, col.name) or Type("")).kind in kinds
+            name for name in self.stored(entity) if (self.world.attr_type(entity, name) or Type("")).kind in kinds
         ]
         derived = [
             name for (owner, name), item in self.world.derived.items() if owner == entity and item.type.kind in kinds
         ]
         return stored + derived
+
+    def stored(self, entity: str) -> list[str]:
+        """Names of stored attributes, without id and name."""
+        return [col.name for col in self.world.tables[entity] if col.kind not in ("id", "name")]
 
     def additive(self, entity: str) -> list[str]:
         """Names of numeric attributes whose values make sense when added up: no hours of a day, no versions."""
@@ -231,6 +240,12 @@ class Sampler:
             return None
         target = next((row for row in self.rows(type_.detail) if row["id"] == want), None)
         return None if target is None else Atom(attr, "==", self.named(type_.detail, target))
+
+    def threshold(self, attr: Attr, type_: Type, op: str, value: int | str) -> Atom | None:
+        """Make the condition that an attribute compares so with a value that occurs; None for a row without a name."""
+        if type_.kind == "row":
+            return self.relation_atom(attr, type_, value, value, truth=True)
+        return None if value in NO_ROUTE.get(type_.detail, ()) else Atom(attr, op, Const(value, type_.kind, type_.detail))
 
     # ------------------------------------------------------------------------------------------------------ actions
 

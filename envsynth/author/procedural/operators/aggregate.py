@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from envsynth.author.procedural.ir import Atom, Attr, Const, Let, Ref, Sum, Task, fresh_var, swap, walk
+from envsynth.author.procedural.ir import Atom, Attr, Const, Let, Ref, Sum, Task, Type, fresh_var, swap, walk
 from envsynth.author.procedural.operators.edit import Edit
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import COMPARE, Sampler
 from envsynth.author.procedural.sites import filtered_lets
 from envsynth.errors import Rejected
 
-TOTAL_DRAWS = 60
-"""Draws of a total that may stand for the number."""
 MEMBERS = range(2, 13)
 """Rows that a total adds up: one row would be no aggregation, many make long answers of listings."""
 
@@ -50,19 +48,39 @@ def add_total(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         for name in sampler.additive(entity)
         if (type_ := sampler.world.attr_type(entity, name)) is not None and type_.detail == site.const.unit
     ]
-    for _ in range(TOTAL_DRAWS if sources else 0):
-        entity, name = sampler.rng.choice(sources)
-        attr, atoms = sampler.attr(entity, name), (sampler.atom(entity),)
-        ids = sampler.oracle.ids(entity, atoms)
-        if len(ids) not in MEMBERS:
-            continue
-        total = sum(sampler.numbers(entity, ids, attr).values())
-        if site.fits(total):
+    sampler.rng.shuffle(sources)
+    for entity, name in sources:
+        attr = sampler.attr(entity, name)
+        fitting = _fitting(sampler, entity, attr, site)
+        if fitting:
+            atom = sampler.rng.choice(fitting)
             var = fresh_var(task)
             child = swap(task, site.const, Ref(var))
-            steps = (Let(var, Sum(entity, atoms, attr)), *child.steps)
+            steps = (Let(var, Sum(entity, (atom,), attr)), *child.steps)
             return Edit(Task(steps, child.report), sampler.overlay, {"var": var, "entity": entity, "attribute": name})
     raise Rejected("no_total", f"no total draws the line of {site.const.value} {site.const.unit}")
+
+
+def _fitting(sampler: Sampler, entity: str, attr: Attr, site: _Site) -> list[Atom]:
+    """Conditions on one stored attribute whose rows have a total that draws the same line: all there are.
+
+    Stored attributes alone, as each of them costs one look at the rows, and each derived one a query for each row.
+    """
+    numbers = sampler.oracle.values(entity, attr)
+    found: list[Atom] = []
+    for column in sampler.stored(entity):
+        type_ = sampler.world.attr_type(entity, column) or Type("")
+        cells = sampler.oracle.values(entity, Attr(column))
+        for value in sorted({cell for cell in cells.values() if cell is not None}, key=str):
+            for op in ("==",) if type_.kind in ("str", "row") else (">=", "<=", ">", "<"):
+                ids = [key for key, cell in cells.items() if cell is not None and COMPARE[op](cell, value)]
+                if len(ids) not in MEMBERS:
+                    continue
+                parts = [numbers[key] for key in ids]
+                if all(isinstance(part, int) for part in parts) and site.fits(sum(parts)):
+                    atom = sampler.threshold(Attr(column), type_, op, value)
+                    found += [] if atom is None else [atom]
+    return found
 
 
 def _sites(sampler: Sampler, task: Task) -> list[_Site]:

@@ -158,6 +158,10 @@ class Oracle:
         """
         return self._relations.value(entity, row_id, attr)
 
+    def values(self, entity: str, attr: Attr) -> dict[Key, Cell]:
+        """Return an attribute of all rows by id, as `value` does but by one query; a boolean as the integer that SQL has."""
+        return dict(self._relations.rows(entity, (), (attr,)))
+
     def resolve(self, node: Node) -> tuple[Value, LetInfo | None]:
         """Work out one description on its own.
 
