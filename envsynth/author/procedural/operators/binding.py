@@ -67,7 +67,7 @@ def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], Orac
     """Find a condition that can be dropped without changing what the task asks for.
 
     For a choice, dropping must grow the feasible sets by a tenth or move the optimum; for all others, dropping must
-    change the answer or the changes of the whole task.
+    change the answer or the changes of the whole task, or so much about a choice that depends on it.
 
     Args:
         task: The program.
@@ -89,10 +89,17 @@ def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], Orac
             if isinstance(node, Choose):
                 binds = _moves(result.info[let.var], without.info[let.var])
             else:
-                binds = (without.answer, without.changes) != (result.answer, result.changes)
+                binds = _differs(task, result, without)
             if not binds:
                 return f"{let.var}: {atom.attr.name}"
     return None
+
+
+def _differs(task: Task, result: OracleResult, without: OracleResult) -> bool:
+    if (without.answer, without.changes) != (result.answer, result.changes):
+        return True
+    pairs = [(result.info[let.var], without.info[let.var]) for let, _ in chosen_lets(task)]
+    return any(_moves(old, new) or _moves(new, old) for old, new in pairs)
 
 
 def _moves(before: LetInfo, after: LetInfo) -> bool:
