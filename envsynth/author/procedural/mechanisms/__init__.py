@@ -15,6 +15,7 @@ from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
+from envsynth.author.procedural.mechanisms.tickets import MECHANISM as TICKETS
 
 MECHANISMS: dict[str, Mechanism] = {
     mechanism.name: mechanism
@@ -31,6 +32,7 @@ MECHANISMS: dict[str, Mechanism] = {
         TELEMETRY,
         RECIPES,
         IDENTITY,
+        TICKETS,
     )
 }
 """Every mechanism by name."""
