@@ -262,7 +262,7 @@ class Composition:
             return f"{col.label}, one of {', '.join(col.values)}"
         if col.kind == "date":
             return f"{col.label}, YYYY-MM-DD"
-        unit = {"": "", "version": "", "oclock": " on the 24-hour clock", "h": " in hours"}.get(
+        unit = {"": "", "version": "", "level": "", "oclock": " on the 24-hour clock", "h": " in hours"}.get(
             col.unit, f" in {col.unit}"
         )
         return col.label + unit

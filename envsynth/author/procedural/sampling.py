@@ -42,7 +42,7 @@ ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pic
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
 """Values that stand for "there is none" by the policy: odd as thresholds, so no condition compares with them."""
 
-ORDINAL = (Type("num", "oclock"), Type("num", "version"))
+ORDINAL = (Type("num", "oclock"), Type("num", "version"), Type("num", "level"))
 """Numbers that have an order but no sum."""
 
 Overlay = tuple[tuple[str, Row], ...]
@@ -183,7 +183,7 @@ class Sampler:
         return [col.name for col in self.world.tables[entity] if col.kind not in ("id", "name")]
 
     def additive(self, entity: str) -> list[str]:
-        """Names of numeric attributes whose values make sense when added up: no hours of a day, no versions."""
+        """Names of numeric attributes whose values make sense when added up: no hours of a day, no versions, no levels."""
         names = self.attr_names(entity, ("num",))
         return [name for name in names if self.world.attr_type(entity, name) not in ORDINAL]
 

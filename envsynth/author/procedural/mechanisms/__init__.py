@@ -11,6 +11,7 @@ from envsynth.author.procedural.mechanisms.identity import MECHANISM as IDENTITY
 from envsynth.author.procedural.mechanisms.inventory import MECHANISM as INVENTORY
 from envsynth.author.procedural.mechanisms.itinerary import MECHANISM as ITINERARY
 from envsynth.author.procedural.mechanisms.ledger import MECHANISM as LEDGER
+from envsynth.author.procedural.mechanisms.permissions import MECHANISM as PERMISSIONS
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
@@ -33,6 +34,7 @@ MECHANISMS: dict[str, Mechanism] = {
         RECIPES,
         IDENTITY,
         TICKETS,
+        PERMISSIONS,
     )
 }
 """Every mechanism by name."""
