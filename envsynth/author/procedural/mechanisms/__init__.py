@@ -15,6 +15,7 @@ from envsynth.author.procedural.mechanisms.permissions import MECHANISM as PERMI
 from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
+from envsynth.author.procedural.mechanisms.scheduling import MECHANISM as SCHEDULING
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
 from envsynth.author.procedural.mechanisms.tickets import MECHANISM as TICKETS
 
@@ -35,6 +36,7 @@ MECHANISMS: dict[str, Mechanism] = {
         IDENTITY,
         TICKETS,
         PERMISSIONS,
+        SCHEDULING,
     )
 }
 """Every mechanism by name."""
