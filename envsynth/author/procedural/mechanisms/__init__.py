@@ -16,6 +16,7 @@ from envsynth.author.procedural.mechanisms.pricing import MECHANISM as PRICING
 from envsynth.author.procedural.mechanisms.recipes import MECHANISM as RECIPES
 from envsynth.author.procedural.mechanisms.routing import MECHANISM as ROUTING
 from envsynth.author.procedural.mechanisms.scheduling import MECHANISM as SCHEDULING
+from envsynth.author.procedural.mechanisms.subscription import MECHANISM as SUBSCRIPTION
 from envsynth.author.procedural.mechanisms.telemetry import MECHANISM as TELEMETRY
 from envsynth.author.procedural.mechanisms.tickets import MECHANISM as TICKETS
 
@@ -37,6 +38,7 @@ MECHANISMS: dict[str, Mechanism] = {
         TICKETS,
         PERMISSIONS,
         SCHEDULING,
+        SUBSCRIPTION,
     )
 }
 """Every mechanism by name."""
