@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from envsynth.author.procedural.mechanism import Mechanism
+from envsynth.author.procedural.mechanisms.allocation import MECHANISM as ALLOCATION
 from envsynth.author.procedural.mechanisms.approval import MECHANISM as APPROVAL
 from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.config import MECHANISM as CONFIG
@@ -39,6 +40,7 @@ MECHANISMS: dict[str, Mechanism] = {
         PERMISSIONS,
         SCHEDULING,
         SUBSCRIPTION,
+        ALLOCATION,
     )
 }
 """Every mechanism by name."""
