@@ -46,7 +46,7 @@ from envsynth.spec import (
     slugify,
 )
 
-AUTHOR = "procedural/1"
+AUTHOR = "procedural/2"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""

@@ -27,7 +27,9 @@ PHRASE = 3
 STRONG = 8
 """Weight from which a mechanism is in every world of the category (two at most)."""
 JOINED = 2
-"""Mechanisms per world."""
+"""Mechanisms that a world has at least."""
+SIZES = {2: 6, 3: 3, 4: 1}
+"""How often a world joins so many mechanisms: each more makes tasks that cross more tables, and costs all gates time."""
 
 _WHOLE = ("booking", "pricing", "reading", "building", "wedding", "training", "bus", "gas")
 """Words that are no inflected form: "booking" is not what a library does with a book."""
@@ -241,14 +243,17 @@ def choose_mechanisms(reading: Reading, rng: random.Random) -> tuple[str, ...]:
         rng: Source of the choice.
 
     Returns:
-        Two names, in the fixed order of all mechanisms, whatever order they were drawn in.
+        Two to four names, in the fixed order of all mechanisms, whatever order they were drawn in; no more than suit.
 
     Raises:
         AuthorError: too few mechanisms suit the category.
     """
     chosen = list(reading.required[:JOINED])
-    while len(chosen) < JOINED:
+    size = rng.choices(list(SIZES), list(SIZES.values()))[0]
+    while len(chosen) < size:
         left = [name for name in reading.weights if name not in chosen]
+        if not left and len(chosen) >= JOINED:
+            break
         if not left:
             raise AuthorError(f"{reading.category!r}: only {chosen} suit this category, {JOINED} are needed")
         chosen.append(rng.choices(left, [reading.weights[name] for name in left])[0])
