@@ -198,7 +198,7 @@ class ActionTexts(Bindings):
         state_goal = "'new' if incident['progress'] == 'new' else 'triaged'" if fresh else "'triaged'"
         return Action(
             name="transfer_incident",
-            phrase="move {incident} to {queue}",
+            phrase="hand {incident} over to {queue}",
             params=(*INCIDENT, ("queue", Type("row", "queue"))),
             oracle_sql=(
                 f'WITH "case" AS (SELECT i.*, q."{self.queue_key}" AS "next" FROM "incident" i, "queue" q'
