@@ -119,9 +119,9 @@ def test_sp106_finds_a_prompt_that_says_something_else(steps):
     spec, step = steps["act"]
     prompt = step.task.prompt
     name = next(word for word in prompt.split() if word[:1].isdigit() or word[:-1].isdigit() or "-" in word)
-    assert codes(spec, changed(step.task, prompt=prompt.replace(name, name[:-2] + "01"[name[-2] == "0"] + name[-1])), "SP106") == {
-        "SP106"
-    }
+    assert codes(
+        spec, changed(step.task, prompt=prompt.replace(name, name[:-2] + "01"[name[-2] == "0"] + name[-1])), "SP106"
+    ) == {"SP106"}
     assert codes(spec, changed(step.task, prompt=prompt + " Be quick."), "SP106") == {"SP106"}
 
 

@@ -35,14 +35,13 @@ class Point:
     x: int = 1
 
 
-ODD = st.sampled_from(
-    [
-        Colour.RED, Number.ONE, Name("n"), Point(), uuid.UUID(int=7), datetime.date(2031, 5, 1), math.nan, math.inf, -0.0,
-        2**63, 2**64, -(2**63), -(2**63) - 1, "\ud800", "\u2028\x00", b"bytes", {1, 2}, frozenset(), 1j, ..., None, 1e16, 5e-324,
-        collections.OrderedDict(a=1), collections.Counter("ab"), range(3), (1, None), {1: "int key"}, {None: 1}, {True: 2},
-        {Name("k"): 1}, {"a": math.nan, "b": None}, 10**400, "x" * 70_000,
-    ]
-)  # fmt: skip
+ODD_VALUES: list[object] = [
+    Colour.RED, Number.ONE, Name("n"), Point(), uuid.UUID(int=7), datetime.date(2031, 5, 1), math.nan, math.inf, -0.0,
+    2**63, 2**64, -(2**63), -(2**63) - 1, "\ud800", "\u2028\x00", b"bytes", {1, 2}, frozenset(), 1j, ..., None, 1e16, 5e-324,
+    collections.OrderedDict(a=1), collections.Counter("ab"), range(3), (1, None), {1: "int key"}, {None: 1}, {True: 2},
+    {Name("k"): 1}, {"a": math.nan, "b": None}, 10**400, "x" * 70_000,
+]  # fmt: skip
+ODD = st.sampled_from(ODD_VALUES)
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(
     PLAIN | ODD,
@@ -71,14 +70,25 @@ def slowly(value: object) -> object:
     return json.loads(text)
 
 
-@given(VALUES, st.booleans())
-def test_fast_and_standard_writer_take_and_mean_the_same(value: object, is_small: bool) -> None:
+def compare(value: object, is_small: bool) -> None:
     try:
         found = json.loads(frames.encode(value, is_small))
     except (TypeError, ValueError, RecursionError):
         found = [None]
     expected = slowly(value)
     assert repr(found) == repr(expected)  # 1, 1.0 and True are equal, and must not be exchanged
+
+
+@given(VALUES, st.booleans())
+def test_fast_and_standard_writer_take_and_mean_the_same(value: object, is_small: bool) -> None:
+    compare(value, is_small)
+
+
+@pytest.mark.parametrize("is_small", [True, False])
+@pytest.mark.parametrize("value", ODD_VALUES, ids=lambda value: repr(value)[:20])
+def test_odd_values_are_taken_alike(value: object, is_small: bool) -> None:
+    compare(value, is_small)
+    compare([value, {"a": value}], is_small)
 
 
 @pytest.mark.parametrize("depth", [199, 200, 201, 260, 2_100, 50_000])

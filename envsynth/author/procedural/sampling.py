@@ -245,7 +245,9 @@ class Sampler:
         """Make the condition that an attribute compares so with a value that occurs; None for a row without a name."""
         if type_.kind == "row":
             return self.relation_atom(attr, type_, value, value, truth=True)
-        return None if value in NO_ROUTE.get(type_.detail, ()) else Atom(attr, op, Const(value, type_.kind, type_.detail))
+        return (
+            None if value in NO_ROUTE.get(type_.detail, ()) else Atom(attr, op, Const(value, type_.kind, type_.detail))
+        )
 
     # ------------------------------------------------------------------------------------------------------ actions
 

@@ -58,32 +58,7 @@ class ActionTexts(Bindings):
                 f"    write({self.assign_tool!r}, {self.arg('incident')}=incident['id'],"
                 f" {self.arg('assignee')}=taker['id'])\n"
             ),
-            goal=(
-                self.goal_suited() + self.goal_ended() + "@once\n"
-                "def best_takers(key):\n"
-                "    incident = [c for c in db['incident'] if c['id'] == key][0]\n"
-                f"    had = [x[{self.agent!r}] for x in db['dispatch'] if x['id'] in current_dispatches().get(key, [])]\n"
-                "    loads = [(g_load(db, a), a) for a in db['assignee'] if g_suited(db, a, incident)]\n"
-                f"    loads = [(n, a[{self.agent_key!r}]) for n, a in loads if a[{self.agent_key!r}] not in had]\n"
-                "    return [a for n, a in loads if not any(m < n for m, _ in loads)]\n"
-                "def s_assign_incident(db, diff, incident):\n"
-                f"    if incident['progress'] not in {self.open}:\n"
-                "        return None\n"
-                "    moved, taken, ended = [], [], ended_dispatches(diff, incident)\n"
-                "    for entry in diff:\n"
-                "        new = entry['new']\n"
-                "        if entry['op'] == 'update' and entry['table'] == 'incident':\n"
-                "            if new == {**incident, 'progress': 'assigned'}:\n"
-                "                moved.append(entry)\n"
-                "        elif entry['op'] == 'insert' and entry['table'] == 'dispatch':\n"
-                f"            if new[{self.case!r}] == incident['id'] and new[{self.agent!r}] in"
-                " best_takers(incident['id']):\n"
-                f"                if new['standing'] == 'current' and new['since'] == '{self.today}':\n"
-                "                    taken.append(entry)\n"
-                "    if ended is None or len(taken) != 1 or len(moved) != (incident['progress'] != 'assigned'):\n"
-                "        return None\n"
-                "    return moved + taken + ended\n"
-            ),
+            goal=self.assign_goal(),
             tables=("incident", "dispatch"),
             policy=(
                 f"A {word('incident')} in progress {self.words(self.open)} is assigned to a suited {assignee} that does "
@@ -92,6 +67,35 @@ class ActionTexts(Bindings):
                 f"{plural('dispatch')} in standing current end, it gets a new {word('dispatch')} in standing current from "
                 f"{self.today} on, and it is in progress assigned."
             ),
+        )
+
+    def assign_goal(self) -> str:
+        """Goal of `assign`: an agent whose load nobody suited goes below, whoever that is."""
+        return (
+            self.goal_suited() + self.goal_ended() + "@once\n"
+            "def best_takers(key):\n"
+            "    incident = [c for c in db['incident'] if c['id'] == key][0]\n"
+            f"    had = [x[{self.agent!r}] for x in db['dispatch'] if x['id'] in current_dispatches().get(key, [])]\n"
+            "    loads = [(g_load(db, a), a) for a in db['assignee'] if g_suited(db, a, incident)]\n"
+            f"    loads = [(n, a[{self.agent_key!r}]) for n, a in loads if a[{self.agent_key!r}] not in had]\n"
+            "    return [a for n, a in loads if not any(m < n for m, _ in loads)]\n"
+            "def s_assign_incident(db, diff, incident):\n"
+            f"    if incident['progress'] not in {self.open}:\n"
+            "        return None\n"
+            "    moved, taken, ended = [], [], ended_dispatches(diff, incident)\n"
+            "    for entry in diff:\n"
+            "        new = entry['new']\n"
+            "        if entry['op'] == 'update' and entry['table'] == 'incident':\n"
+            "            if new == {**incident, 'progress': 'assigned'}:\n"
+            "                moved.append(entry)\n"
+            "        elif entry['op'] == 'insert' and entry['table'] == 'dispatch':\n"
+            f"            if new[{self.case!r}] == incident['id'] and new[{self.agent!r}] in"
+            " best_takers(incident['id']):\n"
+            f"                if new['standing'] == 'current' and new['since'] == '{self.today}':\n"
+            "                    taken.append(entry)\n"
+            "    if ended is None or len(taken) != 1 or len(moved) != (incident['progress'] != 'assigned'):\n"
+            "        return None\n"
+            "    return moved + taken + ended\n"
         )
 
     def escalate(self) -> Action:
