@@ -78,8 +78,8 @@ def _fitting(sampler: Sampler, entity: str, attr: Attr, site: _Site) -> list[Ato
                 ids = [key for key, cell in cells.items() if cell is not None and COMPARE[op](cell, value)]
                 if len(ids) not in MEMBERS:
                     continue
-                parts = [numbers[key] for key in ids]
-                if all(isinstance(part, int) for part in parts) and site.fits(sum(parts)):
+                parts = [part for key in ids if isinstance(part := numbers[key], int)]
+                if len(parts) == len(ids) and site.fits(sum(parts)):
                     atom = sampler.threshold(Attr(column), type_, op, value)
                     found += [] if atom is None else [atom]
     return found
