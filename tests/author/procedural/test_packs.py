@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from envsynth.author.procedural.compose import compose
-from envsynth.author.procedural.docs import RESERVED
+from envsynth.author.procedural.docs import AGGREGATES, RESERVED
 from envsynth.author.procedural.lexicon import load_pack, pack_names
 from envsynth.author.procedural.mechanisms import MECHANISMS
 from envsynth.author.procedural.reading import STRONG, choose_mechanisms, read_category, stem
@@ -264,3 +264,13 @@ def test_the_docs_say_how_many_packs_there_are():
     root = Path(__file__).parents[3]
     for page in ("guides/synthesize.md", "concepts/procedural-author.md"):
         assert f"{len(PACKS)} " in (root / "docs" / page).read_text(encoding="utf-8"), page
+
+
+@pytest.mark.parametrize("name", PACKS)
+def test_nouns_hold_no_word_of_the_prompt_language(name: str) -> None:
+    """A mechanism puts nouns into labels ("reserved lot"), where words of aggregates are ambiguous."""
+    nouns = [
+        word for forms in load_pack(name).nouns.values() for form in forms for word in re.split("[/ -]", str(form))
+    ]
+    assert nouns
+    assert not {*AGGREGATES, *RESERVED} & {*nouns}
