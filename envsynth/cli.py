@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -37,6 +37,9 @@ from rich.tree import Tree
 
 from envsynth import __version__
 from envsynth.errors import EnvsynthError, SpecError, WorkError
+
+if TYPE_CHECKING:
+    from envsynth.yields import Yields
 
 app = typer.Typer(
     name="envsynth",
@@ -330,26 +333,59 @@ def synthesize(
 
 @app.command()
 def stats(
-    limit: Annotated[int, typer.Option(min=1, help="Tasks per tier whose solution is played.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=0, help="Tasks per tier whose solution is played for lengths; 0: none.")
+    ] = 100,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how long episodes are, by tier: tokens that a policy reads, and characters of JSON."""
+    """Say what synthesis brought, by stage, operator and mechanism, and how long episodes are."""
     from dataclasses import asdict
 
     from envsynth.lengths import stored_lengths
     from envsynth.store import Store
+    from envsynth.yields import stored_yields
 
     with Store.open(store, readonly=True) as opened:
-        rows = [asdict(item) for item in stored_lengths(opened, limit=limit)]
+        found = stored_yields(opened)
+        lengths = [asdict(item) for item in stored_lengths(opened, limit=limit)] if limit else []
     if as_json:
-        _print_json(rows)
+        _print_json({"yields": asdict(found), "lengths": lengths})
         return
-    if not rows:
+    if not found.tasks and not found.reasons:
         _say(err, "nothing there; `envsynth synthesize` makes some")
         return
-    table = _table("tier", "what", "tasks", "median", "p90", "max", right=("tasks", "median", "p90", "max"))
-    for row in rows:
+    _print_yields(found)
+    if lengths:
+        _print_lengths(lengths)
+
+
+def _print_yields(found: Yields) -> None:
+    proposals = found.tasks + sum(found.refused.values())
+    refused = ", ".join(f"{count:,} by {stage}" for stage, count in found.refused.items())
+    out.print(f"{proposals:,} proposals: {found.tasks:,} task versions accepted, refused {refused}")
+    depths = ", ".join(f"{depth}: {count:,}" for depth, count in found.depths.items())
+    out.print(f"{found.environments:,} environments, {found.leaves:,} leaves; by hardening steps {depths or 'none'}")
+    if found.calls:
+        out.print("calls of a leaf's solution: " + ", ".join(f"{name} {count}" for name, count in found.calls.items()))
+    if found.distinct:
+        curve = ", ".join(f"{unique:,} of {size:,}" for size, unique in found.distinct)
+        out.print(f"different structures of environments: {curve}")
+    for what, rows in (("operator", found.operators), ("mechanism", found.mechanisms)):
+        if not rows:
+            continue
+        out.print()
+        table = _table(what, "accepted", "refused", "share", "most refused for", right=("accepted", "refused", "share"))
+        for row in rows:
+            reasons = ", ".join(f"{code} {count:,}" for code, count in row.reasons)
+            table.add_row(row.name, f"{row.accepted:,}", f"{row.refused:,}", f"{row.share:.0%}", reasons)
+        _print_table(table)
+
+
+def _print_lengths(lengths: list[dict[str, Any]]) -> None:
+    out.print()
+    table = _table("tier", "length in", "tasks", "median", "p90", "max", right=("tasks", "median", "p90", "max"))
+    for row in lengths:
         for what in ("tokens", "characters"):
             found = row[what]
             table.add_row(row["tier"], what, str(row["n"]), *(str(found[key]) for key in ("median", "p90", "max")))

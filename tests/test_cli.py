@@ -168,7 +168,10 @@ def test_synthesize_the_nano_tier_and_its_lengths(cli: Cli, tmp_path: Path) -> N
     made = cli("synthesize", "small tables", "--tier", "nano", "--lineages", "2", "--workers", "1", *store)
     assert made.code == 0
     assert "1 environment, 2 task versions" in made.out
-    (row,) = json.loads(cli("stats", "--json", *store).out)
+    told = json.loads(cli("stats", "--json", *store).out)
+    assert (told["yields"]["environments"], told["yields"]["tasks"]) == (1, 2)
+    assert json.loads(cli("stats", "--json", "--limit", "0", *store).out) == {**told, "lengths": []}
+    (row,) = told["lengths"]
     assert (row["tier"], row["n"]) == ("nano", 2)
     assert row["tokens"]["max"] <= 256 < row["characters"]["median"]
     shown = cli("stats", *store).out

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from envsynth.store.batch import Batch
     from envsynth.store.records import (
         EnvironmentEntry,
+        RefusalCount,
         Rejection,
         RunEntry,
         Suite,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "EnvironmentEntry",
+    "RefusalCount",
     "Rejection",
     "RunEntry",
     "Store",

@@ -7,7 +7,7 @@ from sqlmodel import col, select
 
 from envsynth.errors import SpecNotFound
 from envsynth.store import queries
-from envsynth.store.records import Rejection, RunEntry, Suite, UnitEntry
+from envsynth.store.records import RefusalCount, Rejection, RunEntry, Suite, UnitEntry
 from envsynth.store.rows import EnvironmentRow, RejectionRow, SuiteRow, TrajectoryRow, UnitRow
 from envsynth.store.session import OpenStore
 from envsynth.trajectory import Trajectory
@@ -52,6 +52,11 @@ class HistoryReader(OpenStore):
         """Count rejections by (stage, code), the most frequent first."""
         with self._session("count rejections") as session:
             return queries.rejection_counts(session)
+
+    def refusal_counts(self) -> list[RefusalCount]:
+        """Count rejections by environment, operator, stage and code."""
+        with self._session("count rejections") as session:
+            return queries.refusal_counts(session)
 
     def runs(self) -> list[RunEntry]:
         """List the runs by key."""

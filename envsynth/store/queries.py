@@ -19,7 +19,7 @@ from sqlmodel import Session, col, select
 from envsynth.errors import SpecError, SpecNotFound, StoreError
 from envsynth.spec import Record, TaskVersion
 from envsynth.store.catalogue import text_hash
-from envsynth.store.records import EnvironmentEntry, RunEntry, TaskEntry, TaskQuery, UnitEntry
+from envsynth.store.records import EnvironmentEntry, RefusalCount, RunEntry, TaskEntry, TaskQuery, UnitEntry
 from envsynth.store.rows import EnvironmentRow, RejectionRow, RunRow, TaskRow, UnitRow
 
 R = TypeVar("R", bound=Record)
@@ -346,3 +346,17 @@ def rejection_counts(session: Session) -> dict[tuple[str, str], int]:
         .order_by(number.desc(), RejectionRow.stage, RejectionRow.code)
     )
     return {(stage, code): count for stage, code, count in session.exec(query)}
+
+
+def refusal_counts(session: Session) -> list[RefusalCount]:
+    """Count rejections by environment, operator, stage and code, from index columns alone.
+
+    Args:
+        session: Open session.
+
+    Returns:
+        The counts, in the order of these columns.
+    """
+    keys = [getattr(RejectionRow, name) for name in ("environment", "operator", "stage", "code")]
+    query = core_select(*keys, func.count().label("count")).group_by(*keys).order_by(*keys)
+    return [RefusalCount(**row) for row in session.connection().execute(query).mappings()]

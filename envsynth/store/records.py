@@ -45,6 +45,22 @@ class Rejection(Record):
     """The draft as JSON, when it is worth keeping."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RefusalCount:
+    """How often proposals were refused alike."""
+
+    environment: str | None
+    """Environment version."""
+    operator: str | None
+    """Hardening operator; None for roots."""
+    stage: str
+    """Which part refused."""
+    code: str
+    """Stable code."""
+    count: int
+    """How often."""
+
+
 class SuiteItem(Record):
     """One task of a suite."""
 

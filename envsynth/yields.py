@@ -1,0 +1,145 @@
+"""What synthesis brought: how many proposals became tasks, by stage, operator and mechanism, and how different they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from envsynth.report import GateReport
+from envsynth.spec import EnvironmentSpec
+from envsynth.store import RefusalCount, Store, TaskEntry
+
+STAGES: tuple[str, ...] = ("author", "gates", "ladder")
+"""Who refuses, in the order in which a proposal first meets them."""
+ROOT = "root"
+"""Stands for the operator of a task that was not hardened from another one."""
+REASONS = 3
+"""Most frequent reasons that are told."""
+
+
+@dataclass(frozen=True)
+class Yield:
+    """What became of a group of proposals."""
+
+    name: str
+    """An operator or a mechanism."""
+    accepted: int
+    """Task versions in the store."""
+    refused: int
+    """Proposals that were refused."""
+    reasons: tuple[tuple[str, int], ...]
+    """The most frequent codes of refusals, with how often."""
+
+    @property
+    def share(self) -> float:
+        """Accepted ones among all proposals, 0 to 1; 0 when there were none."""
+        return self.accepted / max(1, self.accepted + self.refused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yields:
+    """What a store tells of synthesis."""
+
+    environments: int
+    """Environment versions."""
+    tasks: int
+    """Task versions."""
+    leaves: int
+    """Task versions that no other one was hardened from."""
+    refused: Mapping[str, int]
+    """Refused proposals by stage."""
+    reasons: tuple[tuple[str, str, int], ...]
+    """Stage, code and number of all refusals, the most frequent first."""
+    operators: tuple[Yield, ...]
+    """By hardening operator; roots first."""
+    mechanisms: tuple[Yield, ...]
+    """By mechanism of the environment: one with three mechanisms counts for each of them."""
+    depths: Mapping[int, int]
+    """Leaves by the number of versions before them."""
+    calls: Mapping[str, int]
+    """Tool calls that the solutions of leaves need: median, p90 and maximum; empty when no report tells them."""
+    distinct: tuple[tuple[int, int], ...]
+    """Different structural signatures among the first so many environments that have one, by slug."""
+
+
+def stored_yields(store: Store) -> Yields:
+    """Work out what synthesis brought.
+
+    Args:
+        store: The store; nothing is played.
+
+    Returns:
+        The counts.
+    """
+    tasks, refusals = store.task_entries(), store.refusal_counts()
+    specs = store.environments()
+    parents = {task.parent for task in tasks}
+    leaves = [task for task in tasks if task.hash not in parents]
+    by_code = Counter[tuple[str, str]]()
+    for item in refusals:
+        by_code[item.stage, item.code] += item.count
+    stages: dict[str, int] = {stage: 0 for stage in STAGES}  # noqa: C420 - Ruff's form of it has no type
+    for (stage, _), count in by_code.items():
+        stages[stage] = stages.get(stage, 0) + count
+    return Yields(
+        environments=len(specs),
+        tasks=len(tasks),
+        leaves=len(leaves),
+        refused=stages,
+        reasons=tuple((stage, code, count) for (stage, code), count in by_code.most_common()),
+        operators=_by_operator(tasks, refusals),
+        mechanisms=_by_mechanism(specs, tasks, refusals),
+        depths=dict(sorted(Counter(task.depth for task in leaves).items())),
+        calls=_calls([report for task in leaves if (report := store.latest_report(task.hash)) is not None]),
+        distinct=_curve(specs),
+    )
+
+
+def _yields(accepted: Counter[str], refused: Counter[tuple[str, str]], first: Sequence[str] = ()) -> tuple[Yield, ...]:
+    """Order groups by how many proposals they had, `first` ones before all."""
+    names = dict.fromkeys([*accepted, *(name for name, _ in refused)])
+    found: list[Yield] = []
+    for name in names:
+        codes = Counter({code: count for (owner, code), count in refused.items() if owner == name})
+        found.append(Yield(name, accepted[name], codes.total(), tuple(codes.most_common(REASONS))))
+    return tuple(sorted(found, key=lambda item: (item.name not in first, -item.accepted - item.refused, item.name)))
+
+
+def _by_operator(tasks: Iterable[TaskEntry], refusals: Iterable[RefusalCount]) -> tuple[Yield, ...]:
+    refused = Counter[tuple[str, str]]()
+    for item in refusals:
+        refused[item.operator or ROOT, item.code] += item.count
+    return _yields(Counter(task.operator or ROOT for task in tasks), refused, (ROOT,))
+
+
+def _by_mechanism(
+    specs: Iterable[EnvironmentSpec], tasks: Iterable[TaskEntry], refusals: Iterable[RefusalCount]
+) -> tuple[Yield, ...]:
+    parts = {spec.hash: _mechanisms(spec) for spec in specs}
+    accepted = Counter(name for task in tasks for name in parts.get(task.environment, ()))
+    refused = Counter[tuple[str, str]]()
+    for item in refusals:
+        for name in parts.get(item.environment or "", ()):
+            refused[name, item.code] += item.count
+    return _yields(accepted, refused)
+
+
+def _mechanisms(spec: EnvironmentSpec) -> tuple[str, ...]:
+    names = spec.provenance.details.get("mechanisms")
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+
+
+def _calls(reports: Iterable[GateReport]) -> dict[str, int]:
+    found = sorted(calls for report in reports if isinstance(calls := report.evidence("EX201").get("calls"), int))
+    if not found:
+        return {}
+    return {"median": found[(len(found) - 1) // 2], "p90": found[(9 * len(found) - 1) // 10], "max": found[-1]}
+
+
+def _curve(specs: Iterable[EnvironmentSpec]) -> tuple[tuple[int, int], ...]:
+    marks = [mark for spec in specs if isinstance(mark := spec.provenance.details.get("signature"), str)]
+    sizes = sorted(
+        {*(size for size in (10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000) if size < len(marks)), len(marks)}
+    )
+    return tuple((size, len({*marks[:size]})) for size in sizes if size)

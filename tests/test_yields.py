@@ -1,0 +1,76 @@
+"""What a store tells of synthesis: counted against what was put into it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from envsynth.pipeline import Unit, UnitRequest, make_unit
+from envsynth.store import Store
+from envsynth.yields import STAGES, stored_yields
+
+
+@pytest.fixture(scope="module")
+def units() -> list[Unit]:
+    return [
+        make_unit(
+            UnitRequest(category="booking laboratory equipment", seed="y", index=index, lineages=1, steps=1, tries=6)
+        )
+        for index in range(2)
+    ]
+
+
+def test_every_proposal_is_counted_once(units: list[Unit], tmp_path: Path) -> None:
+    with Store.open(tmp_path / "y.db") as store:
+        store.start_run("r", "synthesize", {})
+        for unit in units:
+            store.commit_unit(
+                "r", unit.index, environment=unit.environment, tasks=unit.tasks, rejections=unit.rejections
+            )
+        found = stored_yields(store)
+    tasks = [task for unit in units for task, _ in unit.tasks]
+    refused = [item for unit in units for item in unit.rejections]
+    assert (found.environments, found.tasks) == (2, len(tasks))
+    assert sum(found.refused.values()) == len(refused) == sum(count for *_, count in found.reasons)
+    assert list(found.refused)[:3] == list(STAGES)
+    for name in ("operators", "mechanisms"):
+        assert all(0 <= row.share <= 1 and len(row.reasons) <= 3 for row in getattr(found, name))
+    assert found.operators[0].name == "root"
+    assert sum(row.accepted for row in found.operators) == len(tasks)
+    assert sum(row.refused for row in found.operators) == len(refused)
+    roots = Counter(item.code for item in refused if item.operator is None)
+    assert found.operators[0].refused == roots.total()
+    assert dict(found.operators[0].reasons).items() <= roots.items()
+    assert (
+        sum(found.depths.values())
+        == found.leaves
+        == len({task.hash for task in tasks} - {t.lineage.parent for t in tasks})
+    )
+    parents = {task.lineage.parent for task in tasks}
+    reports = [report for unit in units for task, report in unit.tasks if task.hash not in parents]
+    assert found.calls["max"] == max(report.evidence("EX201")["calls"] for report in reports)
+    assert found.distinct == ((2, 2),)
+
+
+def test_an_environment_counts_for_each_of_its_mechanisms(units: list[Unit], tmp_path: Path) -> None:
+    with Store.open(tmp_path / "m.db") as store:
+        unit = units[0]
+        store.add_environment(unit.environment)
+        for task, report in unit.tasks:
+            store.add_task(task, report)
+        store.add_rejections(unit.rejections)
+        found = stored_yields(store)
+    names = unit.environment.provenance.details["mechanisms"]
+    assert isinstance(names, list)
+    assert sorted(row.name for row in found.mechanisms) == sorted(names)
+    mine = [item for item in unit.rejections if item.environment == unit.environment.hash]
+    assert all((row.accepted, row.refused) == (len(unit.tasks), len(mine)) for row in found.mechanisms)
+
+
+def test_an_empty_store_has_no_yields(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "e.db") as store:
+        found = stored_yields(store)
+    assert (found.environments, found.tasks, found.leaves, found.operators, found.distinct) == (0, 0, 0, (), ())
+    assert dict(found.refused) == dict.fromkeys(STAGES, 0)
