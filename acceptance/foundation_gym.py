@@ -102,7 +102,12 @@ def random_action(rng: random.Random, env: ToolEnv, words: list[Any]) -> str:
         return json.dumps({"answer": {key: rng.choice(words) for key in env.task.answer_schema.get("properties", {})}})
     tool = rng.choice(env.environment.tools)
     properties: Any = tool.parameters.get("properties", {})
-    arguments = {name: random_value(rng, schema, words) for name, schema in properties.items() if rng.random() < 0.95}
+    required: Any = tool.parameters.get("required", [])
+    arguments = {
+        name: random_value(rng, schema, words)
+        for name, schema in properties.items()
+        if rng.random() < (0.95 if name in required else 0.3)
+    }
     text = json.dumps({"tool": tool.name, "arguments": arguments})
     return text if draw < 0.95 else text[: rng.randint(0, len(text))]
 
