@@ -20,7 +20,7 @@ DRAFT = AUTHOR.draft(1)
 
 @pytest.fixture(scope="module")
 def found():
-    lineage = find_root(DRAFT, AUTHOR, 1)
+    lineage = find_root(DRAFT, AUTHOR, 0)
     assert len(lineage.steps) == 1
     return lineage
 
