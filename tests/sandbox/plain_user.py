@@ -20,7 +20,7 @@ from pathlib import Path
 
 NOBODY = 65534
 PROJECT = Path(__file__).resolve().parents[2]
-NEEDED = ("orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
+NEEDED = ("msgspec", "orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection")
 _TRY = "import envsynth.sandbox, tests.sandbox.hostile_programs"
 
 
