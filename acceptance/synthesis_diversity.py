@@ -65,25 +65,30 @@ def programs(number: int) -> list[str]:
 def _chain(author: ProceduralAuthor, draft: Draft, chain: int) -> Iterator[TaskVersion]:
     """A root and its edits, each by an operator drawn at random; refused draws are skipped."""
     rng = random.Random(f"{SEED}/{draft.environment.hash}/{chain}")
-    task = None
-    for attempt in range(12):
+    task = _root(author, draft, chain)
+    if task is None:
+        return
+    yield task
+    edits = 0
+    for attempt in range(3 * EDITS):
+        operators = author.operators(task)
+        if not operators or edits == EDITS:
+            return
         try:
-            task = author.root(draft, chain, attempt)
+            task = author.propose(draft, task, rng.choice(operators), attempt)
         except Rejected:
             continue
-        break
-    depth = 0
-    for attempt in range(3 * EDITS if task is not None else 0):
-        if task is None or depth == EDITS:
-            break
-        if not depth and not attempt:
-            yield task
-        try:
-            task = author.propose(draft, task, rng.choice(author.operators(task)), attempt)
-        except (Rejected, IndexError):
-            continue
-        depth += 1
+        edits += 1
         yield task
+
+
+def _root(author: ProceduralAuthor, draft: Draft, chain: int) -> TaskVersion | None:
+    for attempt in range(12):
+        try:
+            return author.root(draft, chain, attempt)
+        except Rejected:
+            continue
+    return None
 
 
 def main() -> int:

@@ -74,10 +74,16 @@ def main() -> int:
     target = 5 if options.fast else options.wanted
     told = f"{per_mechanism[least]:,} ({least}); in all {sum(per_mechanism.values()):,}, {len(names)} mechanisms, {pairs} pairs"
     claims.line("fewest tasks compared of a mechanism", told, f">= {target:,}", per_mechanism[least] >= target)
-    few = min(with_changes, key=lambda name: with_changes[name])
+    few = min(names, key=lambda name: with_changes[name])
     told = f"{with_changes[few]:,} ({few})"
-    wanted = 0 if options.fast else 1  # forty draws hold no change of some mechanisms
-    claims.line("fewest of them with changes", told, f">= {wanted}", with_changes[few] >= wanted)
+    if options.fast:  # forty draws hold no change of some mechanisms
+        acting = sum(with_changes[name] > 0 for name in names)
+        wanted = len(names) - 3
+        claims.line(
+            "mechanisms with tasks that change something", f"{acting}; fewest {told}", f">= {wanted}", acting >= wanted
+        )
+    else:
+        claims.line("fewest of them with changes", told, ">= 1", with_changes[few] >= 1)
     return claims.exit_code()
 
 

@@ -363,14 +363,20 @@ def stats(
 def _print_yields(found: Yields) -> None:
     proposals = found.tasks + sum(found.refused.values())
     refused = ", ".join(f"{count:,} by {stage}" for stage, count in found.refused.items())
-    out.print(f"{proposals:,} proposals: {found.tasks:,} task versions accepted, refused {refused}")
+    out.print(f"{proposals:,} proposals: {found.tasks:,} task versions accepted, refused {refused}", soft_wrap=True)
     depths = ", ".join(f"{depth}: {count:,}" for depth, count in found.depths.items())
-    out.print(f"{found.environments:,} environments, {found.leaves:,} leaves; by hardening steps {depths or 'none'}")
+    out.print(
+        f"{found.environments:,} environments, {found.leaves:,} leaves; by hardening steps {depths or 'none'}",
+        soft_wrap=True,
+    )
     if found.calls:
-        out.print("calls of a leaf's solution: " + ", ".join(f"{name} {count}" for name, count in found.calls.items()))
+        out.print(
+            "calls of a leaf's solution: " + ", ".join(f"{name} {count}" for name, count in found.calls.items()),
+            soft_wrap=True,
+        )
     if found.distinct:
         curve = ", ".join(f"{unique:,} of {size:,}" for size, unique in found.distinct)
-        out.print(f"different structures of environments: {curve}")
+        out.print(f"different structures of environments: {curve}", soft_wrap=True)
     for what, rows in (("operator", found.operators), ("mechanism", found.mechanisms)):
         if not rows:
             continue
