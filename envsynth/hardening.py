@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from pydantic import JsonValue
 
 from envsynth.errors import Rejected
-from envsynth.gates import Case, all_gates, check
+from envsynth.gates import Case, Rehearsal, all_gates, check
 from envsynth.report import Finding, GateReport, GateResult
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
@@ -107,7 +107,14 @@ class Lineage:
     """Refused proposals, in order."""
 
 
-def audit(draft: Drafted, author: Author, candidate: TaskVersion, jail: Jail, parent: Step | None) -> Step | Rejection:
+def audit(
+    draft: Drafted,
+    author: Author,
+    candidate: TaskVersion,
+    jail: Jail,
+    parent: Step | None,
+    rehearsal: Rehearsal | None = None,
+) -> Step | Rejection:
     """Take a candidate through the gates, cheap ones first, and through the ladder.
 
     Args:
@@ -116,33 +123,51 @@ def audit(draft: Drafted, author: Author, candidate: TaskVersion, jail: Jail, pa
         candidate: The proposal.
         jail: Where untrusted source runs.
         parent: The version that it should be harder than; None for a root.
+        rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
 
     Returns:
         The finished version with its full report, or why it was refused.
     """
     environment = draft.environment
-    with Case(environment, candidate, jail) as case:
-        first = check(environment, candidate, case=case, select=_BEFORE_PROBES, fail_fast=True)
-        if not first.ok:
-            return _refused(candidate, "gates", first)
-        calls = case.gold.n_calls
-        if calls > MAX_GOLD_CALLS:
-            return _rejection(candidate, "gates", "EX204", f"the solution needs {calls} calls, limit {MAX_GOLD_CALLS}")
-        # The commonest refusal, so it comes first: without a newly failing skill no child is harder.
-        if parent is not None and not _may_need_something_new(case, parent):
-            return _rejection(candidate, "ladder", "DF402", "needs no skill that its parent does not need")
-        ladder = check(environment, candidate, case=case, select=("DF401",))
-        if not ladder.ok:
-            return _refused(candidate, "ladder", ladder)
-        results = (*first.results, *ladder.results)
-        harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent)
-        if harder.status == "fail":
-            return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
-        task = author.complete(draft, candidate, calls)
-        with Case(environment, task, jail, earlier=case) as completed:
+    with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
+        # The commonest refusal comes first where it costs little: without a newly failing skill no child is harder. A
+        # solution that fails in the rehearsal goes on, to be told by the gates what is wrong with it.
+        if case.rehearse() and parent is not None and not _may_need_something_new(case, parent):
+            return _nothing_new(candidate)
+        results = _measured(environment, candidate, case, parent)
+        if isinstance(results, Rejection):
+            return results
+        task = author.complete(draft, candidate, case.gold.n_calls)
+        with Case(environment, task, jail, earlier=case, rehearsal=rehearsal) as completed:
             rest = check(environment, task, case=completed, select=_AFTER_LADDER, fail_fast=True)
-    report = GateReport(environment=environment.hash, task=task.hash, results=(*results, harder, *rest.results))
+    report = GateReport(environment=environment.hash, task=task.hash, results=(*results, *rest.results))
     return Step(task, report) if report.ok else _refused(task, "gates", report)
+
+
+def _measured(
+    environment: EnvironmentSpec, candidate: TaskVersion, case: Case, parent: Step | None
+) -> tuple[GateResult, ...] | Rejection:
+    """The cheap gates and the ladder: their results, or why the candidate is refused."""
+    first = check(environment, candidate, case=case, select=_BEFORE_PROBES, fail_fast=True)
+    if not first.ok:
+        return _refused(candidate, "gates", first)
+    calls = case.gold.n_calls
+    if calls > MAX_GOLD_CALLS:
+        return _rejection(candidate, "gates", "EX204", f"the solution needs {calls} calls, limit {MAX_GOLD_CALLS}")
+    if parent is not None and not _may_need_something_new(case, parent):
+        return _nothing_new(candidate)
+    ladder = check(environment, candidate, case=case, select=("DF401",))
+    if not ladder.ok:
+        return _refused(candidate, "ladder", ladder)
+    results = (*first.results, *ladder.results)
+    harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent)
+    if harder.status == "fail":
+        return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
+    return (*results, harder)
+
+
+def _nothing_new(candidate: TaskVersion) -> Rejection:
+    return _rejection(candidate, "ladder", "DF402", "needs no skill that its parent does not need")
 
 
 def _may_need_something_new(case: Case, parent: Step) -> bool:
@@ -187,7 +212,15 @@ def _rejection(task: TaskVersion, stage: str, code: str, message: str) -> Reject
     )
 
 
-def find_root(draft: Drafted, author: Author, number: int, *, jail: Jail | None = None, tries: int = 80) -> Lineage:
+def find_root(
+    draft: Drafted,
+    author: Author,
+    number: int,
+    *,
+    jail: Jail | None = None,
+    tries: int = 80,
+    rehearsal: Rehearsal | None = None,
+) -> Lineage:
     """Propose root tasks until one passes every gate.
 
     Args:
@@ -196,6 +229,7 @@ def find_root(draft: Drafted, author: Author, number: int, *, jail: Jail | None 
         number: Which lineage of the environment.
         jail: Where untrusted source runs; the process's own when None.
         tries: Proposals at most.
+        rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
 
     Returns:
         A lineage of one step, or of none.
@@ -207,7 +241,7 @@ def find_root(draft: Drafted, author: Author, number: int, *, jail: Jail | None 
         except Rejected as reason:
             rejections.append(_by_author(draft, None, None, reason))
             continue
-        outcome = audit(draft, author, candidate, jail or shared_jail(), None)
+        outcome = audit(draft, author, candidate, jail or shared_jail(), None, rehearsal)
         if isinstance(outcome, Step):
             return Lineage((outcome,), tuple(rejections))
         rejections.append(outcome)
@@ -234,6 +268,7 @@ def harden(
     steps: int = MAX_STEPS,
     tries: int = MAX_TRIES,
     on_step: Callable[[Step], None] | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> Lineage:
     """Harden a task version step by step.
 
@@ -245,6 +280,7 @@ def harden(
         steps: Accepted steps at most.
         tries: Proposals per step; when none is accepted the lineage ends.
         on_step: Called with each accepted step.
+        rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
 
     Returns:
         The lineage from `start` on.
@@ -253,7 +289,7 @@ def harden(
     chain = [start]
     rejections: list[Rejection] = []
     while len(chain) <= steps:
-        found = _one_step(draft, author, chain[-1], jail, tries, rejections)
+        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal)
         if found is None:
             break
         chain.append(found)
@@ -263,7 +299,13 @@ def harden(
 
 
 def _one_step(
-    draft: Drafted, author: Author, parent: Step, jail: Jail, tries: int, rejections: list[Rejection]
+    draft: Drafted,
+    author: Author,
+    parent: Step,
+    jail: Jail,
+    tries: int,
+    rejections: list[Rejection],
+    rehearsal: Rehearsal | None,
 ) -> Step | None:
     rng = random.Random(f"harden/{parent.task.hash}")
     patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
@@ -278,7 +320,7 @@ def _one_step(
             rejections.append(_by_author(draft, parent.task.hash, operator, reason))
             patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
             continue
-        outcome = audit(draft, author, candidate, jail, parent)
+        outcome = audit(draft, author, candidate, jail, parent, rehearsal)
         if isinstance(outcome, Step):
             return outcome
         rejections.append(outcome)

@@ -13,13 +13,14 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.author import ProceduralAuthor
+from envsynth.author.procedural.author import Draft, ProceduralAuthor
 from envsynth.author.procedural.nano import NanoAuthor
 from envsynth.errors import AuthorError, SandboxError, SpecError
 from envsynth.executors import run_all
-from envsynth.gates import check
+from envsynth.gates import Rehearsal, check
 from envsynth.hardening import MAX_STEPS, MAX_TRIES, Step, find_root, harden
 from envsynth.report import GateReport
+from envsynth.sandbox import shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
 from envsynth.store import Rejection, Store
 
@@ -115,17 +116,8 @@ def _make(request: UnitRequest) -> Unit:
     rejections: list[Rejection] = []
     for redraw in range(REDRAWS):
         draft = author.draft(request.index + redraw * _REDRAW_STEP)
-        tasks: list[tuple[TaskVersion, GateReport]] = []
-        programs: dict[str, None] = {}
-        for number in range(request.lineages):
-            root = find_root(draft, author, number)
-            rejections += root.rejections
-            if not root.steps or content_hash(root.steps[0].task.ir) in programs:
-                continue
-            lineage = harden(draft, author, root.steps[0], steps=request.steps, tries=request.tries)
-            rejections += lineage.rejections
-            programs.update(dict.fromkeys(content_hash(step.task.ir) for step in lineage.steps))
-            tasks += [(step.task, step.report) for step in lineage.steps]
+        with Rehearsal(draft.environment, shared_jail()) as rehearsal:
+            tasks = _lineages(request, author, draft, rehearsal, rejections)
         if tasks:
             return Unit(request.index, draft.environment, tuple(tasks), tuple(rejections))
     codes = Counter(item.code for item in rejections).most_common(5)
@@ -133,6 +125,25 @@ def _make(request: UnitRequest) -> Unit:
         f"no task passed the gates for {request.category!r}, seed {request.seed}, index {request.index}, "
         f"in {REDRAWS} compositions; most frequent refusals: {codes}; try another seed"
     )
+
+
+def _lineages(
+    request: UnitRequest, author: ProceduralAuthor, draft: Draft, rehearsal: Rehearsal, rejections: list[Rejection]
+) -> list[tuple[TaskVersion, GateReport]]:
+    """Make the lineages of an environment; refusals are appended."""
+    tasks: list[tuple[TaskVersion, GateReport]] = []
+    programs: dict[str, None] = {}
+    for number in range(request.lineages):
+        root = find_root(draft, author, number, rehearsal=rehearsal)
+        rejections += root.rejections
+        if not root.steps or content_hash(root.steps[0].task.ir) in programs:
+            continue
+        start = root.steps[0]
+        lineage = harden(draft, author, start, steps=request.steps, tries=request.tries, rehearsal=rehearsal)
+        rejections += lineage.rejections
+        programs.update(dict.fromkeys(content_hash(step.task.ir) for step in lineage.steps))
+        tasks += [(step.task, step.report) for step in lineage.steps]
+    return tasks
 
 
 def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
@@ -297,7 +308,9 @@ def harden_stored(
         if on_step is not None:
             on_step(step)
 
-    lineage = harden(draft, author, Step(task, report), steps=steps, tries=tries, on_step=keep)
+    with Rehearsal(draft.environment, shared_jail()) as rehearsal:
+        start = Step(task, report)
+        lineage = harden(draft, author, start, steps=steps, tries=tries, on_step=keep, rehearsal=rehearsal)
     store.add_rejections(lineage.rejections)
     children = lineage.steps[1:]
     new = frozenset(step.task.hash for step in children if step.task.hash not in known)

@@ -175,7 +175,7 @@ def test_an_unknown_category_gives_environments_of_general_words(store):
 def test_no_root_in_any_composition_is_an_error_with_its_reasons(monkeypatch):
     drawn = []
 
-    def nothing(draft, author, number):
+    def nothing(draft, author, number, **options):
         drawn.append(draft.environment.hash)
         return Lineage((), ())
 
@@ -188,17 +188,17 @@ def test_no_root_in_any_composition_is_an_error_with_its_reasons(monkeypatch):
 def test_a_lost_sandbox_costs_one_more_try(monkeypatch, made):
     real, calls = pipeline.find_root, []
 
-    def breaks_once(draft, author, number):
+    def breaks_once(draft, author, number, **options):
         calls.append(number)
         if len(calls) == 1:
             raise SandboxError("the jail is gone")
-        return real(draft, author, number)
+        return real(draft, author, number, **options)
 
     monkeypatch.setattr(pipeline, "find_root", breaks_once)
     request = UnitRequest(category=CATEGORY, index=0, **SMALL)
     assert make_unit(request) == made(request)
     assert calls == [0, 0]
-    monkeypatch.setattr(pipeline, "find_root", lambda *_: (_ for _ in ()).throw(SandboxError("gone for good")))
+    monkeypatch.setattr(pipeline, "find_root", lambda *_, **__: (_ for _ in ()).throw(SandboxError("gone for good")))
     with pytest.raises(SandboxError, match="gone for good"):
         make_unit(request)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from importlib import resources
 from typing import Any
 
@@ -47,6 +47,9 @@ class _ImageCache:
 
 _cache = _ImageCache()
 
+_seen: deque[tuple[World, str]] = deque(maxlen=4)
+"""The worlds seen last, with their hashes."""
+
 
 @functools.cache
 def _builder_source() -> str:
@@ -69,7 +72,7 @@ def build_image(jail: Jail, world: World, overlay: tuple[OverlayRow, ...] = ()) 
         SpecError: a cell has another type than its column, or SQLite refuses a table or row; the message names it.
         SandboxError: the worker failed, which says nothing about the world.
     """
-    key = content_hash([world.model_dump(mode="json"), [row.model_dump(mode="json") for row in overlay]])
+    key = content_hash([_world_hash(world), [row.model_dump(mode="json") for row in overlay]])
     image = _cache.get(key)
     if image is None:
         rows = _all_rows(world, overlay)
@@ -77,6 +80,16 @@ def build_image(jail: Jail, world: World, overlay: tuple[OverlayRow, ...] = ()) 
             image = _build(worker, world, rows)
         _cache.put(key, image)
     return image
+
+
+def _world_hash(world: World) -> str:
+    """Hash of a world; records never change, so that of one just seen is known by its identity."""
+    for known, found in _seen:
+        if known is world:
+            return found
+    found = content_hash(world.model_dump(mode="json"))
+    _seen.append((world, found))
+    return found
 
 
 def image_hash(image: bytes) -> str:

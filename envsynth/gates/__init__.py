@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from envsynth.gates import difficulty_gates, execution_gates, security_gates, spec_gates, verifier_gates
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import Gate, all_gates, find_gate
+from envsynth.gates.rehearsal import Rehearsal
 from envsynth.report import GateReport, GateResult
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
 
-__all__ = ["Case", "Gate", "all_gates", "check", "explain", "find_gate"]
+__all__ = ["Case", "Gate", "Rehearsal", "all_gates", "check", "explain", "find_gate"]
 
 _ROOMS = (spec_gates, execution_gates, security_gates, difficulty_gates, verifier_gates)
 """Importing them registers their gates."""

@@ -12,6 +12,7 @@ from envsynth.actors import AblatedActor, OracleActor, RandomActor
 from envsynth.environments import ToolEnv, build_image, make_env
 from envsynth.environments.actions import parse_action
 from envsynth.errors import EnvironmentVoid
+from envsynth.gates.rehearsal import Rehearsal
 from envsynth.rollout import Actor, EpisodeRequest, rollout
 from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
@@ -29,6 +30,8 @@ class Case:
         seed: Seed of all randomness of the gates.
         earlier: A case of the same task before its probes and turn limit were known. Its runs would be played move by
             move again, so they are taken over.
+        rehearsal: Where the ladder is played, for a solution that an author of ours compiled; in proper episodes when
+            None.
     """
 
     def __init__(
@@ -38,12 +41,15 @@ class Case:
         jail: Jail,
         seed: str = "gates",
         earlier: Case | None = None,
+        rehearsal: Rehearsal | None = None,
     ) -> None:
         self.spec = spec
         self.task = task
         self.jail = jail
         self.seed = seed
         self._runs: dict[str, Trajectory] = {}
+        self._rehearsal = rehearsal
+        self._bench = None if rehearsal is None else rehearsal.bench
         self._ladder: dict[str, Verdict] = {}
         self._columns: dict[tuple[str, Scalar], list[Scalar]] = {}
         if earlier is not None and earlier.spec is spec and plays_alike(earlier.task, task):
@@ -94,18 +100,41 @@ class Case:
     def ablated(self, skills: Iterable[str]) -> dict[str, Verdict]:
         """Verdicts on the solvers that each lack one skill; those that answer are judged together, which costs far less."""
         wanted = list(skills)
-        endings: dict[str, Ending] = {}
+        endings = self._rehearsed([skill for skill in wanted if skill not in self._ladder])
         for skill in wanted:
-            if skill not in self._ladder:
+            if skill not in self._ladder and skill not in endings:
                 actor = _Withholding(AblatedActor(self.by_hash, skill, self.jail), self.env)
                 run = self.play(actor)
                 if actor.ending is None:
                     self._ladder[skill] = run.verdict
                 else:
                     endings[skill] = actor.ending
-        verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()))
+        verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()), self._bench)
         self._ladder.update(zip(endings, verdicts, strict=True))
         return {skill: self._ladder[skill] for skill in wanted}
+
+    def rehearse(self) -> bool:
+        """Play the whole solution and the ladder in the rehearsal, and judge them together.
+
+        Returns:
+            Whether the whole solution passes there; False when there is no rehearsal, or it leaves that open.
+        """
+        if self._rehearsal is None:
+            return False
+        endings = self._rehearsed(["", *self.task.ablations])
+        verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()), self._bench)
+        found = dict(zip(endings, verdicts, strict=True))
+        whole = found.pop("", None)
+        self._ladder.update(found)
+        return whole is not None and whole.status == "pass"
+
+    def _rehearsed(self, skills: list[str]) -> dict[str, Ending]:
+        """How solvers that lack a skill end in the rehearsal, those that can be played there; "" lacks none."""
+        if self._rehearsal is None or not skills:
+            return {}
+        solvers = [self.task.ablations.get(skill, {}) for skill in skills]
+        endings = self._rehearsal.endings(self.task, self.image, solvers, _room(self.task))
+        return {skill: ending for skill, ending in zip(skills, endings, strict=True) if ending is not None}
 
     def play_random(self, index: int) -> Trajectory:
         """An episode of random typed calls and a random typed answer."""
@@ -125,7 +154,7 @@ class Case:
 
     def judge(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
         """Judge outcomes without playing."""
-        return judge(self.jail, self.task, self.image, outcomes)
+        return judge(self.jail, self.task, self.image, outcomes, self._bench)
 
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own for each purpose, so that gates do not disturb one another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from importlib import resources
 
@@ -11,6 +12,7 @@ from envsynth.environments.actions import first_observation
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate
 from envsynth.report import Finding, GateResult
+from envsynth.sandbox import Family, Source
 
 
 @gate("SE501", "the answer is not in what the actor reads first")
@@ -35,6 +37,13 @@ def no_leak(case: Case) -> GateResult:
 
 def _is_plan(value: JsonValue) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+@functools.cache
+def _checkers() -> Family:
+    """Workers that read syntax trees; they run nothing of what they read."""
+    text = resources.files("envsynth.gates").joinpath("allow_list.py").read_text(encoding="utf-8")
+    return Family("verifier", (Source(name="allow_list", text=text),))
 
 
 def _leaves(value: JsonValue) -> Iterator[JsonValue]:
@@ -64,10 +73,8 @@ def tool_only(case: Case) -> GateResult:
     solution with another way in would prove nothing. The sandbox is the boundary; this gate gives the early, readable
     finding. Fix: use `call(tool, **arguments)`.
     """
-    checker = resources.files("envsynth.gates").joinpath("allow_list.py").read_text(encoding="utf-8")
-    with case.jail.worker("verifier") as worker:
-        loaded = worker.load(checker, "allow_list")
-        result = worker.call("violations", {"source": case.task.solution}) if loaded.ok else loaded
+    with case.jail.ready_worker(_checkers(), idle=1) as worker:
+        result = worker.call("violations", {"source": case.task.solution})
     if not result.ok:
         message = f"could not be checked: {result.status.value}: {result.message}"
         return failed("SE502", [Finding(code="SE502", message=message, where="task.solution")])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-
 from envsynth.errors import SandboxError, SpecError
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed, skipped
 from envsynth.gates.parser import parse_apart
 from envsynth.report import Finding, GateResult
 from envsynth.spec import content_hash
-from envsynth.verifiers import schema_problem
+from envsynth.verifiers import malformed, schema_problem
 
 
 @gate("SP101", "the world builds")
@@ -70,10 +67,9 @@ def _interface_findings(case: Case) -> list[Finding]:
     findings: list[Finding] = []
     for tool in case.spec.tools:
         where = f"tools.{tool.name}.parameters"
-        try:
-            Draft202012Validator.check_schema(tool.parameters)
-        except SchemaError as error:
-            findings.append(Finding(code="SP103", message=f"no JSON Schema: {error.message}", where=where))
+        problem = malformed(tool.parameters)
+        if problem is not None:
+            findings.append(Finding(code="SP103", message=f"no JSON Schema: {problem}", where=where))
             continue
         if tool.parameters.get("type") != "object" or tool.parameters.get("additionalProperties") is not False:
             fix = 'set "type": "object" and "additionalProperties": false'
@@ -114,12 +110,9 @@ def answer_schema(case: Case) -> GateResult:
     object whose required keys are all fields.
     """
     schema = case.task.answer_schema
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return failed(
-            "SP104", [Finding(code="SP104", message=f"no JSON Schema: {error.message}", where="task.answer_schema")]
-        )
+    broken = malformed(schema)
+    if broken is not None:
+        return failed("SP104", [Finding(code="SP104", message=f"no JSON Schema: {broken}", where="task.answer_schema")])
     findings: list[Finding] = []
     if schema.get("type") != "object" or schema.get("additionalProperties") is not False:
         fix = 'set "type": "object" and "additionalProperties": false'

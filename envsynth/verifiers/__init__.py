@@ -7,15 +7,17 @@ a void one and never scores 0.
 from __future__ import annotations
 
 from envsynth.verifiers.kernel import row_diff
-from envsynth.verifiers.strict import SchemaCheck, check_schema, hostile_problem, schema_problem
-from envsynth.verifiers.verify import Ending, judge, verify, verify_all
+from envsynth.verifiers.strict import SchemaCheck, check_schema, hostile_problem, malformed, schema_problem
+from envsynth.verifiers.verify import Bench, Ending, judge, verify, verify_all
 
 __all__ = [
+    "Bench",
     "Ending",
     "SchemaCheck",
     "check_schema",
     "hostile_problem",
     "judge",
+    "malformed",
     "row_diff",
     "schema_problem",
     "verify",

@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import jsonschema
@@ -104,14 +104,83 @@ def check_schema(schema: dict[str, JsonValue]) -> None:
     _compiled(canonical_json(schema))
 
 
+def malformed(schema: dict[str, JsonValue]) -> str | None:
+    """Say why a schema is no JSON Schema, draft 2020-12, or None; by the schema of schemas, where a look does not do."""
+    return None if _plainly_sound(schema) else _malformed(canonical_json(schema))
+
+
+@functools.lru_cache(maxsize=4096)
+def _malformed(text: str) -> str | None:
+    try:
+        jsonschema.Draft202012Validator.check_schema(json.loads(text))
+    except jsonschema.SchemaError as error:
+        path = ".".join(str(part) for part in error.absolute_path) or "schema"
+        return f"{path}: {error.message}"
+    return None
+
+
+_TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
+
+
+def _plainly_sound(schema: Any) -> bool:
+    """Whether a schema uses few keywords, and each as it must be; the schema of schemas takes milliseconds to say so."""
+    if not isinstance(schema, dict):
+        return False
+    words = cast("dict[str, Any]", schema)
+    return all(word in _SOUND and _SOUND[word](value) for word, value in words.items())
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _is_flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_names(value: Any) -> bool:
+    names = cast("list[Any]", value)
+    return type(value) is list and all(map(_is_text, names)) and len(set(names)) == len(names)
+
+
+def _are_sound(value: Any) -> bool:
+    return type(value) is dict and all(map(_plainly_sound, cast("dict[str, Any]", value).values()))
+
+
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "type": lambda value: _is_text(value) and value in _TYPES,
+    "description": _is_text,
+    "title": _is_text,
+    "properties": _are_sound,
+    "required": _are_names,
+    "items": _plainly_sound,
+    "enum": lambda value: type(value) is list,
+    "additionalProperties": _is_flag,
+    "uniqueItems": _is_flag,
+    "minimum": _is_whole,
+    "maximum": _is_whole,
+    "minLength": _is_count,
+    "maxLength": _is_count,
+    "minItems": _is_count,
+    "maxItems": _is_count,
+}
+"""What the values of some keywords must be, as draft 2020-12 has it or narrower."""
+
+
 @functools.lru_cache(maxsize=4096)
 def _compiled(text: str) -> Any:
     schema = json.loads(text)
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        path = ".".join(str(part) for part in error.absolute_path) or "schema"
-        raise SpecError(f"malformed JSON Schema at {path}: {error.message}") from error
+    problem = malformed(schema)
+    if problem is not None:
+        raise SpecError(f"malformed JSON Schema at {problem}")
     _check_keywords(schema, "schema")
     return _StrictValidator(schema, registry=_NOWHERE)
 

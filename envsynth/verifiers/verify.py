@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from envsynth.errors import SandboxError, SpecError
-from envsynth.sandbox import CallResult, Failure, Family, Jail, Limits, Source
+from envsynth.sandbox import CallResult, Failure, Family, Jail, Limits, Source, Worker
 from envsynth.sandbox.requests import Request, call, open_image
 from envsynth.spec import Outcome, TaskVersion
 from envsynth.trajectory import CheckResult, Verdict, void_verdict
@@ -101,6 +101,50 @@ def _check(name: str, ok: bool, reason: str, quote: str) -> CheckResult:
     return CheckResult(id=name, ok=ok, reason=reason, quote=quote)
 
 
+BENCH_REQUESTS = 400
+"""Requests after which a bench takes a fresh worker."""
+
+
+class Bench:
+    """A verifier worker that judges many batteries of outcomes, of tasks whose verifiers an author of ours compiled.
+
+    Only for measuring and for mutation tests; what can become a reward is judged in a worker of its own.
+
+    Args:
+        jail: Where the worker is forked.
+    """
+
+    def __init__(self, jail: Jail) -> None:
+        self._jail = jail
+        self._worker: Worker | None = None
+        self._left = 0
+
+    def run(self, requests: Sequence[Request]) -> list[CallResult]:
+        """Run requests; after a failure the next ones get a fresh worker.
+
+        Raises:
+            SandboxError: no worker can be had, or it died.
+        """
+        if self._worker is None or self._left <= 0 or not self._worker.alive:
+            self.close()
+            self._worker, self._left = self._jail.ready_worker(verifier_family()), BENCH_REQUESTS
+        self._left -= len(requests)
+        try:
+            results = self._worker.run(requests, VERIFIER_LIMITS)
+        except SandboxError:
+            self.close()
+            raise
+        if not all(result.ok for result in results):
+            self.close()
+        return results
+
+    def close(self) -> None:
+        """End the worker; a later request takes another."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
+
+
 def verify(
     jail: Jail,
     task: TaskVersion,
@@ -127,7 +171,9 @@ Ending = tuple[bytes, dict[str, JsonValue] | None]
 """Image of the database at the end of an episode, and its final answer."""
 
 
-def verify_all(jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[Ending]) -> list[Verdict]:
+def verify_all(
+    jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[Ending], bench: Bench | None = None
+) -> list[Verdict]:
     """Judge episodes of one task that began alike; those of a batch share a fresh worker.
 
     All differences are computed before anything of the task runs. When a request breaks the worker, its episodes are
@@ -138,6 +184,7 @@ def verify_all(jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[E
         task: The task version; its verifier runs in those workers only.
         before: Image of the database at reset.
         endings: How the episodes ended.
+        bench: Whose worker judges, where no verdict becomes a reward; a fresh one when None.
 
     Returns:
         One verdict per episode, in order. Void, never a score, when the verifier, its worker or an image is broken.
@@ -154,7 +201,7 @@ def verify_all(jail: Jail, task: TaskVersion, before: bytes, endings: Sequence[E
         }
         images = {"before" if place == 0 else f"after{place}": image for image, place in places.items()}
         requests: list[Request] = [open_image(name, image) for name, image in images.items()]
-        return _ask(jail, task, [*requests, call("verify_images", arguments, *images)], len(some))
+        return _ask(jail, task, [*requests, call("verify_images", arguments, *images)], len(some), bench)
 
     sizes = [len(image) for image, _ in endings]
     return _by_batches(task, endings, [answer for _, answer in endings], sizes, judge_some)
@@ -191,11 +238,14 @@ def _batches(slots: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int) -> list[Verdict]:
-    """Send requests to a fresh verifier worker; the last one's result must be `count` replies."""
+def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int, bench: Bench | None) -> list[Verdict]:
+    """Send requests to a fresh verifier worker, or to a bench; the last one's result must be `count` replies."""
     try:
-        with jail.ready_worker(verifier_family()) as worker:
-            results = worker.run(requests, VERIFIER_LIMITS)
+        if bench is not None:
+            results = bench.run(requests)
+        else:
+            with jail.ready_worker(verifier_family()) as worker:
+                results = worker.run(requests, VERIFIER_LIMITS)
     except SandboxError as error:
         return [void_verdict(f"the verifier worker failed: {error}", error.failure)] * count
     for request, result in zip(requests, results, strict=True):
@@ -212,7 +262,9 @@ def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int) -> 
     return [_verdict(task, reply) for reply in replies]
 
 
-def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outcome]) -> list[Verdict]:
+def judge(
+    jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outcome], bench: Bench | None = None
+) -> list[Verdict]:
     """Judge stated outcomes, such as mutants: each outcome's changes are applied to a copy of the initial rows.
 
     Outcomes share a worker, each in a namespace of its own. When a request breaks the worker, the outcomes of that
@@ -223,6 +275,7 @@ def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outco
         task: The task version.
         before: Image of the database at reset.
         outcomes: What to judge.
+        bench: Whose worker judges, where no verdict becomes a reward; a fresh one when None.
 
     Returns:
         One verdict per outcome, in order.
@@ -234,6 +287,6 @@ def judge(jail: Jail, task: TaskVersion, before: bytes, outcomes: Sequence[Outco
             "outcomes": [outcome.model_dump(mode="json") for outcome in some],
         }
         requests: list[Request] = [open_image("before", before)]
-        return _ask(jail, task, [*requests, call("judge_outcomes", arguments, "before")], len(some))
+        return _ask(jail, task, [*requests, call("judge_outcomes", arguments, "before")], len(some), bench)
 
     return _by_batches(task, outcomes, [outcome.answer for outcome in outcomes], [0] * len(outcomes), judge_some)

@@ -93,6 +93,7 @@ class ProceduralAuthor:
         self.category = category.strip()
         self.seed = str(seed)
         self.reading: Reading = read_category(self.category)
+        self._known: tuple[TaskVersion, Composition, Task, OracleResult] | None = None
 
     # -------------------------------------------------------------------------------------------------- environment
 
@@ -220,14 +221,22 @@ class ProceduralAuthor:
         """
         stream = f"{parent.hash}/{operator}/{attempt}"
         sampler = Sampler(draft.composition, _overlay(parent), random.Random(f"operator/{stream}"), needed)
-        program = _program(parent)
-        before = _run(sampler, program)
+        program, before = self._parent(sampler, parent)
         try:
             edit = OPERATORS[operator].apply(sampler, program, before)
         except Reject as reason:
             raise Rejected(reason.code, str(reason)) from reason
         lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
         return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
+
+    def _parent(self, sampler: Sampler, parent: TaskVersion) -> tuple[Task, OracleResult]:
+        """The program of a parent and its outcome, worked out once for all proposals in a row."""
+        if self._known is None or self._known[0] is not parent or self._known[1] is not sampler.world:
+            program = _program(parent)
+            self._known = (parent, sampler.world, program, _run(sampler, program))
+        _, _, program, result = self._known
+        sampler.oracle.recall(program, result)
+        return program, result
 
     def complete(self, draft: Draft, task: TaskVersion, gold_calls: int) -> TaskVersion:
         """Finish an accepted candidate: probes, and a turn limit that leaves room for exploring.

@@ -201,6 +201,11 @@ _NODES = {
     for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
 }
 
+_FIELDS: dict[type, tuple[str, ...]] = {
+    cls: tuple(field.name for field in fields(cls)) for cls in (*_NODES.values(), Let, Act, If, ForEach)
+}
+"""Names of the fields of every node; asking a dataclass for them is most of the time of a walk."""
+
 
 class Schema(Protocol):
     """What the type checker must know of a world."""
@@ -224,13 +229,20 @@ class IRTypeError(SpecError):
 
 def walk(value: Any) -> Iterator[Any]:
     """Yield a node and everything below it, parents first."""
-    yield value
-    if is_dataclass(value):
-        for field in fields(value):
-            yield from walk(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for item in cast("tuple[Any, ...]", value):
-            yield from walk(item)
+    found: list[Any] = []
+    _gather(value, found.append)
+    return iter(found)
+
+
+def _gather(value: Any, take: Callable[[Any], None]) -> None:
+    take(value)
+    kind: type = type(value)
+    if kind is tuple:
+        for item in value:
+            _gather(item, take)
+    elif kind in _FIELDS:
+        for name in _FIELDS[kind]:
+            _gather(getattr(value, name), take)
 
 
 def subst(value: Any, replace: Callable[[Any], Any]) -> Any:

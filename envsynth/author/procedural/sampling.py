@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sqlite3 import Connection
@@ -62,6 +63,22 @@ ATOM_DRAWS = 12
 """Draws of a condition before its entity is given up."""
 
 
+_OPEN = 6
+"""Databases that stay open: those of the versions that are being hardened."""
+_databases: deque[tuple[Composition, Overlay, Connection]] = deque(maxlen=_OPEN)
+
+
+def _database(world: Composition, overlay: Overlay) -> Connection:
+    """Open the database of a world with its overlay, or the one that is open: an oracle never writes to it."""
+    for known, rows, connection in _databases:
+        if known is world and rows == overlay:
+            return connection
+    connection = connect(world, overlay)
+    connection.execute("PRAGMA query_only = ON")
+    _databases.appendleft((world, overlay, connection))
+    return connection
+
+
 @dataclass
 class Sampler:
     """Draws pieces of programs over one composed world with its overlay."""
@@ -80,7 +97,7 @@ class Sampler:
     """Answers questions about single rows."""
 
     def __post_init__(self) -> None:
-        self.connection = connect(self.world, self.overlay)
+        self.connection = _database(self.world, self.overlay)
         self.oracle = Oracle(self.world, self.connection)
 
     # ------------------------------------------------------------------------------------------------------- leaves

@@ -110,6 +110,16 @@ class Oracle:
             result.answer[name] = self._relations.report(operand)
         return result
 
+    def recall(self, task: Task, result: OracleResult) -> None:
+        """Be as after `run(task)`, whose result is known: variables have their types and values.
+
+        Args:
+            task: A well-typed program.
+            result: What `run` gave for it on equal rows.
+        """
+        self._relations.types = check(task, self._world)
+        self._relations.bindings = dict(result.bindings)
+
     def order_sensitive(self, task: Task, result: OracleResult) -> bool:
         """Tell whether performing the steps one by one gives another outcome than the snapshot semantics.
 

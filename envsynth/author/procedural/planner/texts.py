@@ -67,7 +67,13 @@ def needed_texts(world: PlannerWorld, task: Task) -> list[str]:
             roots.append(f"d_{node.name}")
         elif isinstance(node, (Act, ForEach)):
             roots.append(f"a_{node.op}")
-    return PlanTexts(texts, DEFINED).needed(roots)
+    return _plan_texts(tuple(texts)).needed(roots)
+
+
+@functools.lru_cache(maxsize=16)
+def _plan_texts(texts: tuple[str, ...]) -> PlanTexts:
+    """The planner texts of a world, which all its tasks share."""
+    return PlanTexts(texts, DEFINED)
 
 
 class PlanTexts:
@@ -123,6 +129,7 @@ def _definitions(text: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     except SyntaxError as error:
         raise AuthorError(f"planner text is no Python ({error}): {text[:200]}") from error
     found: list[tuple[str, str, tuple[str, ...]]] = []
+    lines = text.split("\n")
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             name = node.name
@@ -131,8 +138,15 @@ def _definitions(text: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
         else:
             raise AuthorError(f"planner text may hold functions and constants only: {text[:200]}")
         used = tuple(item.id for item in ast.walk(node) if isinstance(item, ast.Name))
-        found.append((name, ast.get_source_segment(text, node) or "", used))
+        found.append((name, _segment(lines, node), used))
     return tuple(found)
+
+
+def _segment(lines: Sequence[str], node: ast.stmt) -> str:
+    """Source of a top-level statement; `ast.get_source_segment` cuts the whole text into lines for each."""
+    last = node.end_lineno or node.lineno
+    end = lines[last - 1].encode()[: node.end_col_offset].decode()
+    return "\n".join([*lines[node.lineno - 1 : last - 1], end])
 
 
 def mentions(sources: Iterable[str], name: str) -> bool:

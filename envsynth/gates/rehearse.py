@@ -1,0 +1,188 @@
+"""What plays a whole solution beside the tools in one sandbox worker: loaded there as source text after the dispatcher.
+
+It stands for the host between solution and tools, for calls that need no judgement of the host. At anything else it
+gives up, and the host plays the episode properly: arguments that a schema may refuse, a tool that fails or refuses after
+it has changed something, values that are not plain JSON, results of unusual length, too many turns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+RESULT_CHARS = 20_000
+"""Longest result, as Python text; the limit of an episode is five times that, in characters of JSON."""
+WHOLE = 2**53
+"""Integers beyond it are left to the host."""
+
+_lesson: dict[str, Any] = {}
+_read: dict[tuple[str, str], Any] = {}
+
+
+class UnusualError(BaseException):
+    """The episode must be played by the host; no `Exception`, so that solutions do not catch it."""
+
+
+class CallError(Exception):
+    """What `call` raises in a solution when a tool refuses; as in a worker of its own."""
+
+    def __init__(self, payload: Any) -> None:
+        super().__init__(payload)
+        self.payload = payload
+
+
+def learn(
+    solution: str, tools: dict[str, Any], readers: list[str], style: str, numbers: dict[str, int], turns: int
+) -> None:
+    """Take the solution that is played next.
+
+    Args:
+        solution: Its source.
+        tools: JSON Schemas of the arguments by tool.
+        readers: Tools that change nothing.
+        style: How errors are told: `code`, `terse` or `verbose`.
+        numbers: Numbers of error codes, for the style `code`.
+        turns: Limit of turns.
+    """
+    code = compile(solution, "<solution>", "exec", dont_inherit=True)
+    _lesson.update(code=code, tools=tools, readers=readers, style=style, numbers=numbers, turns=turns)
+    _read.clear()
+
+
+def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Play the solution to its answer.
+
+    Args:
+        db: The world's database, fresh.
+        world: Its name, whose tools are fresh.
+        overrides: Names of the solution's module that are overwritten.
+
+    Returns:
+        `{"answer": {...}, "changed": bool}`; `answer` is None when the solution gave none. `{"unusual": why}` when the
+        episode must be played by the host.
+    """
+    began = db.total_changes
+    calls = 0
+
+    def call(tool: Any, /, **arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls >= _lesson["turns"] - 1:
+            raise UnusualError("turns")
+        if type(tool) is not str or tool not in _lesson["tools"] or not fits(_lesson["tools"][tool], arguments):
+            raise UnusualError(f"arguments of {tool!r}")
+        key = (tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
+        if key is not None and key in _read:
+            return plain(_read[key])
+        result = _asked(db, world, tool, arguments)
+        if key is not None and tool in _lesson["readers"]:
+            _read[key] = plain(result)
+        return result
+
+    space: dict[str, Any] = {
+        "__name__": "solution",
+        "Refusal": globals()["Refusal"],
+        "call": call,
+        "CallError": CallError,
+    }
+    try:
+        exec(_lesson["code"], space)  # noqa: S102 - this module runs in the jail
+        space.update(overrides)
+        answer = space["solve"](call)
+        answer = plain(answer) if isinstance(answer, dict) else None
+    except UnusualError as why:
+        return {"unusual": str(why)}
+    except Exception:  # noqa: BLE001 - a solution that fails gives no answer
+        answer = None
+    return {"answer": answer, "changed": db.total_changes != began}
+
+
+def _asked(db: Any, world: str, tool: str, arguments: dict[str, Any]) -> Any:
+    before = db.total_changes
+    try:
+        result = globals()["run_tool"](db, world, tool, plain(arguments))
+    except globals()["Refusal"] as refusal:
+        if db.total_changes != before:
+            raise UnusualError("a refusal after a change") from refusal
+        raise CallError(_told(refusal)) from None
+    except Exception as error:
+        raise UnusualError(f"{tool!r} failed: {type(error).__name__}") from error
+    if len(repr(result)) > RESULT_CHARS:
+        raise UnusualError(f"a long result of {tool!r}")
+    return plain(result)
+
+
+def _told(refusal: Any) -> Any:
+    code, message = refusal.code, refusal.message
+    if type(code) is not str or type(message) is not str or not code or max(len(code), len(message)) > 100:
+        raise UnusualError("an odd refusal")
+    if _lesson["style"] == "code":
+        return _lesson["numbers"].get(code, 400)
+    return {"code": code} if _lesson["style"] == "terse" else {"code": code, "message": message}
+
+
+def plain(value: Any) -> Any:
+    """Copy plain JSON data; the copy is what the other side of a wire would get.
+
+    Raises:
+        UnusualError: it is something else, or a number that wires write in several ways.
+    """
+    kind: type = type(value)
+    if kind is str or kind is bool or value is None or (kind is int and -WHOLE < value < WHOLE):
+        return value
+    if kind is list:
+        return [plain(item) for item in value]
+    if kind is dict and all(type(name) is str for name in value):
+        return {name: plain(item) for name, item in value.items()}
+    raise UnusualError(f"a value of type {kind.__name__}")
+
+
+def fits(schema: dict[str, Any], arguments: dict[str, Any]) -> bool:
+    """Whether arguments meet a closed schema for certain; False also when it says what is not known here."""
+    if set(schema) - {"type", "properties", "required", "additionalProperties", *_SAID}:
+        return False
+    known = schema.get("properties", {})
+    if schema.get("additionalProperties") is not False or not set(schema.get("required", ())) <= set(arguments):
+        return False
+    return all(name in known and _meets(known[name], value) for name, value in arguments.items())
+
+
+def _meets(schema: dict[str, Any], value: Any) -> bool:
+    words = [word for word in schema if word not in _SAID]
+    return bool(words) and all(word in _MET and _MET[word](schema[word], value) for word in words)
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    return kind in _KINDS and type(value) is _KINDS[kind]
+
+
+def _is_long(value: Any) -> bool:
+    return type(value) in (str, list)
+
+
+def _matches(pattern: str, value: Any) -> bool:
+    """Where a line ends and what a digit is, is a matter of opinion beyond one line of ASCII."""
+    return type(value) is str and value.isascii() and "\n" not in value and re.search(pattern, value) is not None
+
+
+def _all_meet(schema: dict[str, Any], value: Any) -> bool:
+    items: list[Any] = value if type(value) is list else []
+    return items is value and all(_meets(schema, item) for item in items)
+
+
+_KINDS = {"string": str, "integer": int, "boolean": bool, "array": list}
+_SAID = ("description", "title", "default", "examples")
+_MET: dict[str, Callable[[Any, Any], bool]] = {
+    "type": _is_of,
+    "enum": lambda items, value: any(type(item) is type(value) and item == value for item in items),
+    "minimum": lambda bound, value: type(value) is int and value >= bound,
+    "maximum": lambda bound, value: type(value) is int and value <= bound,
+    "minLength": lambda bound, value: _is_long(value) and len(value) >= bound,
+    "maxLength": lambda bound, value: _is_long(value) and len(value) <= bound,
+    "minItems": lambda bound, value: _is_long(value) and len(value) >= bound,
+    "maxItems": lambda bound, value: _is_long(value) and len(value) <= bound,
+    "pattern": _matches,
+    "items": _all_meet,
+}
+"""Whether a value certainly meets a keyword; any other keyword is not met here."""
