@@ -187,6 +187,8 @@ def test_no_root_in_any_composition_is_an_error_with_its_reasons(monkeypatch):
 
 def test_a_lost_sandbox_costs_one_more_try(monkeypatch, made):
     real, calls = pipeline.find_root, []
+    request = UnitRequest(category=CATEGORY, index=0, **SMALL)
+    expected = made(request)
 
     def breaks_once(draft, author, number, **options):
         calls.append(number)
@@ -195,8 +197,7 @@ def test_a_lost_sandbox_costs_one_more_try(monkeypatch, made):
         return real(draft, author, number, **options)
 
     monkeypatch.setattr(pipeline, "find_root", breaks_once)
-    request = UnitRequest(category=CATEGORY, index=0, **SMALL)
-    assert make_unit(request) == made(request)
+    assert make_unit(request) == expected
     assert calls == [0, 0]
     monkeypatch.setattr(pipeline, "find_root", lambda *_, **__: (_ for _ in ()).throw(SandboxError("gone for good")))
     with pytest.raises(SandboxError, match="gone for good"):

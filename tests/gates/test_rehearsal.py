@@ -274,7 +274,7 @@ schemas = st.recursive(
                 "pattern",
                 "x",
             ]
-        ),  # fmt: skip
+        ),
         st.one_of(
             words,
             inner,
