@@ -37,7 +37,7 @@ from envsynth.author.procedural.mechanism import Row
 from envsynth.author.procedural.oracle import Oracle
 from envsynth.errors import Rejected
 
-ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "act")
+ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "group")
 """Kinds of root task, by how often they are tried first: reads, plans and writes in about equal parts."""
 
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}

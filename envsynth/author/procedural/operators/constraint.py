@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envsynth.author.procedural.ir import Atom, Attr, Choose, GroupBy, Pick, Task
-from envsynth.author.procedural.operators.edit import Edit, winner
+from envsynth.author.procedural.ir import Atom, Choose, GroupBy, Pick, Task
+from envsynth.author.procedural.operators.edit import Edit, shares, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.author.procedural.sites import Filtered, filtered_lets, with_atoms
@@ -60,9 +60,7 @@ def _witnesses(sampler: Sampler, node: Filtered, var: str, result: OracleResult)
     if isinstance(node, Pick):
         return [winner(result, var)], False
     if isinstance(node, GroupBy):
-        related = sampler.oracle.values(node.entity, Attr(node.rel))
-        won = [row_id for row_id in info.ids if related[row_id] == winner(result, var)]
-        lost = [row_id for row_id in info.ids if row_id not in won]
+        won, lost = shares(sampler, node, result, var)
         return [sampler.rng.choice(won if node.dir == "max" or not lost else lost)], False
     if isinstance(node, Choose):
         chosen = sampler.rng.choice(info.optimal)

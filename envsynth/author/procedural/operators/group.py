@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import JsonValue
+
 from envsynth.author.procedural.ir import Attr, GroupBy, Let, Named, Ref, Task, fresh_var, swap, walk
 from envsynth.author.procedural.operators.edit import Edit
 from envsynth.author.procedural.oracle import OracleResult
@@ -50,8 +52,9 @@ def add_group(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         if node is not None:
             var = fresh_var(task)
             child = swap(task, site, Ref(var))
-            params = {"var": var, "entity": entity, "measure": node.agg}
-            return Edit(Task((Let(var, node), *child.steps), child.report), sampler.overlay, {**params})
+            steps = (Let(var, node), *child.steps)
+            params: dict[str, JsonValue] = {"var": var, "entity": entity, "measure": node.agg}
+            return Edit(Task(steps, child.report), sampler.overlay, params)
     raise Rejected("no_group", "no count or total singles out a named row")
 
 
