@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -79,7 +79,7 @@ def _description(sampler: Sampler, entity: str, rel: str, target: _Key) -> Group
     return None
 
 
-def _winner(shares: list[tuple[object, object]], direction: str) -> object:
+def _winner(shares: Sequence[tuple[object, object]], direction: str) -> object:
     """Whose shares come to the most or least, None when nobody's do, or nobody else is there to compare with."""
     totals: dict[object, int] = {}
     for owner, share in shares:
@@ -95,7 +95,7 @@ def _extreme(totals: Mapping[object, int], direction: str) -> object:
     return winners[0] if len(winners) == 1 else None
 
 
-def _careless(sampler: Sampler, shares: list[tuple[object, object]], direction: str) -> list[object]:
+def _careless(sampler: Sampler, shares: Sequence[tuple[object, object]], direction: str) -> list[object]:
     """Whom those take who take the first row's, or judge everybody by a first row; skills that are needed do not count."""
     found: list[object] = []
     if "first_match" not in sampler.needed:
