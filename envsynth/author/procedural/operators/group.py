@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import Attr, GroupBy, Let, Named, Ref, Task, fresh_var, swap, walk
+from envsynth.author.procedural.ir import Atom, Attr, GroupBy, Let, Named, Ref, Task, fresh_var, swap, walk
 from envsynth.author.procedural.operators.edit import Edit
-from envsynth.author.procedural.oracle import OracleResult
+from envsynth.author.procedural.oracle import OracleResult, Reject
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.errors import Rejected
 
 DRAWS = 16
-"""Draws of a condition and a total for one relation of one named row."""
-MOST_DRAWS = 64
-"""Draws in all: each asks the oracle for members."""
+"""Draws of a condition and a total for one relation to one named row."""
+MOST_SITES = 4
+"""Relations to named rows that are tried."""
 GROUP_SKILLS = frozenset({"no_aggregation", "first_match", "no_filter", "wrong_boundary", "no_pagination"})
 """Skills that comparing groups can make necessary."""
-
-_Key = int | str
+_SHIFTED = {">=": ">", ">": ">=", "<=": "<", "<": "<="}
 
 
 def add_group(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
@@ -31,7 +31,7 @@ def add_group(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         result: The parent's oracle result.
 
     Returns:
-        The proposal; the description resolves to the named row alone, and to another without its condition.
+        The proposal; the description resolves to the named row alone, and the task changes without its condition.
 
     Raises:
         Rejected: no named row that others are related to, no skill to gain, or no such description.
@@ -46,65 +46,101 @@ def add_group(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     ]
     if not sites:
         raise Rejected("no_site", "no named row that others are related to")
-    sampler.rng.shuffle(sites)
-    for site, entity, rel in sites[: MOST_DRAWS // DRAWS]:
-        node = _description(sampler, entity, rel, sampler.row(site)["id"])
-        if node is not None:
-            var = fresh_var(task)
-            child = swap(task, site, Ref(var))
-            steps = (Let(var, node), *child.steps)
-            params: dict[str, JsonValue] = {"var": var, "entity": entity, "measure": node.agg}
-            return Edit(Task(steps, child.report), sampler.overlay, params)
+    var = fresh_var(task)
+    for site, entity, rel in sampler.rng.sample(sites, min(MOST_SITES, len(sites))):
+        child = swap(task, site, Ref(var))
+        for node in _descriptions(sampler, site, entity, rel):
+            if _binds(sampler, child, Let(var, node), result):
+                params: dict[str, JsonValue] = {"var": var, "entity": entity, "measure": node.agg}
+                return Edit(Task((Let(var, node), *child.steps), child.report), sampler.overlay, params)
     raise Rejected("no_group", "no count or total singles out a named row")
 
 
-def _description(sampler: Sampler, entity: str, rel: str, target: _Key) -> GroupBy | None:
-    """A comparison of groups that the target wins, and that whoever lacks a skill which is aimed at gets wrong."""
+def _binds(sampler: Sampler, child: Task, let: Let, result: OracleResult) -> bool:
+    """Whether the task changes when the description loses its condition; a row that decides nothing is no site."""
+    assert isinstance(let.node, GroupBy)
+    try:
+        other = sampler.oracle.run(Task((Let(let.var, replace(let.node, atoms=())), *child.steps), child.report))
+    except Reject as reason:
+        return reason.code == "tie"
+    return (other.answer, other.changes) != (result.answer, result.changes)
+
+
+_Key = int | str
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Rows by the row that they are related to, with what is counted or added up."""
+
+    owners: Mapping[_Key, object]
+    """Related row of each row."""
+    amounts: Mapping[_Key, object]
+    """1, or the attribute that is added up."""
+    direction: str
+    """`max` or `min`."""
+
+    def totals(self, ids: Sequence[_Key], *, by_first: bool = False) -> dict[object, int]:
+        """Number or total of each related row; `by_first`: the amount of its first member alone."""
+        found: dict[object, int] = {}
+        for row_id in ids:
+            owner, amount = self.owners[row_id], self.amounts[row_id]
+            if isinstance(amount, int) and not (by_first and owner in found):
+                found[owner] = found.get(owner, 0) + amount
+        return found
+
+    def taken(self, totals: Mapping[object, int]) -> object:
+        """Whom a solver takes: the first of those that come to the most or least."""
+        best = (max if self.direction == "max" else min)(totals.values(), default=None)
+        return next((owner for owner, total in totals.items() if total == best), None)
+
+    def wins(self, target: _Key, ids: Sequence[_Key]) -> bool:
+        """Whether a row comes to more, or less, than each other one."""
+        totals = self.totals(ids)
+        whole = all(isinstance(self.amounts[row_id], int) and self.owners[row_id] is not None for row_id in ids)
+        alone = list(totals.values()).count(totals.get(target, 0)) == 1
+        return whole and alone and len(totals) > 1 and self.taken(totals) == target
+
+
+def _descriptions(sampler: Sampler, site: Named, entity: str, rel: str) -> Iterator[GroupBy]:
+    """Comparisons of groups that the named row wins, and that whoever lacks enough further skills gets wrong."""
+    target = sampler.row(site)["id"]
     related = sampler.oracle.values(entity, Attr(rel))
     mine = [row_id for row_id, owner in related.items() if owner == target]
+    wanted = 2 if "fuzzy_name" in sampler.needed and _is_mistaken(sampler, site) else 1
     for _ in range(DRAWS if mine else 0):
-        atom = sampler.atom(entity, sampler.rng.choice(mine))
-        if atom.attr.name == rel:
+        atom, attr = sampler.atom(entity, sampler.rng.choice(mine)), sampler.measure(entity)
+        if atom.attr.name in (rel, attr.name if attr else ""):
             continue
-        attr = sampler.measure(entity)
-        values = sampler.oracle.values(entity, attr) if attr is not None else dict.fromkeys(related, 1)
+        amounts = sampler.oracle.values(entity, attr) if attr is not None else dict.fromkeys(related, 1)
         members = sampler.oracle.ids(entity, (atom,))
-        shares = [(related[row_id], values[row_id]) for row_id in members]
-        everyone = [(related[row_id], values[row_id]) for row_id in related]
         for direction in sampler.rng.sample(("max", "min"), 2):
-            if _winner(shares, direction) != target or _winner(everyone, direction) == target:
+            groups = _Groups(related, amounts, direction)
+            if not groups.wins(target, members) or groups.wins(target, list(related)):
                 continue
-            if target not in _careless(sampler, shares, direction):
-                return GroupBy(entity, (atom,), rel, "sum" if attr else "count", direction, attr)
-    return None
+            if len(_gains(sampler, groups, entity, atom, target) - sampler.needed) >= wanted:
+                yield GroupBy(entity, (atom,), rel, "sum" if attr else "count", direction, attr)
 
 
-def _winner(shares: Sequence[tuple[object, object]], direction: str) -> object:
-    """Whose shares come to the most or least, None when nobody's do, or nobody else is there to compare with."""
-    totals: dict[object, int] = {}
-    for owner, share in shares:
-        if owner is None or not isinstance(share, int):
-            return None
-        totals[owner] = totals.get(owner, 0) + share
-    return _extreme(totals, direction) if len(totals) > 1 else None
+def _gains(sampler: Sampler, groups: _Groups, entity: str, atom: Atom, target: _Key) -> frozenset[str]:
+    """Skills without which another row is taken; what depends on pages is left to the ladder."""
+    members = sampler.oracle.ids(entity, (atom,))
+    taken = {
+        "first_match": groups.owners[members[0]],
+        "no_aggregation": groups.taken(groups.totals(members, by_first=True)),
+        "no_filter": groups.taken(groups.totals(list(groups.owners))),
+    }
+    if atom.op in _SHIFTED:
+        shifted = sampler.oracle.ids(entity, (replace(atom, op=_SHIFTED[atom.op]),))
+        taken["wrong_boundary"] = groups.taken(groups.totals(shifted))
+    return frozenset(skill for skill, owner in taken.items() if owner != target)
 
 
-def _extreme(totals: Mapping[object, int], direction: str) -> object:
-    best = max(totals.values()) if direction == "max" else min(totals.values())
-    winners = [owner for owner, total in totals.items() if total == best]
-    return winners[0] if len(winners) == 1 else None
-
-
-def _careless(sampler: Sampler, shares: Sequence[tuple[object, object]], direction: str) -> list[object]:
-    """Whom those take who take the first row's, or judge everybody by a first row; skills that are needed do not count."""
-    found: list[object] = []
-    if "first_match" not in sampler.needed:
-        found.append(shares[0][0])
-    if "no_aggregation" not in sampler.needed:
-        firsts: dict[object, int] = {}
-        for owner, share in shares:
-            if isinstance(share, int):
-                firsts.setdefault(owner, share)
-        best = max(firsts.values()) if direction == "max" else min(firsts.values())
-        found.append(next(owner for owner, share in firsts.items() if share == best))
-    return found
+def _is_mistaken(sampler: Sampler, site: Named) -> bool:
+    """Whether a careless reader of names takes another row: then the skill to read them is lost with the name."""
+    if site.by != "name":
+        return False
+    alike = [
+        row for row in sampler.rows(site.entity) if str(row["name"]).split(" ")[0] == str(site.value).split(" ")[0]
+    ]
+    return min(alike, key=lambda row: (str(type(row["id"])), row["id"]))["name"] != site.value
