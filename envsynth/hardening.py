@@ -328,7 +328,15 @@ def _one_step(
     return None
 
 
-_WEIGHTS = {"side_effect": 3.0, "optimise": 3.0, "branch": 2.0, "constraint": 2.0, "hop": 2.0, "distractors": 1.5}
+_WEIGHTS = {
+    "side_effect": 3.0,
+    "optimise": 3.0,
+    "branch": 2.0,
+    "constraint": 2.0,
+    "hop": 2.0,
+    "group": 2.0,
+    "distractors": 1.5,
+}
 
 
 def _draw(rng: random.Random, names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from envsynth.errors import SpecError
 
@@ -145,7 +145,23 @@ class Choose:
     goal: tuple[str, Attr] | None = None
 
 
-Node = Pick | Only | To | Count | Sum | Choose
+@dataclass(frozen=True)
+class GroupBy:
+    """The one row to which the most or fewest rows that meet the atoms are related, or those of the largest or least total.
+
+    `rel` is the to-one relation, `agg` is `count`, or `sum` of `attr`, `dir` is `max` or `min`. A row to which no row that
+    meets the atoms is related is never meant.
+    """
+
+    entity: str
+    atoms: tuple[Atom, ...]
+    rel: str
+    agg: str
+    dir: str
+    attr: Attr | None = None
+
+
+Node = Pick | Only | To | Count | Sum | Choose | GroupBy
 
 
 @dataclass(frozen=True)
@@ -196,10 +212,7 @@ class Task:
 
 
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
-_NODES = {
-    cls.__name__: cls
-    for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
-}
+_NODES = {cls.__name__: cls for cls in (Attr, Atom, Con, Task, *get_args(Operand), *get_args(Node), *get_args(Step))}
 
 _FIELDS: dict[type, tuple[str, ...]] = {
     cls: tuple(field.name for field in fields(cls)) for cls in (*_NODES.values(), Let, Act, If, ForEach)
@@ -443,10 +456,9 @@ class _Checker:
             return target
         self.atoms(node.entity, node.atoms)
         match node:
-            case Pick():
-                self.ordered(node)
-                return Type("row", node.entity)
-            case Only():
+            case Pick() | Only():
+                if isinstance(node, Pick):
+                    self.ordered(node)
                 return Type("row", node.entity)
             case Count():
                 return Type("num", "")
@@ -458,6 +470,17 @@ class _Checker:
             case Choose():
                 self.choose(node)
                 return Type("rows", node.entity)
+            case GroupBy():
+                return self.group(node)
+
+    def group(self, node: GroupBy) -> Type:
+        target = self.attr(node.entity, Attr(node.rel))
+        if target.kind != "row" or self.schema.attr_type(target.detail, "name") is None:
+            raise IRTypeError(f"{node.entity}.{node.rel} leads to no row with a name")
+        summed = None if node.attr is None else self.attr(node.entity, node.attr).kind
+        if node.dir not in ("max", "min") or (node.agg, summed) not in (("count", None), ("sum", "num")):
+            raise IRTypeError(f"group by {node.dir} {node.agg} of a {summed}")
+        return target
 
     def ordered(self, node: Pick) -> None:
         if self.attr(node.entity, node.attr).kind not in ("num", "date"):

@@ -20,6 +20,7 @@ from envsynth.author.procedural.ir import (
     Con,
     Const,
     ForEach,
+    GroupBy,
     If,
     IRTypeError,
     Let,
@@ -33,7 +34,7 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.oracle import Change, OracleResult, Reject
 from envsynth.author.procedural.sampling import Sampler
-from envsynth.author.procedural.sites import chosen_lets, filtered_lets, with_atoms, with_node
+from envsynth.author.procedural.sites import Filtered, chosen_lets, filtered_lets, with_atoms, with_node
 from envsynth.spec import Outcome, ProbeCase, RowChange
 
 NEGATION = {">=": "<", "<": ">=", "<=": ">", ">": "<=", "==": "!=", "!=": "=="}
@@ -111,6 +112,7 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
                 yield f"constraint/{label}/{let.var}.{index}", with_atoms(task, let, node, atoms), keep
         if isinstance(node, Choose):
             yield from _con_variants(task, let, node, keep)
+        yield from _group_variants(task, let, node, keep)
     for index, step in enumerate(task.steps):
         if isinstance(step, If):
             flipped = replace(step, op=NEGATION[step.op])
@@ -130,6 +132,15 @@ def _atom_variants(atoms: tuple[Atom, ...], index: int) -> Iterator[tuple[str, t
         yield "negate", (*before, replace(atom, op=NEGATION[atom.op]), *after)
     if atom.op in BOUNDARY:
         yield "boundary", (*before, replace(atom, op=BOUNDARY[atom.op]), *after)
+
+
+def _group_variants(task: Task, let: Let, node: Filtered, keep: _Keep) -> Iterator[tuple[str, Task, _Keep]]:
+    if not isinstance(node, GroupBy):
+        return
+    opposite = replace(node, dir="min" if node.dir == "max" else "max")
+    yield f"constraint/direction/{let.var}", with_node(task, let, opposite), keep
+    if node.attr is not None:
+        yield f"constraint/measure/{let.var}", with_node(task, let, replace(node, agg="count", attr=None)), keep
 
 
 def _con_variants(task: Task, let: Let, node: Choose, keep: _Keep) -> Iterator[tuple[str, Task, _Keep]]:

@@ -39,6 +39,7 @@ _OPPOSITES = (
     ("highest", "lowest"),
     ("greatest", "smallest"),
     ("latest", "earliest"),
+    ("the most", "the fewest"),
     ("as large as", "as small as"),
     ("maximal", "minimal"),
     ("max", "min"),

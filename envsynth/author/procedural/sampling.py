@@ -23,6 +23,7 @@ from envsynth.author.procedural.ir import (
     Con,
     Const,
     Count,
+    GroupBy,
     Let,
     Named,
     Of,
@@ -37,7 +38,7 @@ from envsynth.author.procedural.mechanism import Row
 from envsynth.author.procedural.oracle import Oracle
 from envsynth.errors import Rejected
 
-ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "act")
+ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "group")
 """Kinds of root task, by how often they are tried first: reads, plans and writes in about equal parts."""
 
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
@@ -316,8 +317,8 @@ class Sampler:
         """
         if kind == "act":
             return Task((self.act(),), ())
-        if kind == "choose":
-            return self.choose_root()
+        if kind in ("choose", "group"):
+            return self.choose_root() if kind == "choose" else self.group_root()
         numeric = {
             name: self.additive(name) if kind in ("sum", "count") else self.attr_names(name, ("num",))
             for name in self.world.tables
@@ -360,6 +361,39 @@ class Sampler:
             raise Rejected("no_attribute", f"{entity} has no second attribute to ask for")
         name = self.rng.choice(names)
         return f"{self.world.slug(entity)}_{name}", Of(var, self.attr(entity, name))
+
+    def relations(self, target: str = "") -> list[tuple[str, str, str]]:
+        """Relations (entity, name, target) to rows that people call by name; of one target when it is given."""
+        return [
+            (entity, col.name, col.ref)
+            for entity, cols in self.world.tables.items()
+            for col in cols
+            if col.kind == "fk" and target in ("", col.ref) and self.world.naming(col.ref) == "name"
+        ]
+
+    def measure(self, entity: str) -> Attr | None:
+        """Draw what groups of rows are compared by: a total, or None for their number."""
+        names = self.additive(entity)
+        return self.attr(entity, self.rng.choice(names)) if names and self.rng.random() < 0.5 else None
+
+    def group_root(self) -> Task:
+        """Draw a task about the row to which most or fewest others are related; half of those that can act on it do.
+
+        Raises:
+            Rejected: no relation to a row with a name, or no condition that is about something else.
+        """
+        sites = self.relations()
+        if not sites:
+            raise Rejected("no_relation", "no entity is related to one with names")
+        entity, rel, target = self.rng.choice(sites)
+        attr, atom = self.measure(entity), self.atom(entity)
+        if atom.attr.name == rel:
+            raise Rejected("no_atom", f"a condition on {rel} leaves one group")
+        node = GroupBy(entity, (atom,), rel, "sum" if attr else "count", self.rng.choice(["max", "max", "min"]), attr)
+        fact = self.report_fact(target, "X1", "name")
+        if self.takes(target) and self.rng.random() < 0.5:
+            return Task((Let("X1", node), self.act([("X1", target)])), (fact,))
+        return Task((Let("X1", node),), (self.report_row(target, "X1"), fact))
 
     def choose_root(self) -> Task:
         """Draw a plan task: any k rows with a condition on their total, which some set meets.

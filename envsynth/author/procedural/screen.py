@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
-from envsynth.author.procedural.ir import Act, ForEach, Let, Of, Pick, Task, walk
+from envsynth.author.procedural.ir import Act, ForEach, GroupBy, Let, Of, Pick, Task, lets, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import NO_ROUTE, Sampler
 from envsynth.author.procedural.sites import chosen_lets
@@ -40,6 +40,7 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
     if any(value in (0, None, [], "") for value in result.answer.values()):
         raise Rejected("trivial_answer", "an answer field is empty or zero")
     _refuse_none(sampler, program, result)
+    _refuse_poor_groups(sampler, program, result)
     for let, _ in chosen_lets(program):
         info = result.info[let.var]
         accepted = len(info.optimal) or info.feasible
@@ -84,3 +85,24 @@ def _refuse_none(sampler: Sampler, program: Task, result: OracleResult) -> None:
         type_ = sampler.world.attr_type(entity, name)
         if type_ is not None and value in NO_ROUTE.get(type_.detail, ()):
             raise Rejected("no_route", f"{name} is {value}, which stands for none")
+
+
+def _refuse_poor_groups(sampler: Sampler, program: Task, result: OracleResult) -> None:
+    """Refuse a comparison of groups that compares nothing, or whose winner a reader may see elsewhere.
+
+    Raises:
+        Rejected: `lone_group`, `no_share` or `no_route`.
+    """
+    for let in lets(program, GroupBy):
+        node, info = let.node, result.info[let.var]
+        assert isinstance(node, GroupBy)
+        if info.second is None:
+            raise Rejected("lone_group", f"{let.var} compares one {node.rel} with no other")
+        if node.dir == "max" and info.best is not None and info.best <= 0:
+            raise Rejected("no_share", f"{let.var} has a total of {info.best}, as little as without rows")
+        if node.attr is None:
+            continue
+        type_ = sampler.world.attr_type(node.entity, node.attr.name)
+        none = NO_ROUTE.get(type_.detail, ()) if type_ is not None else ()
+        if any(value in none for value in sampler.numbers(node.entity, info.ids, node.attr).values()):
+            raise Rejected("no_route", f"a total of {node.attr.name} takes in a value that stands for none")

@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from envsynth.author.procedural.composition import Composition
-from envsynth.author.procedural.ir import Act, Attr, Const, ForEach, Named, Task, To
+from envsynth.author.procedural.ir import Act, Attr, Const, ForEach, GroupBy, Named, Task, To
 from envsynth.author.procedural.mechanism import Col, ToolDraft
 
 
@@ -129,6 +129,7 @@ _NAMING: Mapping[tuple[type, str], str] = {
     (object, "var"): "variable",
     (Attr, "name"): "attribute",
     (To, "rel"): "attribute",
+    (GroupBy, "rel"): "attribute",
     (Act, "op"): "action",
     (ForEach, "op"): "action",
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from envsynth.author.procedural.ir import Atom, Choose, Count, Let, Only, Pick, Sum, Task, To, swap
+from envsynth.author.procedural.ir import Atom, Choose, Count, GroupBy, Let, Only, Pick, Sum, Task, To, swap
 
-Filtered = Pick | Only | Count | Sum | Choose
+Filtered = Pick | Only | Count | Sum | Choose | GroupBy
 """Descriptions that have conditions: all but following a relation."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -23,6 +24,7 @@ from envsynth.author.procedural.ir import (
     Const,
     Count,
     ForEach,
+    GroupBy,
     If,
     Let,
     Named,
@@ -45,6 +47,8 @@ from envsynth.author.procedural.sampling import Rejected, Sampler
 from envsynth.spec import Verifier
 from envsynth.verifiers import kernel
 
+KINDS = ("pick", "pick", "pick", "to", "count", "sum", "choose")
+"""Kinds of descriptions, by how often they are drawn; `group` is drawn where it is asked for."""
 OPERATORS = ("==", "!=", "<", "<=", ">", ">=")
 
 
@@ -104,13 +108,15 @@ class Draft:
     def number(self, entity: str) -> Attr:
         return self.sampler.attr(entity, self.rng.choice(self.sampler.attr_names(entity, ("num",))))
 
-    def description(self) -> None:
-        """Add one random let."""
+    def description(self, kinds: Sequence[str] = KINDS) -> None:
+        """Add one random let of one of the kinds."""
         world, rng = self.sampler.world, self.rng
         entity = rng.choice([name for name in world.tables if self.sampler.attr_names(name, ("num",))])
-        kind = rng.choice(["pick", "pick", "pick", "to", "count", "sum", "choose"])
+        kind = rng.choice(kinds)
         if kind == "to":
             self.hop(entity)
+        elif kind == "group":
+            self.group()
         elif kind == "pick":
             attr = self.number(entity)
             if rng.random() < 0.3 and (dates := self.sampler.attr_names(entity, ("date",))):
@@ -126,6 +132,15 @@ class Draft:
             self.report.append((f"sum_{var}", Ref(var)))
         else:
             self.choice(entity)
+
+    def group(self) -> None:
+        rng, sites = self.sampler.rng, self.sampler.relations()
+        if not sites:
+            raise Rejected("no_relation")
+        entity, rel, target = rng.choice(sites)
+        attr = self.number(entity) if rng.random() < 0.5 and self.sampler.attr_names(entity, ("num",)) else None
+        agg, direction = "sum" if attr else "count", rng.choice(["max", "min"])
+        self.rows.append((self.let(GroupBy(entity, self.atoms(entity, 0, 3), rel, agg, direction, attr)), target))
 
     def hop(self, entity: str) -> None:
         world, rng = self.sampler.world, self.rng
@@ -209,15 +224,23 @@ class Draft:
         return Task(tuple(self.steps), tuple(self.report))
 
 
-def random_task(sampler: Sampler, changes: int) -> Task:
+def random_task(sampler: Sampler, changes: int, first: Sequence[str] = KINDS) -> Task:
     """Draw a task of one to three descriptions and the given number of steps that write.
+
+    Args:
+        sampler: Draws over the world.
+        changes: Steps that write.
+        first: Kinds of the first description; the others may be of them, too.
+
+    Returns:
+        The program.
 
     Raises:
         Rejected: the draw does not fit the data.
     """
     draft = Draft(sampler)
-    for _ in range(sampler.rng.randint(1, 3)):
-        draft.description()
+    for number in range(sampler.rng.randint(1, 3)):
+        draft.description((*dict.fromkeys(first), *KINDS) if number and first is not KINDS else first)
     for _ in range(changes):
         draft.change()
     return draft.finish()
@@ -347,8 +370,10 @@ def agree(sampler: Sampler, task: Task) -> str:
     return "agree"
 
 
-def tally(mechanisms: tuple[Mechanism, ...], worlds: int, tasks: int, label: str) -> Counter[str]:
-    """Compare the backends on random tasks of several worlds, with 0, 1 and 2 changes in turn.
+def tally(
+    mechanisms: tuple[Mechanism, ...], worlds: int, tasks: int, label: str, first: Sequence[str] = KINDS
+) -> Counter[str]:
+    """Compare the backends on random tasks of several worlds, with 0, 1 and 2 changes in turn; `first` as `random_task`.
 
     Raises:
         AssertionError: two backends disagree; the note names seed and task.
@@ -359,7 +384,7 @@ def tally(mechanisms: tuple[Mechanism, ...], worlds: int, tasks: int, label: str
         for draw in range(tasks):
             sampler = Sampler(composed, (), random.Random(f"{label}/{number}/{draw}"))
             try:
-                task = random_task(sampler, draw % 3)
+                task = random_task(sampler, draw % 3, first)
             except Rejected as reason:
                 found[f"draw {reason.code}"] += 1
                 continue

@@ -135,7 +135,7 @@ class Generator:
 
     def node(self):
         rng, entity = self.rng, self.rng.choice(self.schema.entities)
-        kind = rng.choice(["pick", "to", "count", "sum", "choose", "only"])
+        kind = rng.choice(["pick", "to", "count", "sum", "choose", "only", "group"])
         ordered, numeric = self.of_kind(entity, ("num", "date")), self.of_kind(entity, ("num",))
         if kind == "pick" and ordered:
             return ir.Pick(
@@ -144,6 +144,15 @@ class Generator:
                 rng.choice(["max", "min"]),
                 self.any_attr(entity, ("num", "date")),
             )
+        relations = [
+            name
+            for name in self.of_kind(entity, ("row",))
+            if "name" in self.of_kind(self.target(entity, name), ("str",))
+        ]
+        if kind == "group" and relations:
+            attr = self.any_attr(entity, ("num",)) if numeric and rng.random() < 0.5 else None
+            agg, direction = "sum" if attr else "count", rng.choice(["max", "min"])
+            return ir.GroupBy(entity, self.atoms(entity), rng.choice(relations), agg, direction, attr)
         if kind == "only" and (atoms := self.atoms(entity)):
             return ir.Only(entity, atoms)
         if kind == "sum" and numeric:
@@ -151,6 +160,9 @@ class Generator:
         if kind == "to" and self.of_kind(entity, ("row",)):
             return ir.To(self.operand(Type("row", entity)), rng.choice(self.of_kind(entity, ("row",))))
         return self.choose(entity) if kind == "choose" else ir.Count(entity, self.atoms(entity))
+
+    def target(self, entity, name):
+        return self.schema.attr_type(entity, name).detail
 
     def act(self):
         op, params = self.rng.choice(list(self.schema.actions.items()))

@@ -12,6 +12,7 @@ from envsynth.author.procedural.ir import (
     Attr,
     Choose,
     Const,
+    GroupBy,
     Let,
     Named,
     Of,
@@ -198,6 +199,7 @@ def test_roots_are_well_typed_and_of_their_kind(world, kind):
         "choose": lambda task: isinstance(task.steps[0].node, Choose),
         "act": lambda task: isinstance(task.steps[0], Act) and not task.report,
         "pickact": lambda task: isinstance(task.steps[1], Act) and Ref("X1") in list(walk(task.steps[1])),
+        "group": lambda task: isinstance(task.steps[0].node, GroupBy) and len(task.report) + len(task.steps) == 3,
     }
     if kind == "choose" and world is WORLD:
         tasks = drawn(lambda seed: sampler(world, seed).root(kind), 200)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envsynth.author.procedural.goals.expressions import Expressions, GoalsWorld
-from envsynth.author.procedural.goals.snippets import HELPERS, closure, split
+from envsynth.author.procedural.goals.snippets import GROUPING, HELPERS, closure, split
 from envsynth.author.procedural.ir import (
     Act,
     Attr,
     Choose,
     Con,
     ForEach,
+    GroupBy,
     If,
     Let,
     Of,
@@ -19,6 +20,7 @@ from envsynth.author.procedural.ir import (
     Ref,
     Step,
     Task,
+    lets,
 )
 from envsynth.errors import AuthorError
 from envsynth.spec import GoalAtom, Verifier
@@ -84,14 +86,16 @@ class _Goals:
             self.field(name, operand)
         for index, step in enumerate(self.task.steps):
             self.step(index, step)
-        lets = "\n\n".join(
+        defined = "\n\n".join(
             self.definition(index, step)
             for index, step in enumerate(self.task.steps)
             if isinstance(step, (Let, ForEach))
         )
         texts = [item.goal for item in (*self.world.derived.values(), *self.world.actions.values())]
-        needed = closure(split(texts), [lets, *(atom.expression for atom in self.atoms)])
-        definitions = "\n\n\n".join([HELPERS.strip("\n"), *needed, *([lets] if lets else [])]) + "\n"
+        needed = closure(split(texts), [defined, *(atom.expression for atom in self.atoms)])
+        helpers = [HELPERS, GROUPING] if lets(self.task, GroupBy) else [HELPERS]
+        parts = [*(text.strip("\n") for text in helpers), *needed, *([defined] if defined else [])]
+        definitions = "\n\n\n".join(parts) + "\n"
         self.refuse_broken(definitions)
         return Verifier(form="atoms", definitions=definitions, atoms=tuple(self.atoms))
 

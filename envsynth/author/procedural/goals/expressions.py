@@ -11,6 +11,7 @@ from envsynth.author.procedural.ir import (
     Choose,
     Const,
     Count,
+    GroupBy,
     Named,
     Node,
     Of,
@@ -177,3 +178,13 @@ class Expressions:
                 return f"sum({value} for row in {self.members(entity, atoms)})"
             case Choose():
                 raise AuthorError("a choice denotes no single value")
+            case GroupBy(entity, atoms, rel, _, direction, attr):
+                key, column = self.related_key(entity, Attr(rel))
+                amount = "1" if attr is None else self.plain_attribute(entity, "row", attr)
+                shares = f"[({key}, {amount}) for row in {self.members(entity, atoms)}]"
+                return f"peak({self.attr_type(entity, Attr(rel)).detail!r}, {column!r}, {shares}, {direction!r})"
+
+    def related_key(self, entity: str, rel: Attr) -> tuple[str, str]:
+        """What a row says of the row that it is related to, and the column of that row which holds it."""
+        key = self.key_attribute(entity, "row", rel)
+        return key, "id" if (entity, rel.name) in self.world.derived else self.world.fk(entity, rel.name)[1]

@@ -55,10 +55,18 @@ def for_each(members, rule):
     return claimed
 '''
 
+GROUPING = '''\
+def peak(table, key, shares, direction):
+    """The initial row whose shares, pairs (key of a row, amount), add up to the extreme; a row without one is left out."""
+    having = [row for row in db[table] if any(owner == row[key] for owner, _ in shares)]
+    return extreme(having, lambda row: sum(amount for owner, amount in shares if owner == row[key]), direction)
+'''
+"""Helper of the tasks that compare groups of rows."""
+
 _DEFINED = re.compile(r"^(?:@once\n)?(?:def|class) (\w+)|^(\w+) *=", re.MULTILINE)
 _BLOCK = re.compile(r"^(?=\S)(?<!@once\n)", re.MULTILINE)
 _RESERVED = (
-    *(first or second for first, second in _DEFINED.findall(HELPERS)),
+    *(first or second for first, second in _DEFINED.findall(HELPERS + GROUPING)),
     *("db", "after", "diff", "answer", "same", "lookup", "once"),
 )
 

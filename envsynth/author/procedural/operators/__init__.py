@@ -13,6 +13,7 @@ from envsynth.author.procedural.ir import (
     Const,
     Count,
     ForEach,
+    GroupBy,
     If,
     Named,
     Only,
@@ -29,6 +30,7 @@ from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_const
 from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
 from envsynth.author.procedural.operators.edit import Edit, Operator, has
+from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
 from envsynth.author.procedural.operators.horizon import add_horizon
 from envsynth.author.procedural.operators.optimise import add_goal
@@ -52,15 +54,15 @@ def _n_acts(task: Task) -> int:
 
 
 def _can_act_more(task: Task) -> bool:
-    return _n_acts(task) < MAX_ACTS and has(task, Pick, To)
+    return _n_acts(task) < MAX_ACTS and has(task, Pick, To, GroupBy)
 
 
 def _can_branch(task: Task) -> bool:
-    return _n_acts(task) == 1 and any(isinstance(step, Act) for step in task.steps) and has(task, Pick, To)
+    return _n_acts(task) == 1 and any(isinstance(step, Act) for step in task.steps) and has(task, Pick, To, GroupBy)
 
 
 def _can_couple(task: Task) -> bool:
-    return has(task, Pick, Only, To) and not chosen_lets(task)
+    return has(task, Pick, Only, To, GroupBy) and not chosen_lets(task)
 
 
 def _can_widen(task: Task) -> bool:
@@ -77,7 +79,7 @@ OPERATORS: dict[str, Operator] = {
         Operator(
             "constraint",
             "adds a condition to a description",
-            lambda task: has(task, Pick, Count, Sum, Choose),
+            lambda task: has(task, Pick, Count, Sum, Choose, GroupBy),
             add_constraint,
         ),
         Operator("hop", "replaces a named row by a description of it", lambda task: has(task, Named), add_hop),
@@ -85,12 +87,15 @@ OPERATORS: dict[str, Operator] = {
         Operator(
             "distractors",
             "adds rows that a careless reader takes",
-            lambda task: has(task, Named, Pick, Count, Sum, Choose),
+            lambda task: has(task, Named, Pick, Count, Sum, Choose, GroupBy),
             add_distractors,
         ),
         Operator("branch", "makes the action depend on a fact", _can_branch, add_branch),
         Operator("optimise", "asks for the best choice instead of any", _can_optimise, add_goal),
         Operator("aggregate", "replaces a number by a total", lambda task: has(task, Const), add_total),
+        Operator(
+            "group", "asks which row the most or fewest others belong to", lambda task: has(task, Named), add_group
+        ),
         Operator("conceal", "describes a named row instead of naming it", lambda task: has(task, Named), conceal),
         Operator("couple", "asks a question about what was found", _can_couple, couple),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envsynth.author.procedural.ir import Atom, Choose, Pick, Task
-from envsynth.author.procedural.operators.edit import Edit, winner
+from envsynth.author.procedural.ir import Atom, Choose, GroupBy, Pick, Task
+from envsynth.author.procedural.operators.edit import Edit, shares, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.author.procedural.sites import Filtered, filtered_lets, with_atoms
@@ -21,7 +21,8 @@ def add_constraint(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     """H1: add a condition to a description.
 
     On a pick it must be false of the old winner: a condition that is true of the winner never changes a maximum, so it
-    could never bind. On a count or sum it is true of some member; on a choice, of all rows of one optimal set.
+    could never bind. On a count or sum it is true of some member; on a choice, of all rows of one optimal set; where groups
+    are compared, false of a member of the winning group when the most wins, and of another group when the least does.
 
     Args:
         sampler: Draws over the parent's world and overlay.
@@ -58,6 +59,9 @@ def _witnesses(sampler: Sampler, node: Filtered, var: str, result: OracleResult)
     info = result.info[var]
     if isinstance(node, Pick):
         return [winner(result, var)], False
+    if isinstance(node, GroupBy):
+        won, lost = shares(sampler, node, result, var)
+        return [sampler.rng.choice(won if node.dir == "max" or not lost else lost)], False
     if isinstance(node, Choose):
         chosen = sampler.rng.choice(info.optimal)
         return sampler.rng.sample(chosen, len(chosen)), True

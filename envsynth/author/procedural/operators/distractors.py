@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envsynth.author.procedural.ir import Atom, Choose, Const, Let, Named, Pick, Task, walk
+from envsynth.author.procedural.ir import Atom, Choose, Const, GroupBy, Let, Named, Pick, Task, walk
 from envsynth.author.procedural.mechanism import Row
-from envsynth.author.procedural.operators.edit import Edit, winner
+from envsynth.author.procedural.operators.edit import Edit, shares, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.author.procedural.sites import Filtered, filtered_lets
@@ -105,6 +105,9 @@ def _wanted(sampler: Sampler, result: OracleResult, var: str, node: Filtered) ->
         return winner(result, var)
     if isinstance(node, Choose):
         return sampler.rng.choice(result.info[var].optimal[0])
+    if isinstance(node, GroupBy):  # what is overlooked adds to a rival of the most, or to the least
+        won, lost = shares(sampler, node, result, var)
+        return sampler.rng.choice(lost if node.dir == "max" and lost else won)
     return sampler.rng.choice(result.info[var].ids)
 
 

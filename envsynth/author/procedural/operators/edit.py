@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import Task, walk
+from envsynth.author.procedural.ir import Attr, GroupBy, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
@@ -54,3 +54,21 @@ def winner(result: OracleResult, var: str) -> int | str:
     if isinstance(value, list):
         raise Rejected("no_row", f"{var} is a set")
     return value
+
+
+def shares(sampler: Sampler, node: GroupBy, result: OracleResult, var: str) -> tuple[list[int | str], list[int | str]]:
+    """The members of the winning group, and those of all others.
+
+    Args:
+        sampler: Draws over the task's world and overlay.
+        node: The comparison.
+        result: The task's oracle result.
+        var: The variable that the comparison is bound to.
+
+    Returns:
+        Ids of both.
+    """
+    related = sampler.oracle.values(node.entity, Attr(node.rel))
+    ids = result.info[var].ids
+    won = [row_id for row_id in ids if related[row_id] == winner(result, var)]
+    return won, [row_id for row_id in ids if row_id not in won]

@@ -67,9 +67,9 @@ class LetInfo:
     table_sets: int = 0
     """Choose: sets of k rows of the whole table: what a random typed answer draws from."""
     best: int | None = None
-    """Pick: the winner's value when it is a number. Choose with a goal: the best total."""
+    """Pick: the winner's value when it is a number. GroupBy: its count or total. Choose with a goal: the best total."""
     second: int | None = None
-    """The next best value: of the runner-up (Pick), of the best set that is not optimal (Choose)."""
+    """The next best value: of the runner-up (Pick, GroupBy), of the best set that is not optimal (Choose)."""
     optimal: tuple[tuple[Key, ...], ...] = ()
     """Choose: every best set (every feasible one without a goal), ids ascending."""
     has_goal: bool = False

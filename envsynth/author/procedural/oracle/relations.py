@@ -133,6 +133,34 @@ class Relations:
         conditions = " AND ".join(["1", *(self.condition(entity, atom) for atom in atoms)])
         return self.query(f'SELECT {columns} FROM "{entity}" t WHERE {conditions} ORDER BY {order}')
 
+    def groups(
+        self, entity: str, atoms: Sequence[Atom], rel: Attr, measure: Attr | None, *, downward: bool
+    ) -> list[tuple[Key, int]]:
+        """Count the rows that meet the atoms by the row that they are related to, or total them.
+
+        Args:
+            entity: Whose rows.
+            atoms: Conditions on them.
+            rel: Relation to one row.
+            measure: Attribute to total; None to count.
+            downward: Whether the largest comes first.
+
+        Returns:
+            Ids of related rows with count or total, in that order; a row that no member is related to is left out.
+
+        Raises:
+            Reject: `null_value` when a member has no related row or no value.
+        """
+        conditions = " AND ".join(["1", *(self.condition(entity, atom) for atom in atoms)])
+        value = "1" if measure is None else self.attribute(entity, measure)
+        members = f'SELECT {self.attribute(entity, rel)} AS k, {value} AS v FROM "{entity}" t WHERE {conditions}'
+        order = "DESC" if downward else "ASC"
+        found = self.query(f"SELECT k, SUM(v), COUNT(*) - COUNT(v) FROM ({members}) GROUP BY k ORDER BY 2 {order}, 1")
+        for key, total, missing in found:
+            need(key, rel.name)
+            need(None if missing else total, (measure or rel).name)
+        return [(key, total) for key, total, _ in found]
+
     def size(self, entity: str) -> int:
         """Count all rows of a table."""
         return self.query(f'SELECT COUNT(*) FROM "{entity}"')[0][0]

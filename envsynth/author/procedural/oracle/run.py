@@ -18,6 +18,7 @@ from envsynth.author.procedural.ir import (
     Con,
     Count,
     ForEach,
+    GroupBy,
     If,
     Let,
     Node,
@@ -188,8 +189,8 @@ class Oracle:
             case To(src, rel):
                 entity, row_id = self._relations.entity(src), self._relations.scalar(src)
                 return need(self.value(entity, row_id, Attr(rel)), rel), None
-            case Pick():
-                return self._pick(node)
+            case Pick() | GroupBy():
+                return self._pick(node) if isinstance(node, Pick) else self._group(node)
             case Only(entity, atoms):
                 ids = tuple(self.ids(entity, atoms))
                 if len(ids) != 1:
@@ -286,6 +287,22 @@ class Oracle:
             table_rows=self._relations.size(node.entity),
             best=values[0] if number else None,
             second=values[1] if number and len(values) > 1 else None,
+        )
+
+    def _group(self, node: GroupBy) -> tuple[Value, LetInfo]:
+        downward = node.dir == "max"
+        found = self._relations.groups(node.entity, node.atoms, Attr(node.rel), node.attr, downward=downward)
+        if not found:
+            raise Reject("empty", f"no {node.entity} meets the conditions")
+        totals = [total for _, total in found]
+        if totals[1:2] == totals[:1]:
+            raise Reject("tie", f"{node.dir} {node.agg} of {node.entity} by {node.rel}: {totals[0]} twice")
+        return found[0][0], LetInfo(
+            entity=node.entity,
+            ids=tuple(self.ids(node.entity, node.atoms)),
+            table_rows=self._relations.size(node.entity),
+            best=totals[0],
+            second=totals[1] if len(totals) > 1 else None,
         )
 
     def _choose(self, node: Choose) -> tuple[Value, LetInfo]:

@@ -73,6 +73,28 @@ FORMS: dict[str, tuple[str, ...]] = {
         "{new}: {chosen}{tail}; {ties}.",
         "Get {new}: {chosen}{tail} ({ties}).",
     ),
+    "GroupCount": (
+        "Find the {key} with the {most} {rows}{none}; call it {new}.",
+        "Of {pool}, work out which {key} has the {most}{none}; call it {new}.",
+        "Work out which {key} has the {most} {rows}{none}; call it {new}.",
+        "Let {new} denote the {key} with the {number} of {rows}{none}.",
+        "Determine the {key} that has the {number} of {rows}{none}; it is referred to as {new}.",
+        "Of {pool}, let {new} be the {key} with the {number}{none}.",
+        "{new} = the {key} with the {most} {rows}{none}.",
+        "{new}: of {pool}, the {key} with the {most}{none}.",
+        "Get {new}: the {key} with the {most} {rows}{none}.",
+    ),
+    "GroupSum": (
+        "Find the {key} with the {extreme} combined {attr} over {pool}{none}; call it {new}.",
+        "Over {pool}, work out which {key} has the {extreme} combined {attr}{none}; call it {new}.",
+        "Work out which {key} has the {extreme} combined {attr} over {pool}{none}; call it {new}.",
+        "Let {new} denote the {key} with the {extreme} combined {attr} over {pool}{none}.",
+        "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; it is referred to as {new}.",
+        "Over {pool}, let {new} be the {key} with the {extreme} combined {attr}{none}.",
+        "{new} = the {key} with the {extreme} combined {attr} over {pool}{none}.",
+        "{new}: over {pool}, the {key} with the {extreme} combined {attr}{none}.",
+        "Get {new}: the {key} with the {extreme} combined {attr} over {pool}{none}.",
+    ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),
         *(f"{lead} {{act}}." for lead in ("You are to", "It is required to", "Kindly", "Do:", "Action:", "To do:")),
@@ -177,6 +199,12 @@ EXTREMES = {
     "earliest": ("min", True),
 }
 """Superlative -> (direction, whether it is about time)."""
+
+MOST = {"most": "max", "fewest": "min"}
+"""Superlatives of rows -> direction."""
+
+NUMBER = {"greatest number": "max", "smallest number": "min"}
+"""Superlatives of the number of rows -> direction."""
 
 SETS = (
     ("distinct", "no two of them share the same {attr}"),

@@ -13,6 +13,7 @@ from envsynth.author.procedural.ir import (
     Const,
     Count,
     ForEach,
+    GroupBy,
     If,
     IRTypeError,
     Let,
@@ -33,11 +34,11 @@ from envsynth.author.procedural.ir import (
 from envsynth.author.procedural.parse.brief import parse_brief
 from envsynth.author.procedural.parse.docs import Docs, pieces
 from envsynth.author.procedural.parse.errors import ParseError
-from envsynth.author.procedural.parse.forms import EXTREMES, FORMS
+from envsynth.author.procedural.parse.forms import EXTREMES, FORMS, MOST, NUMBER
 from envsynth.author.procedural.parse.phrases import Phrases
 
 Slots = dict[str, Any]
-"""What the slots of a form have yielded so far, by slot; plus `entity`, `label`, `owner`, `goal`."""
+"""What the slots of a form have yielded so far, by slot; plus `entity`, `label`, `owner`, `target`, `goal`."""
 
 Report = tuple[tuple[str, Operand], ...]
 
@@ -76,6 +77,10 @@ class _Sentences(Phrases):
             "{extreme}": self.slot_extreme,
             "{attr}": self.slot_attr,
             "{rel}": self.slot_relation,
+            "{key}": self.slot_key,
+            "{most}": self.slot_most,
+            "{number}": self.slot_number,
+            "{none}": self.slot_none,
             "{src}": self.slot_source,
             "{pool}": self.slot_pool,
             "{these}": self.slot_these,
@@ -186,8 +191,18 @@ class _Sentences(Phrases):
             case "Sum":
                 if slots["label"].type.kind == "num":
                     yield Sum(slots["entity"], slots["atoms"], slots["attr"])
+            case "GroupCount" | "GroupSum":
+                yield from self.group(slots)
             case _:
                 yield Choose(slots["entity"], slots["atoms"], slots["k"], slots["cons"], slots["goal"])
+
+    def group(self, slots: Slots) -> Iterator[Node]:
+        if "most" in slots:
+            yield GroupBy(slots["entity"], slots["atoms"], slots["rel"], "count", slots["most"])
+            return
+        direction, temporal = slots["extreme"]
+        if slots["label"].type.kind == "num" and not temporal:
+            yield GroupBy(slots["entity"], slots["atoms"], slots["rel"], "sum", direction, slots["attr"])
 
     def node_type(self, node: Node) -> Type:
         match node:
@@ -201,6 +216,8 @@ class _Sentences(Phrases):
                 return self.docs.by_name[entity, attr.name].type
             case Choose(entity, _, _, _, _):
                 return Type("rows", entity)
+            case GroupBy(entity, _, rel):
+                return self.docs.by_name[entity, rel].type
 
     def entity_of(self, row: Operand) -> str:
         match row:
@@ -251,6 +268,31 @@ class _Sentences(Phrases):
             for attr, label, end in self.attr(position, entity):
                 if label.type.kind == "row" and not attr.args:
                     yield {"rel": attr.name, "owner": entity}, end
+
+    def slot_key(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for found, end in self.slot_relation(position, slots):
+            entity = found["owner"]
+            if slots.get("entity", entity) == entity:
+                target = self.docs.by_name[entity, found["rel"]].type.detail
+                yield {"entity": entity, "rel": found["rel"], "target": target}, end
+
+    def slot_most(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for word, direction in MOST.items():
+            for end in self.literal(position, word):
+                yield {"most": direction}, end
+
+    def slot_number(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for word, direction in NUMBER.items():
+            for end in self.literal(position, word):
+                yield {"most": direction}, end
+
+    def slot_none(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        direction = slots["most"] if "most" in slots else slots["extreme"][0]
+        owners = self.docs.nouns[slots["target"]][1]
+        for end in self.literal(position, f" ({owners} with none do not count)" if direction == "min" else ""):
+            yield {}, end
 
     def slot_source(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         for value, end in self.operand(position, Type("row", slots["owner"])):

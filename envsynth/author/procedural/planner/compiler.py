@@ -13,6 +13,7 @@ from envsynth.author.procedural.ir import (
     Const,
     Count,
     ForEach,
+    GroupBy,
     If,
     Let,
     Named,
@@ -28,9 +29,11 @@ from envsynth.author.procedural.ir import (
     To,
     Type,
     check,
+    lets,
 )
 from envsynth.author.procedural.planner.prelude import (
     CHOOSING,
+    GROUPING,
     LISTING,
     READING,
     SKILL_COMMENTS,
@@ -69,7 +72,8 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
-        *([CHOOSING] if any(isinstance(step, Let) and isinstance(step.node, Choose) for step in task.steps) else []),
+        *([GROUPING] if lets(task, GroupBy) else []),
+        *([CHOOSING] if lets(task, Choose) else []),
         *(text.strip("\n") + "\n" for text in texts),
         body,
     ]
@@ -177,16 +181,25 @@ class _Solver:
             case Sum(entity, atoms, attr):
                 value = self.attribute(entity, "row", attr, inside=True)
                 return f"total([{value} for row in {self.select(entity, atoms)}])"
-            case Choose(entity, atoms, k, cons, goal):
-                conditions = [self.con(entity, con) for con in cons]
-                target = "None" if goal is None else f"({goal[0]!r}, {self.function(entity, goal[1])})"
-                parts = [
-                    self.select(entity, atoms),
-                    str(k),
-                    self.braces("[", conditions, "]"),
-                    target,
-                ]
-                return f"choose{self.braces('(', parts, ')')}"
+            case Choose() | GroupBy():
+                return self.choose(node) if isinstance(node, Choose) else self.group(node)
+
+    def choose(self, node: Choose) -> str:
+        conditions = [self.con(node.entity, con) for con in node.cons]
+        target = "None" if node.goal is None else f"({node.goal[0]!r}, {self.function(node.entity, node.goal[1])})"
+        parts = [self.select(node.entity, node.atoms), str(node.k), self.braces("[", conditions, "]"), target]
+        return f"choose{self.braces('(', parts, ')')}"
+
+    def group(self, node: GroupBy) -> str:
+        """The related row whose members come to the most or least: rows are grouped by what they say of it."""
+        target = self.world.attr_type(node.entity, node.rel)
+        assert target is not None  # the program is well-typed
+        is_derived = (node.entity, node.rel) in self.world.derived
+        key = "id" if is_derived else self.world.fk(node.entity, node.rel)[1]
+        related = self.function(node.entity, Attr(node.rel))
+        measure = "lambda row: 1" if node.attr is None else self.function(node.entity, node.attr)
+        parts = [self.select(node.entity, node.atoms), related, measure, repr(node.dir)]
+        return f"named({target.detail!r}, {key!r}, leading{self.braces('(', parts, ')')})"
 
     def con(self, entity: str, con: Con) -> str:
         function = self.function(entity, con.attr)

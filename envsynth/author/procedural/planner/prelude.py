@@ -213,9 +213,22 @@ def choose(found, count, conditions, goal):
 '''
 """Choosing sets; part of a solver only when its task chooses one."""
 
+GROUPING = '''\
+def leading(found, key, measure, direction):
+    """The key whose rows, counted or added up, come to the most ("max") or least ("min"); only keys that rows have."""
+    if FIRST:
+        return key(found[0])
+    groups = {}
+    for row in found:
+        groups.setdefault(key(row), []).append(measure(row))
+    standing = sorted(groups, key=lambda name: total(groups[name]), reverse=direction == "max")
+    return standing[0]
+'''
+"""Comparing groups of rows; part of a solver only when its task does so."""
+
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
-    *("rows", "named", "lookup", "select", "total", "pick", "subsets", "feasible", "choose", "solve"),
+    *("rows", "named", "lookup", "select", "total", "pick", "leading", "subsets", "feasible", "choose", "solve"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

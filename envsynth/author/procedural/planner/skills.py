@@ -11,6 +11,7 @@ from envsynth.author.procedural.ir import (
     Con,
     Count,
     ForEach,
+    GroupBy,
     If,
     Named,
     Only,
@@ -67,10 +68,10 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
     nodes = list(walk(task))
     texts = needed_texts(world, task)
     goals = any(isinstance(node, Choose) and node.goal for node in nodes)
-    widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Only, Count, Sum, Choose, ForEach))]
+    widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Only, Count, Sum, Choose, GroupBy, ForEach))]
     in_play = {
         "no_pagination": world.style.paging != "none",
-        "first_match": any(isinstance(node, (Pick, Choose)) for node in nodes),
+        "first_match": any(isinstance(node, (Pick, Choose, GroupBy)) for node in nodes),
         "greedy": goals or mentions(texts, "GREEDY"),
         "no_branch": any(isinstance(node, If) for node in nodes),
         "ignores_policy": mentions(texts, "POLICY"),
@@ -79,6 +80,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "wrong_boundary": any(isinstance(node, (Atom, Con, If)) and node.op in _ORDERED for node in nodes),
         "first_constraint_only": any(width > 1 for width in widths),
         "no_filter": any(width > 0 for width in widths),
-        "no_aggregation": any(isinstance(node, Sum) for node in nodes),
+        "no_aggregation": any(isinstance(node, (Sum, GroupBy)) for node in nodes),
     }
     return [skill for skill in SKILLS if in_play[skill]]

@@ -116,6 +116,40 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Get {var}: {chosen}{tail} ({ties}).",
         ),
     },
+    "group_count": {
+        "plain": (
+            "Find the {rel} with the {most} {rows}{none}; call it {var}.",
+            "Of {pool}, work out which {rel} has the {most}{none}; call it {var}.",
+            "Work out which {rel} has the {most} {rows}{none}; call it {var}.",
+        ),
+        "formal": (
+            "Let {var} denote the {rel} with the {most} of {rows}{none}.",
+            "Determine the {rel} that has the {most} of {rows}{none}; it is referred to as {var}.",
+            "Of {pool}, let {var} be the {rel} with the {most}{none}.",
+        ),
+        "terse": (
+            "{var} = the {rel} with the {most} {rows}{none}.",
+            "{var}: of {pool}, the {rel} with the {most}{none}.",
+            "Get {var}: the {rel} with the {most} {rows}{none}.",
+        ),
+    },
+    "group_sum": {
+        "plain": (
+            "Find the {rel} with the {extreme} combined {attr} over {pool}{none}; call it {var}.",
+            "Over {pool}, work out which {rel} has the {extreme} combined {attr}{none}; call it {var}.",
+            "Work out which {rel} has the {extreme} combined {attr} over {pool}{none}; call it {var}.",
+        ),
+        "formal": (
+            "Let {var} denote the {rel} with the {extreme} combined {attr} over {pool}{none}.",
+            "Determine the {rel} that has the {extreme} combined {attr} over {pool}{none}; it is referred to as {var}.",
+            "Over {pool}, let {var} be the {rel} with the {extreme} combined {attr}{none}.",
+        ),
+        "terse": (
+            "{var} = the {rel} with the {extreme} combined {attr} over {pool}{none}.",
+            "{var}: over {pool}, the {rel} with the {extreme} combined {attr}{none}.",
+            "Get {var}: the {rel} with the {extreme} combined {attr} over {pool}{none}.",
+        ),
+    },
     "first_act": {
         "plain": ("Please {act}.", "I need you to {act}.", "Your task: {act}."),
         "formal": ("You are to {act}.", "It is required to {act}.", "Kindly {act}."),
@@ -258,6 +292,16 @@ EXTREMES: dict[Register, dict[str, str]] = {
 
 EXTREME_TIMES = {"max": "latest", "min": "earliest"}
 """Superlatives of days and hours of the day."""
+
+MOST: dict[Register, dict[str, str]] = {
+    "plain": {"max": "most", "min": "fewest"},
+    "formal": {"max": "greatest number", "min": "smallest number"},
+    "terse": {"max": "most", "min": "fewest"},
+}
+"""Superlatives of numbers of rows."""
+
+NONE = " ({rows} with none do not count)"
+"""Said where rows to which none is related might be taken for the least."""
 
 SETS: dict[Register, dict[str, str]] = {
     "plain": {

@@ -14,6 +14,7 @@ from envsynth.author.procedural.ir import (
     Const,
     Count,
     ForEach,
+    GroupBy,
     If,
     Let,
     Named,
@@ -36,6 +37,8 @@ from envsynth.author.procedural.render.forms import (
     EXTREMES,
     FORMS,
     HOUR,
+    MOST,
+    NONE,
     SAME,
     SETS,
     Register,
@@ -155,8 +158,22 @@ class _Writer:
             case Sum(entity, atoms, attr):
                 words = {"attr": self.attr(entity, attr), "pool": self.pool(entity, atoms)}
                 return self.form("sum", index, var=var, **words)
-            case Choose():
-                return self.form("choose", index, var=var, **self.choose(node))
+            case Choose() | GroupBy():
+                is_choice = isinstance(node, Choose)
+                kind, words = ("choose", self.choose(node)) if is_choice else (f"group_{node.agg}", self.group(node))
+                return self.form(kind, index, var=var, **words)
+
+    def group(self, node: GroupBy) -> dict[str, str]:
+        owners = self.noun(self.attr_type(node.entity, Attr(node.rel)).detail)[1]
+        words = {
+            "rel": self.attr(node.entity, Attr(node.rel)),
+            "pool": self.pool(node.entity, node.atoms),
+            "rows": self.noun(node.entity)[1] + self.atoms(node.entity, node.atoms),
+            "none": NONE.format(rows=owners) if node.dir == "min" else "",
+        }
+        if node.attr is not None:
+            words["attr"] = self.attr(node.entity, node.attr)
+        return {**words, "most": MOST[self.register][node.dir], "extreme": EXTREMES[self.register][node.dir]}
 
     def choose(self, node: Choose) -> dict[str, str]:
         if node.k < 1:
@@ -348,3 +365,5 @@ class _Writer:
                 return self.attr_type(entity, attr)
             case Choose(entity, _, _, _, _):
                 return Type("rows", entity)
+            case GroupBy(entity, _, rel):
+                return self.attr_type(entity, Attr(rel))
