@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
@@ -266,10 +266,55 @@ def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
     return name
 
 
+def _sentences(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Take the categories from the arguments or from a file.
+
+    Raises:
+        typer.BadParameter: there is none, there are both, or a sentence seems to have lost its quotes.
+    """
+    from envsynth.pipeline import distinct_categories, read_categories
+
+    if file is not None and given:
+        raise typer.BadParameter("give CATEGORY arguments or a file, not both", param_hint="--categories")
+    if file is not None:
+        with _usage("--categories"):
+            return read_categories(file)
+    if not given:
+        raise typer.BadParameter("give a category sentence, or a file with --categories", param_hint="CATEGORY")
+    if len(given) > 1 and all(len(item.split()) == 1 for item in given):
+        raise typer.BadParameter(
+            f"{len(given)} categories of one word each: put a sentence in quotes, {' '.join(given)!r}; "
+            "one-word categories can stand in a file (--categories)",
+            param_hint="CATEGORY",
+        )
+    with _usage("CATEGORY"):
+        return distinct_categories(given)
+
+
+def _explain_categories(sentences: Sequence[str]) -> None:
+    """Say how sentences are understood: one of them at length, of several what is chosen."""
+    from envsynth.author.procedural.reading import read_category
+
+    if len(sentences) == 1:
+        _say(err, read_category(sentences[0]).explain(), "dim")
+        return
+    for sentence in sentences:
+        reading = read_category(sentence)
+        why = "" if reading.domain_words else ", as no word matched another one"
+        always = f"; always {' and '.join(reading.required)}" if reading.required else ""
+        _say(err, f"category: {reading.category}: pack {reading.pack.name!r}{why}{always}", "dim")
+
+
 @app.command()
 def synthesize(
-    category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments.")] = 1,
+    category: Annotated[
+        list[str] | None,
+        typer.Argument(help='A task category, such as "planning a travel itinerary"; several take turns.'),
+    ] = None,
+    categories: Annotated[
+        Path | None, typer.Option("--categories", help="A file of categories, one per line, in place of CATEGORY.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments, of all categories together.")] = 1,
     seed: SeedOption = 0,
     lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
@@ -282,34 +327,41 @@ def synthesize(
     as_json: JsonOption = False,
 ) -> None:
     """Make environments with hardened tasks and store them. The same command resumes an interrupted run."""
-    from envsynth.author.procedural.reading import read_category
     from envsynth.pipeline import Unit
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
 
     author = _tier(tier, held_out)
+    sentences = _sentences(category or (), categories)
     if author == "full":
-        _say(err, read_category(category).explain(), "dim")
-    with Store.open(store) as opened:
-        with _progress("environments", count) as advance:
+        _explain_categories(sentences)
+    with Store.open(store) as opened, ExitStack() as progress:
+        ticks: list[Callable[[str], None]] = []
 
-            def show(unit: Unit) -> None:
-                advance(
-                    f"{unit.environment.slug}: {_count(len(unit.tasks), 'task version')}, {len(unit.rejections)} refused"
-                )
+        def begin(resumed: int) -> None:
+            if resumed:
+                there = "all" if resumed == count else f"{resumed} of"
+                _say(err, f"{there} {_count(count, 'environment')} had been made before")
+            if resumed < count:
+                ticks.append(progress.enter_context(_progress("environments", count - resumed)))
 
-            result = run(
-                category,
-                count=count,
-                seed=seed,
-                store=opened,
-                lineages=lineages,
-                steps=steps,
-                workers=workers,
-                tier=author,
-                held_out=held_out,
-                on_unit=show,
-            )
+        def show(unit: Unit) -> None:
+            versions = _count(len(unit.tasks), "task version")
+            ticks[0](f"{unit.environment.slug}: {versions}, {len(unit.rejections)} refused")
+
+        result = run(
+            sentences,
+            count=count,
+            seed=seed,
+            store=opened,
+            lineages=lineages,
+            steps=steps,
+            workers=workers,
+            tier=author,
+            held_out=held_out,
+            on_start=begin,
+            on_unit=show,
+        )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
     if as_json:
         summary = {
@@ -320,9 +372,6 @@ def synthesize(
         }
         _print_json(summary | {"rejections": dict(sorted(result.rejections.items()))})
         return
-    if result.resumed:
-        there = "all" if result.resumed == count else f"{result.resumed} of"
-        _say(err, f"{there} {_count(count, 'environment')} had been made before")
     for digest in result.environments:
         _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
     _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")

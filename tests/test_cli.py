@@ -156,6 +156,44 @@ def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
     assert found["environments"][0][:12] == lines[0][:12]
 
 
+def test_synthesize_categories_of_a_file_resumes_with_what_is_left(cli: Cli, tmp_path: Path) -> None:
+    path, file = tmp_path / "new.db", tmp_path / "categories.txt"
+    file.write_text("phone plans\nzzyzx qwfp\n")
+    options = ("--categories", file, *SMALL[:-1], "1", "--store", path)
+    first = cli("synthesize", *options, "--count", 1)
+    assert first.code == 0
+    assert re.search(r"category: phone plans: pack '\w+'; always ", first.err)
+    assert "category: zzyzx qwfp: pack 'general', as no word matched another one" in first.err
+    second = cli("synthesize", *options, "--count", 2)
+    assert "1 of 2 environments had been made before" in second.err
+    assert "environments 1/1 (" in second.err
+    assert second.out.splitlines()[0] == first.out.splitlines()[0]
+    assert re.search(r"zzyzx-qwfp-.*-v1", second.out)
+    same = cli("synthesize", "phone plans", "zzyzx qwfp", *options[2:], "--count", 2)
+    assert same.out == second.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a category sentence, or a file"),
+        (("planning", "a", "trip"), "put a sentence in quotes, 'planning a trip'"),
+        (("phone plans", "phone plans"), "'phone plans' is given 2 times"),
+        (("phone plans", "--categories", "FILE"), "not both"),
+        (("--categories", "FILE"), "line 2 of"),
+        (("--categories", "nowhere.txt"), "cannot read categories from nowhere.txt"),
+    ],
+)
+def test_synthesize_refuses_wrong_categories(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    file = tmp_path / "c.txt"
+    file.write_text("a b\na b\n")
+    ran = cli("synthesize", *(str(file) if item == "FILE" else item for item in arguments))
+    assert ran.code == 2
+    assert message in ran.said
+
+
 # ------------------------------------------------------------------------------------------------------ check explain
 
 
