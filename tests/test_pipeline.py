@@ -292,7 +292,7 @@ def test_categories_of_a_file(tmp_path):
         (b"\n# nothing\n", "holds no category"),
         (b"a b\n\nc d\na b\n", "line 4 of .* repeats line 1, 'a b'"),
         (b"a b\n12 34\n", "line 2 of .* holds no word: '12 34'"),
-        (b"caf\xe9\n", "not UTF-8"),
+        (b"phone \xe9\n", "not UTF-8"),
     ],
 )
 def test_a_wrong_file_of_categories_says_where(tmp_path, data, message):
@@ -300,7 +300,7 @@ def test_a_wrong_file_of_categories_says_where(tmp_path, data, message):
     path.write_bytes(data)
     with pytest.raises(SpecError, match=message):
         read_categories(path)
-    with pytest.raises(SpecError, match="cannot read categories from .*nowhere.txt: No such file"):
+    with pytest.raises(SpecError, match=r"cannot read categories from .*nowhere\.txt: No such file"):
         read_categories(tmp_path / "nowhere.txt")
 
 
