@@ -385,6 +385,9 @@ def stats(
     limit: Annotated[
         int, typer.Option(min=0, help="Tasks per tier whose solution is played for lengths; 0: none.")
     ] = 100,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Draw it too, as PNG and SVG files in this folder (extra plots).")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -397,9 +400,10 @@ def stats(
 
     with Store.open(store, readonly=True) as opened:
         found = stored_yields(opened)
+        drawn = _draw(found, plots) if plots is not None else []
         lengths = [asdict(item) for item in stored_lengths(opened, limit=limit)] if limit else []
     if as_json:
-        _print_json({"yields": asdict(found), "lengths": lengths})
+        _print_json({"yields": asdict(found), "lengths": lengths, "plots": drawn})
         return
     if not found.tasks and not found.reasons:
         _say(err, "nothing there; `envsynth synthesize` makes some")
@@ -407,6 +411,22 @@ def stats(
     _print_yields(found)
     if lengths:
         _print_lengths(lengths)
+    if drawn:
+        _say(err, f"{_count(len(drawn), 'picture')} in {plots}")
+
+
+def _draw(found: Yields, folder: Path) -> list[str]:
+    """Draw the figures into a folder.
+
+    Raises:
+        EnvsynthError: the files cannot be written, or matplotlib is not there.
+    """
+    from envsynth.plots import write_plots
+
+    try:
+        return [str(path) for path in write_plots(found, folder)]
+    except OSError as error:
+        raise EnvsynthError(f"cannot write pictures into {folder}: {error.strerror}: choose another folder") from error
 
 
 def _print_yields(found: Yields) -> None:
@@ -418,6 +438,15 @@ def _print_yields(found: Yields) -> None:
         f"{found.environments:,} environments, {found.leaves:,} leaves; by hardening steps {depths or 'none'}",
         soft_wrap=True,
     )
+    if found.kinds:
+        kinds = ", ".join(f"{kind} {count:,} ({count / found.leaves:.0%})" for kind, count in found.kinds.items())
+        out.print(f"leaves by class: {kinds}", soft_wrap=True)
+    if found.skills:
+        needed = ", ".join(f"{skills}: {count:,}" for skills, count in found.skills.items())
+        out.print(f"leaves by number of skills needed: {needed}", soft_wrap=True)
+    if found.ladder:
+        rates = ", ".join(f"{item.depth}: {item.passing:.0%}" for item in found.ladder)
+        out.print(f"solvers that lack one skill and pass, by hardening steps: {rates}", soft_wrap=True)
     if found.calls:
         out.print(
             "calls of a leaf's solution: " + ", ".join(f"{name} {count}" for name, count in found.calls.items()),

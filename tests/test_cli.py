@@ -209,12 +209,29 @@ def test_synthesize_the_nano_tier_and_its_lengths(cli: Cli, tmp_path: Path) -> N
     told = json.loads(cli("stats", "--json", *store).out)
     assert (told["yields"]["environments"], told["yields"]["tasks"]) == (1, 2)
     assert json.loads(cli("stats", "--json", "--limit", "0", *store).out) == {**told, "lengths": []}
+    assert told["plots"] == []
     (row,) = told["lengths"]
     assert (row["tier"], row["n"]) == ("nano", 2)
     assert row["tokens"]["max"] <= 256 < row["characters"]["median"]
     shown = cli("stats", *store).out
     assert "characters" in shown
     assert str(row["tokens"]["max"]) in shown
+
+
+def test_stats_draws_pictures_or_says_why_not(cli: Cli, store_path: Path, tmp_path: Path) -> None:
+    options = ("stats", "--limit", "0", "--store", store_path, "--plots")
+    told = json.loads(cli(*options, tmp_path / "p", "--json").out)
+    assert str(tmp_path / "p" / "ladder.svg") in told["plots"]
+    assert all(Path(name).is_file() for name in told["plots"])
+    (tmp_path / "file").write_text("")
+    ran = cli(*options, tmp_path / "file" / "p")
+    assert ran.code == 1
+    assert "cannot write pictures into" in ran.said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        ran = cli(*options, tmp_path / "q")
+    assert (ran.code, ran.out) == (1, "")
+    assert "pip install 'envsynth[plots]'" in ran.said
 
 
 @pytest.mark.parametrize("options", [("--tier", "big"), ("--held-out",)])
