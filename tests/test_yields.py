@@ -75,9 +75,9 @@ def test_the_ladder_is_counted_over_the_skills_of_all_and_apart_for_the_deepest(
         results = [GateResult(code="DF401", status="pass", evidence={"skills": [*skills]})]
         return task, report.model_copy(update={"task": task.hash, "results": (*results,)})
 
-    root, alone = version(None, "root", "a"), version(None, "alone", "abc")
-    child = version(root[0], "child", "ab")
-    last, sister = version(child[0], "last", "abd"), version(root[0], "sister", "abcd")
+    root, alone = version(None, "root", "x"), version(None, "alone", "xyz")
+    child = version(root[0], "child", "xy")
+    last, sister = version(child[0], "last", "xyw"), version(root[0], "sister", "xyzw")
     with Store.open(tmp_path / "l.db") as store:
         store.add_environment(environment)
         for task, its_report in (root, alone, child, last, sister):
