@@ -91,21 +91,25 @@ class Took:
     """Environments."""
 
 
-def synthesize(store: Path, count: int, options: argparse.Namespace) -> tuple[dict[str, Any], Took]:
+def synthesize(
+    store: Path, count: int, options: argparse.Namespace, *, quiet: bool = False
+) -> tuple[dict[str, Any], Took]:
     """Run the one command, and add what it took to what earlier calls took.
 
     Raises:
         SystemExit: it failed; what was made is kept, and the same command goes on.
     """
     listed, record = store.with_suffix(".categories.txt"), store.with_suffix(".took.json")
-    listed.write_text("".join(f"{item}\n" for item in CATEGORIES), encoding="utf-8")
+    categories = CATEGORIES[:FAST] if options.fast else CATEGORIES
+    listed.write_text("".join(f"{item}\n" for item in categories), encoding="utf-8")
     took = Took(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else Took()
     command = [sys.executable, "-m", "envsynth.cli", "synthesize", "--categories", str(listed), "--count", str(count)]
     command += ["--seed", str(options.seed), "--workers", str(options.workers), "--store", str(store), "--json"]
     command += ["--lineages", str(LINEAGES), "--steps", str(MAX_STEPS)]
-    print("      envsynth", " ".join(command[3:]), flush=True)
+    if not quiet:
+        print("      envsynth", " ".join(command[3:]), flush=True)
     before = _held(store)
-    done = measure(command)
+    done = measure(command, quiet=quiet)
     made = _held(store) - before
     if made:
         took.calls += 1
@@ -349,7 +353,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = (options.store or Path(folder, "set.db")).resolve()
         result, took = synthesize(path, count, options)
-        again, _ = synthesize(path, count, options)
+        again, _ = synthesize(path, count, options, quiet=True)
         same = again["resumed"] == count and again["tasks"] == result["tasks"]
         record.line("the same command again makes nothing and tells the same", same, "True", same)
         _cost(record, took, count)
