@@ -164,6 +164,7 @@ def peer(python: str, kind: str, world: Path, wanted: str) -> Iterator[tuple[Rat
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.stdout.close()
 
 
 def steps_per_second(

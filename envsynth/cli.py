@@ -409,6 +409,8 @@ def stats(
         _say(err, "nothing there; `envsynth synthesize` makes some")
         return
     _print_yields(found)
+    if found.reasons:
+        _print_reasons(found)
     if lengths:
         _print_lengths(lengths)
     if drawn:
@@ -464,6 +466,14 @@ def _print_yields(found: Yields) -> None:
             reasons = ", ".join(f"{code} {count:,}" for code, count in row.reasons)
             table.add_row(row.name, f"{row.accepted:,}", f"{row.refused:,}", f"{row.share:.0%}", reasons)
         _print_table(table)
+
+
+def _print_reasons(found: Yields) -> None:
+    out.print()
+    table = _table("refused for", "times", "by", right=("times",))
+    for stage, code, count in found.reasons:
+        table.add_row(code, f"{count:,}", stage)
+    _print_table(table)
 
 
 def _print_lengths(lengths: list[dict[str, Any]]) -> None:

@@ -220,6 +220,9 @@ def test_synthesize_the_nano_tier_and_its_lengths(cli: Cli, tmp_path: Path) -> N
 
 def test_stats_draws_pictures_or_says_why_not(cli: Cli, store_path: Path, tmp_path: Path) -> None:
     options = ("stats", "--limit", "0", "--store", store_path, "--plots")
+    with Store.open(store_path, readonly=True) as store:
+        (stage, code), count = next(iter(store.rejection_counts().items()))
+    assert re.search(rf"^{code} +{count:,} +{stage}$", cli(*options[:-1]).out, re.MULTILINE)
     told = json.loads(cli(*options, tmp_path / "p", "--json").out)
     assert str(tmp_path / "p" / "ladder.svg") in told["plots"]
     assert all(Path(name).is_file() for name in told["plots"])
