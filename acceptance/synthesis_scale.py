@@ -130,14 +130,17 @@ def _held(path: Path) -> int:
         return len(store.environment_entries())
 
 
-def _cost(record: Record, took: Took, count: int) -> None:
+def _cost(record: Record, took: Took, count: int, *, fast: bool) -> None:
     share = count / ENVIRONMENTS
     whole = took.made == count
     told = f"{took.wall_s:,.0f} s in {took.calls} call(s), {took.cpu_s / max(1, took.made):.2f} core seconds each"
     if not whole:
         told = f"{count - took.made} environments were made by others"
     limit = f"<= {LIMIT_S * share:,.0f} s, goal {GOAL_S * share:,.0f} s"
-    record.line("wall time of the command", told, limit, took.wall_s <= LIMIT_S * share if whole else None)
+    if fast:
+        print(f"      wall time of the command: {told}")  # of six environments, too much is its start
+    else:
+        record.line("wall time of the command", told, limit, took.wall_s <= LIMIT_S * share if whole else None)
     memory = f"{took.peak_bytes / 2**20:,.0f} MiB"
     record.line(
         "greatest memory of all its processes",
@@ -356,7 +359,7 @@ def main() -> int:
         again, _ = synthesize(path, count, options, quiet=True)
         same = again["resumed"] == count and again["tasks"] == result["tasks"]
         record.line("the same command again makes nothing and tells the same", same, "True", same)
-        _cost(record, took, count)
+        _cost(record, took, count, fast=options.fast)
         with Store.open(path, readonly=True) as store:
             yields = stored_yields(store)
             table = gate_table(store)
