@@ -141,7 +141,7 @@ def _cost(record: Record, took: Took, count: int, *, fast: bool) -> None:
         print(f"      wall time of the command: {told}")  # of six environments, too much is its start
     else:
         record.line("wall time of the command", told, limit, took.wall_s <= LIMIT_S * share if whole else None)
-    memory = f"{took.peak_bytes / 2**20:,.0f} MiB"
+    memory = f"{took.peak_bytes / 2**20:,.0f} MiB" if whole else told
     record.line(
         "greatest memory of all its processes",
         memory,

@@ -128,7 +128,7 @@ def _standing(figure: Any, counts: Mapping[int, int], title: str, x: str) -> Any
         axes.set_xticks(range(low, high + 1))
         for start, count in groups.items():
             axes.annotate(f"{count:,}", (start, count), (0, 3), textcoords="offset points", ha="center", fontsize=8.5)
-    axes.set_xlim(low - 1, high + 1)
+    axes.set_xlim(low - 1, high + width)
     axes.margins(y=0.1)
     axes.yaxis.get_major_locator().set_params(integer=True)
     return axes
