@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
@@ -266,10 +266,55 @@ def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
     return name
 
 
+def _sentences(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """Take the categories from the arguments or from a file.
+
+    Raises:
+        typer.BadParameter: there is none, there are both, or a sentence seems to have lost its quotes.
+    """
+    from envsynth.pipeline import distinct_categories, read_categories
+
+    if file is not None and given:
+        raise typer.BadParameter("give CATEGORY arguments or a file, not both", param_hint="--categories")
+    if file is not None:
+        with _usage("--categories"):
+            return read_categories(file)
+    if not given:
+        raise typer.BadParameter("give a category sentence, or a file with --categories", param_hint="CATEGORY")
+    if len(given) > 1 and all(len(item.split()) == 1 for item in given):
+        raise typer.BadParameter(
+            f"{len(given)} categories of one word each: put a sentence in quotes, {' '.join(given)!r}; "
+            "one-word categories can stand in a file (--categories)",
+            param_hint="CATEGORY",
+        )
+    with _usage("CATEGORY"):
+        return distinct_categories(given)
+
+
+def _explain_categories(sentences: Sequence[str]) -> None:
+    """Say how sentences are understood: one of them at length, of several what is chosen."""
+    from envsynth.author.procedural.reading import read_category
+
+    if len(sentences) == 1:
+        _say(err, read_category(sentences[0]).explain(), "dim")
+        return
+    for sentence in sentences:
+        reading = read_category(sentence)
+        why = "" if reading.domain_words else ", as no word matched another one"
+        always = f"; always {' and '.join(reading.required)}" if reading.required else ""
+        _say(err, f"category: {reading.category}: pack {reading.pack.name!r}{why}{always}", "dim")
+
+
 @app.command()
 def synthesize(
-    category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments.")] = 1,
+    category: Annotated[
+        list[str] | None,
+        typer.Argument(help='A task category, such as "planning a travel itinerary"; several take turns.'),
+    ] = None,
+    categories: Annotated[
+        Path | None, typer.Option("--categories", help="A file of categories, one per line, in place of CATEGORY.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments, of all categories together.")] = 1,
     seed: SeedOption = 0,
     lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
@@ -282,34 +327,41 @@ def synthesize(
     as_json: JsonOption = False,
 ) -> None:
     """Make environments with hardened tasks and store them. The same command resumes an interrupted run."""
-    from envsynth.author.procedural.reading import read_category
     from envsynth.pipeline import Unit
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
 
     author = _tier(tier, held_out)
+    sentences = _sentences(category or (), categories)
     if author == "full":
-        _say(err, read_category(category).explain(), "dim")
-    with Store.open(store) as opened:
-        with _progress("environments", count) as advance:
+        _explain_categories(sentences)
+    with Store.open(store) as opened, ExitStack() as progress:
+        ticks: list[Callable[[str], None]] = []
 
-            def show(unit: Unit) -> None:
-                advance(
-                    f"{unit.environment.slug}: {_count(len(unit.tasks), 'task version')}, {len(unit.rejections)} refused"
-                )
+        def begin(resumed: int) -> None:
+            if resumed:
+                there = "all" if resumed == count else f"{resumed} of"
+                _say(err, f"{there} {_count(count, 'environment')} had been made before")
+            if resumed < count:
+                ticks.append(progress.enter_context(_progress("environments", count - resumed)))
 
-            result = run(
-                category,
-                count=count,
-                seed=seed,
-                store=opened,
-                lineages=lineages,
-                steps=steps,
-                workers=workers,
-                tier=author,
-                held_out=held_out,
-                on_unit=show,
-            )
+        def show(unit: Unit) -> None:
+            versions = _count(len(unit.tasks), "task version")
+            ticks[0](f"{unit.environment.slug}: {versions}, {len(unit.rejections)} refused")
+
+        result = run(
+            sentences,
+            count=count,
+            seed=seed,
+            store=opened,
+            lineages=lineages,
+            steps=steps,
+            workers=workers,
+            tier=author,
+            held_out=held_out,
+            on_start=begin,
+            on_unit=show,
+        )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
     if as_json:
         summary = {
@@ -320,9 +372,6 @@ def synthesize(
         }
         _print_json(summary | {"rejections": dict(sorted(result.rejections.items()))})
         return
-    if result.resumed:
-        there = "all" if result.resumed == count else f"{result.resumed} of"
-        _say(err, f"{there} {_count(count, 'environment')} had been made before")
     for digest in result.environments:
         _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
     _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
@@ -336,6 +385,9 @@ def stats(
     limit: Annotated[
         int, typer.Option(min=0, help="Tasks per tier whose solution is played for lengths; 0: none.")
     ] = 100,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", help="Draw it too, as PNG and SVG files in this folder (extra plots).")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -348,16 +400,35 @@ def stats(
 
     with Store.open(store, readonly=True) as opened:
         found = stored_yields(opened)
+        drawn = _draw(found, plots) if plots is not None else []
         lengths = [asdict(item) for item in stored_lengths(opened, limit=limit)] if limit else []
     if as_json:
-        _print_json({"yields": asdict(found), "lengths": lengths})
+        _print_json({"yields": asdict(found), "lengths": lengths, "plots": drawn})
         return
     if not found.tasks and not found.reasons:
         _say(err, "nothing there; `envsynth synthesize` makes some")
         return
     _print_yields(found)
+    if found.reasons:
+        _print_reasons(found)
     if lengths:
         _print_lengths(lengths)
+    if drawn:
+        _say(err, f"{_count(len(drawn), 'picture')} in {plots}")
+
+
+def _draw(found: Yields, folder: Path) -> list[str]:
+    """Draw the figures into a folder.
+
+    Raises:
+        EnvsynthError: the files cannot be written, or matplotlib is not there.
+    """
+    from envsynth.plots import write_plots
+
+    try:
+        return [str(path) for path in write_plots(found, folder)]
+    except OSError as error:
+        raise EnvsynthError(f"cannot write pictures into {folder}: {error.strerror}: choose another folder") from error
 
 
 def _print_yields(found: Yields) -> None:
@@ -369,6 +440,15 @@ def _print_yields(found: Yields) -> None:
         f"{found.environments:,} environments, {found.leaves:,} leaves; by hardening steps {depths or 'none'}",
         soft_wrap=True,
     )
+    if found.kinds:
+        kinds = ", ".join(f"{kind} {count:,} ({count / found.leaves:.0%})" for kind, count in found.kinds.items())
+        out.print(f"leaves by class: {kinds}", soft_wrap=True)
+    if found.skills:
+        needed = ", ".join(f"{skills}: {count:,}" for skills, count in found.skills.items())
+        out.print(f"leaves by number of skills needed: {needed}", soft_wrap=True)
+    if found.ladder:
+        rates = ", ".join(f"{item.depth}: {item.passing:.0%}" for item in found.ladder)
+        out.print(f"solvers that lack one skill and pass, by hardening steps: {rates}", soft_wrap=True)
     if found.calls:
         out.print(
             "calls of a leaf's solution: " + ", ".join(f"{name} {count}" for name, count in found.calls.items()),
@@ -386,6 +466,14 @@ def _print_yields(found: Yields) -> None:
             reasons = ", ".join(f"{code} {count:,}" for code, count in row.reasons)
             table.add_row(row.name, f"{row.accepted:,}", f"{row.refused:,}", f"{row.share:.0%}", reasons)
         _print_table(table)
+
+
+def _print_reasons(found: Yields) -> None:
+    out.print()
+    table = _table("refused for", "times", "by", right=("times",))
+    for stage, code, count in found.reasons:
+        table.add_row(code, f"{count:,}", stage)
+    _print_table(table)
 
 
 def _print_lengths(lengths: list[dict[str, Any]]) -> None:

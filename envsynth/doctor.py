@@ -13,7 +13,14 @@ from envsynth.errors import EnvsynthError
 from envsynth.sandbox import inspect_sandbox
 from envsynth.store import Store, default_store_path
 
-EXTRAS = {"train": "torch", "ray": "ray", "export": "pyarrow", "docker": "docker", "view": "starlette"}
+EXTRAS = {
+    "train": "torch",
+    "ray": "ray",
+    "export": "pyarrow",
+    "docker": "docker",
+    "view": "starlette",
+    "plots": "matplotlib",
+}
 """Extra -> the module that shows that it is installed."""
 
 

@@ -40,6 +40,7 @@ def run_all(
     initializer: Callable[[], None] | None = None,
     on_result: Callable[[int, R], None] | None = None,
     retries: int = 1,
+    collect: bool = True,
 ) -> list[R]:
     """Apply a function to every item.
 
@@ -57,9 +58,11 @@ def run_all(
         initializer: Called once in every process before its first item.
         on_result: Called in this process as `on_result(index, result)`, once for each item, in order of completion.
         retries: How often an item is tried again after its worker died (count, >= 0).
+        collect: Whether results are returned; without, each is forgotten after `on_result`, so that memory does not grow
+            with the number of items.
 
     Returns:
-        Results in the order of `items`.
+        Results in the order of `items`; none without `collect`.
 
     Raises:
         WorkError: the function raised (the exception is the cause), a result cannot be pickled, or an item's worker
@@ -70,8 +73,8 @@ def run_all(
     if workers < 1 or retries < 0:
         raise ValueError(f"workers must be >= 1 and retries >= 0, got workers={workers} and retries={retries}")
     if workers == 1 or not items:
-        return _run_serial(function, items, initializer, on_result)
-    with _Pool(function, items, initializer, on_result, retries) as pool:
+        return _run_serial(function, items, initializer, on_result, collect=collect)
+    with _Pool(function, items, initializer, on_result, retries, collect) as pool:
         return pool.run(min(workers, len(items)))
 
 
@@ -80,6 +83,8 @@ def _run_serial(
     items: Sequence[T],
     initializer: Callable[[], None] | None,
     on_result: Callable[[int, R], None] | None,
+    *,
+    collect: bool,
 ) -> list[R]:
     results: list[R] = []
     if items and initializer is not None:
@@ -91,6 +96,8 @@ def _run_serial(
             raise _failed(index, item, boundary.error) from boundary.error
         if on_result is not None:
             on_result(index, results[-1])
+        if not collect:
+            results.clear()
     return results
 
 
@@ -219,8 +226,10 @@ class _Pool(Generic[T, R]):
     initializer: Callable[[], None] | None
     on_result: Callable[[int, R], None] | None
     retries: int
+    collect: bool
     seats: list[_Seat] = field(default_factory=list[_Seat])
     results: dict[int, R] = field(default_factory=dict[int, R])
+    done: int = 0
     deaths: dict[int, int] = field(default_factory=dict[int, int])
 
     def __enter__(self) -> Self:
@@ -241,7 +250,7 @@ class _Pool(Generic[T, R]):
         waiting = deque(range(len(self.items)))
         for _ in range(n_seats):
             self.seats.append(self._spawn())
-        while len(self.results) < len(self.items):
+        while self.done < len(self.items):
             self._hand_out(waiting)
             ready = wait([seat.connection for seat in self.seats if seat.index is not None])
             for seat in [seat for seat in self.seats if seat.connection in ready]:
@@ -252,7 +261,7 @@ class _Pool(Generic[T, R]):
                     item = self.items[reply.index]
                     error = _failed(reply.index, item, reply.error)
                     raise error from reply.error
-        return [self.results[index] for index in range(len(self.items))]
+        return [self.results[index] for index in range(len(self.items))] if self.collect else []
 
     def _spawn(self) -> _Seat:
         context = multiprocessing.get_context("spawn")
@@ -286,7 +295,9 @@ class _Pool(Generic[T, R]):
             return None
         seat.index = None
         if reply.error is None:
-            self.results[reply.index] = reply.value
+            self.done += 1
+            if self.collect:
+                self.results[reply.index] = reply.value
             if self.on_result is not None:
                 self.on_result(reply.index, reply.value)
         return reply

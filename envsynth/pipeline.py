@@ -1,4 +1,4 @@
-"""The pipeline: category -> draft -> gates -> hardening -> store, in one process or several, resumable.
+"""The pipeline: categories -> draft -> gates -> hardening -> store, in one process or several, resumable.
 
 A unit of work is one environment with its lineages. Each unit is a function of category, seed and index, so it does not
 matter which process makes it, in which order, or after which interruption: equal inputs give equal hashes.
@@ -7,8 +7,9 @@ matter which process makes it, in which order, or after which interruption: equa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
@@ -41,7 +42,7 @@ class UnitRequest:
     seed: str
     """Seed of the run."""
     index: int
-    """Which environment, from 0."""
+    """Which environment of the category, from 0."""
     lineages: int = 2
     """Lineages of tasks in it."""
     steps: int = MAX_STEPS
@@ -59,7 +60,7 @@ class Unit:
     """What became of a request."""
 
     index: int
-    """Which environment."""
+    """Which environment of its category."""
     environment: EnvironmentSpec
     """The record."""
     tasks: tuple[tuple[TaskVersion, GateReport], ...]
@@ -146,8 +147,66 @@ def _lineages(
     return tasks
 
 
+def read_categories(path: str | Path) -> tuple[str, ...]:
+    """Read category sentences from a text file.
+
+    Args:
+        path: UTF-8, one sentence per line; empty lines, and lines that begin with `#`, are left out.
+
+    Returns:
+        The sentences in order.
+
+    Raises:
+        SpecError: there is no such file, it holds no category, a line holds no word, or two lines say the same.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpecError(f"cannot read categories from {path}: {reason}") from error
+    found: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        sentence = line.strip()
+        if not sentence or sentence.startswith("#"):
+            continue
+        if not any(sign.isalpha() for sign in sentence):
+            raise SpecError(f"line {number} of {path} holds no word: {sentence!r}: give a sentence, or remove the line")
+        if sentence in found:
+            raise SpecError(
+                f"line {number} of {path} repeats line {found[sentence]}, {sentence!r}: a category twice would make each "
+                "of its environments twice; remove one line"
+            )
+        found[sentence] = number
+    if not found:
+        raise SpecError(f"{path} holds no category: write one sentence per line")
+    return tuple(found)
+
+
+def distinct_categories(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Take one category sentence or several different ones.
+
+    Args:
+        given: The sentences.
+
+    Returns:
+        The sentences without space around them.
+
+    Raises:
+        SpecError: there is none, or one is given twice.
+    """
+    found = tuple(item.strip() for item in ([given] if isinstance(given, str) else given))
+    if not found:
+        raise SpecError("no category is given: give a sentence such as 'planning a travel itinerary'")
+    for item, times in Counter(found).items():
+        if times > 1:
+            raise SpecError(
+                f"category {item!r} is given {times} times: each of its environments would be made as often"
+            )
+    return found
+
+
 def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
-    category: str,
+    category: str | Sequence[str],
     *,
     count: int,
     seed: str | int = 0,
@@ -158,16 +217,20 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     workers: int = 1,
     tier: Tier = "full",
     held_out: bool = False,
+    on_start: Callable[[int], None] | None = None,
     on_unit: Callable[[Unit], None] | None = None,
 ) -> SynthesisResult:
-    """Make environments with hardened tasks from a category sentence.
+    """Make environments with hardened tasks from category sentences.
 
     Units that an earlier call with the same arguments finished are not made again. Each unit is stored in one
     transaction as soon as it is done, so an interruption loses at most the units in work.
 
+    Several categories take turns: with three of them, environments 0, 3, 6 and so on are of the first one. Each is the
+    environment that a run of its category alone would make.
+
     Args:
-        category: A sentence such as "planning a travel itinerary".
-        count: Environments.
+        category: A sentence such as "planning a travel itinerary", or several different ones.
+        count: Environments, of all categories together.
         seed: Equal seeds give equal hashes.
         store: Where they go; the default store when None.
         lineages: Lineages of tasks per environment.
@@ -176,13 +239,15 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         workers: Processes.
         tier: Which author; a nano task is a lineage of one version.
         held_out: Nano tier: take nouns and fields from the held-out lists.
+        on_start: Called once, before any work, with the number of units that an earlier call had finished.
         on_unit: Called in this process with each unit, after it was stored.
 
     Returns:
         The hashes, in order of index, and the refusals.
 
     Raises:
-        AuthorError: the category is empty.
+        AuthorError: a category is empty.
+        SpecError: no category is given, or one twice.
         WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task.
         ValueError: `count`, `lineages` or `workers` is below 1, or `held_out` is asked of another tier than nano.
     """
@@ -191,40 +256,39 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
             raise ValueError(f"{name} must be at least 1, got {value}")
     if held_out and tier != "nano":
         raise ValueError(f"held_out names belong to the nano tier, not to {tier!r}")
-    author = _author(
-        category, seed, tier, held_out=held_out
-    )  # refuses what no unit could be made of, before a run is recorded
+    categories = distinct_categories(category)
+    # Refuses what no unit could be made of, before a run is recorded.
+    authors = [_author(item, seed, tier, held_out=held_out) for item in categories]
     own = store is None
     store = store or Store.open()
     try:
         # The count is not part of the key: asking for more later continues the same run.
-        params: dict[str, JsonValue] = {
-            "author": author.name,
-            "category": category.strip(),
-            "seed": str(seed),
-            "lineages": lineages,
-        }
+        params: dict[str, JsonValue] = {"author": authors[0].name, "seed": str(seed), "lineages": lineages}
+        params |= {"category": categories[0]} if len(categories) == 1 else {"categories": [*categories]}
         params |= {"steps": steps, "tries": tries}
         params |= {"held_out": True} if held_out else {}
         key = content_hash(params)
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
-        requests = [
-            UnitRequest(
-                category=category,
-                seed=str(seed),
-                index=index,
-                lineages=lineages,
-                steps=steps,
-                tries=tries,
-                tier=tier,
-                held_out=held_out,
-            )
-            for index in range(count)
-            if index not in done
-        ]
+        every = UnitRequest(
+            category="",
+            seed=str(seed),
+            index=0,
+            lineages=lineages,
+            steps=steps,
+            tries=tries,
+            tier=tier,
+            held_out=held_out,
+        )
+        requests = {
+            number: replace(every, category=categories[number % len(categories)], index=number // len(categories))
+            for number in range(count)
+            if number not in done
+        }
         result = SynthesisResult(run=key, resumed=count - len(requests))
-        _work(requests, store, key, result, workers, on_unit)
+        if on_start is not None:
+            on_start(result.resumed)
+        _work(requests, store, result, workers, on_unit)
         _collect(store, key, count, result)
         store.finish_run(key)
     finally:
@@ -234,20 +298,29 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
 
 
 def _work(
-    requests: list[UnitRequest],
+    requests: Mapping[int, UnitRequest],
     store: Store,
-    key: str,
     result: SynthesisResult,
     workers: int,
     on_unit: Callable[[Unit], None] | None,
 ) -> None:
-    def keep(_: int, unit: Unit) -> None:
-        store.commit_unit(key, unit.index, environment=unit.environment, tasks=unit.tasks, rejections=unit.rejections)
+    numbers = list(requests)
+
+    def keep(position: int, unit: Unit) -> None:
+        store.commit_unit(
+            result.run,
+            numbers[position],
+            environment=unit.environment,
+            tasks=unit.tasks,
+            rejections=unit.rejections,
+        )
         result.rejections.update(item.code for item in unit.rejections)
         if on_unit is not None:
             on_unit(unit)
 
-    run_all(make_unit, requests, workers=min(workers, max(1, len(requests))), on_result=keep)
+    items = list(requests.values())
+    # Units are in the store; thousands of them would not fit into memory.
+    run_all(make_unit, items, workers=min(workers, max(1, len(items))), on_result=keep, collect=False)
 
 
 def _collect(store: Store, key: str, count: int, result: SynthesisResult) -> None:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from envsynth.report import GateReport
 from envsynth.spec import EnvironmentSpec
 from envsynth.store import RefusalCount, Store, TaskEntry
 
@@ -38,6 +37,23 @@ class Yield:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LadderShare:
+    """How the ladder fares at one depth: solvers that each lack one skill, over all skills that the store's tasks need.
+
+    A solver that lacks a skill which does not come up in a task solves it as the whole planner does.
+    """
+
+    depth: int
+    """Accepted hardening steps."""
+    versions: int
+    """Task versions of that depth with a ladder."""
+    passing: float
+    """Mean share of solvers that pass, 0 to 1."""
+    deep: float | None
+    """The same over the versions of the deepest lineages alone, which are the same lineages at every depth."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Yields:
     """What a store tells of synthesis."""
 
@@ -57,6 +73,16 @@ class Yields:
     """By mechanism of the environment: one with three mechanisms counts for each of them."""
     depths: Mapping[int, int]
     """Leaves by the number of versions before them."""
+    kinds: Mapping[str, int]
+    """Leaves by class of task, the most frequent first."""
+    skills: Mapping[int, int]
+    """Leaves by the number of skills that they need, which is how difficult they are."""
+    needed: Mapping[str, int]
+    """Leaves that need a skill, by skill, the most frequent first."""
+    ladder: tuple[LadderShare, ...]
+    """By depth of all task versions."""
+    gold_calls: Mapping[int, int]
+    """Leaves by the number of tool calls of their solution."""
     calls: Mapping[str, int]
     """Tool calls that the solutions of leaves need: median, p90 and maximum; empty when no report tells them."""
     distinct: tuple[tuple[int, int], ...]
@@ -76,6 +102,9 @@ def stored_yields(store: Store) -> Yields:
     specs = store.environments()
     parents = {task.parent for task in tasks}
     leaves = [task for task in tasks if task.hash not in parents]
+    measured = _measured(store, [task.hash for task in tasks])
+    ends = [measured[task.hash] for task in leaves if task.hash in measured]
+    calls = Counter(item.calls for item in ends if item.calls is not None)
     by_code = Counter[tuple[str, str]]()
     for item in refusals:
         by_code[item.stage, item.code] += item.count
@@ -91,7 +120,12 @@ def stored_yields(store: Store) -> Yields:
         operators=_by_operator(tasks, refusals),
         mechanisms=_by_mechanism(specs, tasks, refusals),
         depths=dict(sorted(Counter(task.depth for task in leaves).items())),
-        calls=_calls([report for task in leaves if (report := store.latest_report(task.hash)) is not None]),
+        kinds=dict(Counter(task.kind for task in leaves).most_common()),
+        skills=dict(sorted(Counter(len(item.skills) for item in ends if item.skills is not None).items())),
+        needed=dict(Counter(skill for item in ends for skill in item.skills or ()).most_common()),
+        ladder=_ladder(tasks, leaves, measured),
+        gold_calls=dict(sorted(calls.items())),
+        calls=_calls(calls),
         distinct=_curve(specs),
     )
 
@@ -130,8 +164,61 @@ def _mechanisms(spec: EnvironmentSpec) -> tuple[str, ...]:
     return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
-def _calls(reports: Iterable[GateReport]) -> dict[str, int]:
-    found = sorted(calls for report in reports if isinstance(calls := report.evidence("EX201").get("calls"), int))
+@dataclass(frozen=True)
+class _Measured:
+    """What a gate report tells of a version; None: it does not tell."""
+
+    calls: int | None
+    skills: frozenset[str] | None
+
+
+def _measured(store: Store, hashes: Sequence[str]) -> dict[str, _Measured]:
+    found: dict[str, _Measured] = {}
+    for report in store.latest_reports(hashes):
+        calls, skills = report.evidence("EX201").get("calls"), report.evidence("DF401").get("skills")
+        found[report.task] = _Measured(
+            calls=calls if isinstance(calls, int) else None,
+            skills=frozenset(map(str, skills)) if isinstance(skills, list) else None,
+        )
+    return found
+
+
+def _ladder(
+    tasks: Sequence[TaskEntry], leaves: Sequence[TaskEntry], measured: Mapping[str, _Measured]
+) -> tuple[LadderShare, ...]:
+    failing = {key: item.skills for key, item in measured.items() if item.skills is not None}
+    rungs = len(frozenset[str]().union(*failing.values()))
+    deepest = max((task.depth for task in leaves), default=0)
+    lines = _ancestors(tasks, [task for task in leaves if task.depth == deepest])
+
+    def passing(some: Sequence[TaskEntry]) -> float | None:
+        counts = [len(failing[task.hash]) for task in some if task.hash in failing]
+        return 1 - sum(counts) / len(counts) / rungs if counts and rungs else None
+
+    found: list[LadderShare] = []
+    for depth in range(deepest + 1):
+        there = [task for task in tasks if task.depth == depth and task.hash in failing]
+        share = passing(there)
+        if share is not None:
+            deep = passing([task for task in there if task.hash in lines])
+            found.append(LadderShare(depth=depth, versions=len(there), passing=share, deep=deep))
+    return tuple(found)
+
+
+def _ancestors(tasks: Iterable[TaskEntry], of: Iterable[TaskEntry]) -> frozenset[str]:
+    """Hashes of tasks and of all versions before them."""
+    parents = {task.hash: task.parent for task in tasks}
+    found: set[str] = set()
+    for task in of:
+        line: str | None = task.hash
+        while line is not None and line not in found:
+            found.add(line)
+            line = parents.get(line)
+    return frozenset(found)
+
+
+def _calls(counts: Counter[int]) -> dict[str, int]:
+    found = sorted(counts.elements())
     if not found:
         return {}
     return {"median": found[(len(found) - 1) // 2], "p90": found[(9 * len(found) - 1) // 10], "max": found[-1]}

@@ -156,6 +156,44 @@ def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
     assert found["environments"][0][:12] == lines[0][:12]
 
 
+def test_synthesize_categories_of_a_file_resumes_with_what_is_left(cli: Cli, tmp_path: Path) -> None:
+    path, file = tmp_path / "new.db", tmp_path / "categories.txt"
+    file.write_text("phone plans\nzzyzx qwfp\n")
+    options = ("--categories", file, *SMALL[:-1], "1", "--store", path)
+    first = cli("synthesize", *options, "--count", 1)
+    assert first.code == 0
+    assert re.search(r"category: phone plans: pack '\w+'; always ", first.err)
+    assert "category: zzyzx qwfp: pack 'general', as no word matched another one" in first.err
+    second = cli("synthesize", *options, "--count", 2)
+    assert "1 of 2 environments had been made before" in second.err
+    assert "environments 1/1 (" in second.err
+    assert second.out.splitlines()[0] == first.out.splitlines()[0]
+    assert re.search(r"zzyzx-qwfp-.*-v1", second.out)
+    same = cli("synthesize", "phone plans", "zzyzx qwfp", *options[2:], "--count", 2)
+    assert same.out == second.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give a category sentence, or a file"),
+        (("planning", "a", "trip"), "put a sentence in quotes, 'planning a trip'"),
+        (("phone plans", "phone plans"), "'phone plans' is given 2 times"),
+        (("phone plans", "--categories", "FILE"), "not both"),
+        (("--categories", "FILE"), "line 2 of"),
+        (("--categories", "nowhere.txt"), "cannot read categories from nowhere.txt"),
+    ],
+)
+def test_synthesize_refuses_wrong_categories(
+    cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    file = tmp_path / "c.txt"
+    file.write_text("a b\na b\n")
+    ran = cli("synthesize", *(str(file) if item == "FILE" else item for item in arguments))
+    assert ran.code == 2
+    assert message in ran.said
+
+
 # ------------------------------------------------------------------------------------------------------ check explain
 
 
@@ -171,12 +209,32 @@ def test_synthesize_the_nano_tier_and_its_lengths(cli: Cli, tmp_path: Path) -> N
     told = json.loads(cli("stats", "--json", *store).out)
     assert (told["yields"]["environments"], told["yields"]["tasks"]) == (1, 2)
     assert json.loads(cli("stats", "--json", "--limit", "0", *store).out) == {**told, "lengths": []}
+    assert told["plots"] == []
     (row,) = told["lengths"]
     assert (row["tier"], row["n"]) == ("nano", 2)
     assert row["tokens"]["max"] <= 256 < row["characters"]["median"]
     shown = cli("stats", *store).out
     assert "characters" in shown
     assert str(row["tokens"]["max"]) in shown
+
+
+def test_stats_draws_pictures_or_says_why_not(cli: Cli, store_path: Path, tmp_path: Path) -> None:
+    options = ("stats", "--limit", "0", "--store", store_path, "--plots")
+    with Store.open(store_path, readonly=True) as store:
+        (stage, code), count = next(iter(store.rejection_counts().items()))
+    assert re.search(rf"^{code} +{count:,} +{stage}$", cli(*options[:-1]).out, re.MULTILINE)
+    told = json.loads(cli(*options, tmp_path / "p", "--json").out)
+    assert str(tmp_path / "p" / "ladder.svg") in told["plots"]
+    assert all(Path(name).is_file() for name in told["plots"])
+    (tmp_path / "file").write_text("")
+    ran = cli(*options, tmp_path / "file" / "p")
+    assert ran.code == 1
+    assert "cannot write pictures into" in ran.said
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        ran = cli(*options, tmp_path / "q")
+    assert (ran.code, ran.out) == (1, "")
+    assert "pip install 'envsynth[plots]'" in ran.said
 
 
 @pytest.mark.parametrize("options", [("--tier", "big"), ("--held-out",)])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,29 @@ def test_run_all_pool_equals_serial_and_delivers_each_once() -> None:
     results = run_all(double, list(range(23)), workers=3, on_result=lambda index, value: seen.append(index))
     assert results == run_all(double, list(range(23)))
     assert sorted(seen) == list(range(23))
+
+
+class Large:
+    """What a unit brings; weak references show when it is forgotten."""
+
+
+def make_large(item: int) -> Large:
+    return Large()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("collect", [True, False])
+def test_run_all_forgets_what_is_not_collected(workers: int, collect: bool) -> None:
+    seen: list[weakref.ref[Large]] = []
+    alive: list[int] = []
+
+    def look(index: int, value: Large) -> None:
+        seen.append(weakref.ref(value))
+        alive.append(sum(ref() is not None for ref in seen))
+
+    results = run_all(make_large, list(range(8)), workers=workers, on_result=look, collect=collect)
+    assert len(seen) == 8
+    assert (len(results), alive[-1] <= 3) == ((8, False) if collect else (0, True))
 
 
 def test_run_all_pool_uses_several_other_processes() -> None:

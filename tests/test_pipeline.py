@@ -12,7 +12,7 @@ from envsynth import pipeline
 from envsynth.author.procedural.author import AUTHOR
 from envsynth.errors import AuthorError, SandboxError, SpecError, SpecNotFound, WorkError
 from envsynth.hardening import Lineage
-from envsynth.pipeline import REDRAWS, UnitRequest, harden_stored, make_unit, synthesize
+from envsynth.pipeline import REDRAWS, UnitRequest, harden_stored, make_unit, read_categories, synthesize
 from envsynth.store import Store
 
 CATEGORY = "booking laboratory equipment"
@@ -215,6 +215,94 @@ def test_without_a_store_the_default_one_is_used(quick, tmp_path, monkeypatch):
     result = synthesize(CATEGORY, count=1, **SMALL)
     with Store.open() as store:
         assert [spec.hash for spec in store.environments()] == result.environments
+
+
+# ------------------------------------------------------------------------------------------------------ several categories
+
+SEVERAL = (CATEGORY, "warehouse restocking", "small tables of anything")
+TINY = {"seed": "3", "lineages": 1, "tier": "nano"}
+
+
+def test_categories_take_turns_and_make_what_each_makes_alone(store, tmp_path):
+    seen, told = [], []
+    together = synthesize(SEVERAL, count=7, store=store, on_start=told.append, on_unit=seen.append, **TINY)
+    asked = [(unit.environment.provenance.category, unit.index) for unit in seen]
+    assert asked == [(SEVERAL[number % 3], number // 3) for number in range(7)]
+    assert told == [0]
+    for turn, category in enumerate(SEVERAL):
+        with Store.open(tmp_path / f"{turn}.db") as other:
+            alone = synthesize(category, count=(9 - turn) // 3, store=other, **TINY)
+            assert alone.environments == together.environments[turn::3]
+            assert sorted(alone.tasks) == sorted(set(together.tasks) & {task.hash for task in other.tasks()})
+    assert len(set(together.environments)) == 7
+
+
+def test_a_run_of_several_categories_is_resumed_and_continued(store, tmp_path):
+    def stop(unit):
+        if unit.index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize(SEVERAL, count=5, store=store, on_unit=stop, **TINY)
+    assert len(store.environments()) == 4
+    seen, told = [], []
+    more = synthesize(SEVERAL, count=6, store=store, on_start=told.append, on_unit=seen.append, **TINY)
+    assert (more.resumed, told, len(seen)) == (4, [4], 2)
+    with Store.open(tmp_path / "other.db") as other:
+        whole = synthesize(SEVERAL, count=6, store=other, workers=2, **TINY)
+    assert (more.run, more.environments, more.tasks) == (whole.run, whole.environments, whole.tasks)
+
+
+def test_the_order_of_categories_is_part_of_the_run_and_one_in_a_list_is_that_one(store):
+    first = synthesize(SEVERAL[:2], count=1, store=store, **TINY)
+    assert synthesize(SEVERAL[1::-1], count=1, store=store, **TINY).run != first.run
+    alone = synthesize(CATEGORY, count=1, store=store, **TINY)
+    assert synthesize([CATEGORY], count=1, store=store, **TINY).run == alone.run != first.run
+    assert alone.environments == first.environments
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "no category is given"),
+        ([CATEGORY, "x", f" {CATEGORY}"], "is given 2 times"),
+    ],
+)
+def test_no_category_and_the_same_twice_are_refused(store, given, message):
+    with pytest.raises(SpecError, match=message):
+        synthesize(given, count=1, store=store, **TINY)
+    assert store.runs() == []
+
+
+def test_one_empty_category_among_several_is_refused_before_a_run_begins(store):
+    with pytest.raises(AuthorError, match="empty"):
+        synthesize([CATEGORY, " "], count=1, store=store, **TINY)
+    assert store.runs() == []
+
+
+def test_categories_of_a_file(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_text("\ufeff# those of the north\r\n\r\n  phone plans \r\ncafés and bars\r\n", encoding="utf-8")
+    assert read_categories(path) == ("phone plans", "cafés and bars")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "holds no category"),
+        (b"\n# nothing\n", "holds no category"),
+        (b"a b\n\nc d\na b\n", "line 4 of .* repeats line 1, 'a b'"),
+        (b"a b\n12 34\n", "line 2 of .* holds no word: '12 34'"),
+        (b"phone \xe9\n", "not UTF-8"),
+    ],
+)
+def test_a_wrong_file_of_categories_says_where(tmp_path, data, message):
+    path = tmp_path / "c.txt"
+    path.write_bytes(data)
+    with pytest.raises(SpecError, match=message):
+        read_categories(path)
+    with pytest.raises(SpecError, match=r"cannot read categories from .*nowhere\.txt: No such file"):
+        read_categories(tmp_path / "nowhere.txt")
 
 
 # --------------------------------------------------------------------------------------------------- hardening the stored

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from envsynth.pipeline import Unit, UnitRequest, make_unit
+from envsynth.report import GateReport, GateResult
+from envsynth.spec import Lineage, TaskVersion
 from envsynth.store import Store
-from envsynth.yields import STAGES, stored_yields
+from envsynth.yields import STAGES, LadderShare, stored_yields
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,41 @@ def test_every_proposal_is_counted_once(units: list[Unit], tmp_path: Path) -> No
     reports = [report for unit in units for task, report in unit.tasks if task.hash not in parents]
     assert found.calls["max"] == max(report.evidence("EX201")["calls"] for report in reports)
     assert found.distinct == ((2, 2),)
+    kinds = Counter(task.kind for task in tasks if task.hash not in parents)
+    assert found.kinds == kinds
+    skills = [report.evidence("DF401")["skills"] for report in reports]
+    assert found.skills == Counter(len(needed) for needed in skills)
+    assert found.needed == Counter(skill for needed in skills for skill in needed)
+    assert found.gold_calls == Counter(report.evidence("EX201")["calls"] for report in reports)
+
+
+def test_the_ladder_is_counted_over_the_skills_of_all_and_apart_for_the_deepest(
+    tmp_path: Path, units: list[Unit]
+) -> None:
+    environment, (first, report) = units[0].environment, units[0].tasks[0]
+
+    def version(parent: TaskVersion | None, name: str, skills: str) -> tuple[TaskVersion, GateReport]:
+        depth = 0 if parent is None else parent.lineage.depth + 1
+        operator = None if parent is None else "hop"
+        lineage = Lineage(parent=parent and parent.hash, operator=operator, depth=depth)
+        task = first.model_copy(update={"lineage": lineage, "prompt": name})
+        results = [GateResult(code="DF401", status="pass", evidence={"skills": [*skills]})]
+        return task, report.model_copy(update={"task": task.hash, "results": (*results,)})
+
+    root, alone = version(None, "root", "x"), version(None, "alone", "xyz")
+    child = version(root[0], "child", "xy")
+    last, sister = version(child[0], "last", "xyw"), version(root[0], "sister", "xyzw")
+    with Store.open(tmp_path / "l.db") as store:
+        store.add_environment(environment)
+        for task, its_report in (root, alone, child, last, sister):
+            store.add_task(task, its_report)
+        found = stored_yields(store)
+    assert found.ladder == (
+        LadderShare(depth=0, versions=2, passing=0.5, deep=0.75),
+        LadderShare(depth=1, versions=2, passing=0.25, deep=0.5),
+        LadderShare(depth=2, versions=1, passing=0.25, deep=0.25),
+    )
+    assert found.skills == {3: 2, 4: 1}
 
 
 def test_an_environment_counts_for_each_of_its_mechanisms(units: list[Unit], tmp_path: Path) -> None:
@@ -73,4 +110,5 @@ def test_an_empty_store_has_no_yields(tmp_path: Path) -> None:
     with Store.open(tmp_path / "e.db") as store:
         found = stored_yields(store)
     assert (found.environments, found.tasks, found.leaves, found.operators, found.distinct) == (0, 0, 0, (), ())
+    assert (found.kinds, found.skills, found.needed, found.ladder, found.gold_calls) == ({}, {}, {}, (), {})
     assert dict(found.refused) == dict.fromkeys(STAGES, 0)

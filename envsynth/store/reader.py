@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from sqlmodel import col, select
 from sqlmodel.sql.expression import SelectOfScalar
@@ -179,6 +179,25 @@ class RecordReader(OpenStore):
             query = select(ReportRow).where(col(ReportRow.task) == digest)
             query = query.order_by(col(ReportRow.origin), col(ReportRow.id).desc()).limit(1)
             return next(iter(self._records(session, query, GateReport, "gate report")), None)
+
+    def latest_reports(self, hashes: Sequence[str]) -> Generator[GateReport]:
+        """Yield what `latest_report` returns of each of many tasks, without keeping all of them in memory.
+
+        Args:
+            hashes: Whole content hashes of tasks.
+
+        Yields:
+            The reports, in the order of the hashes; none for a task that has none.
+        """
+        order = (col(ReportRow.origin).desc(), col(ReportRow.id))  # the last one of a task counts
+        for start in range(0, len(hashes), _CHUNK):
+            some = hashes[start : start + _CHUNK]
+            with self._session("read the latest reports") as session:
+                query = select(ReportRow.task, ReportRow.id).where(col(ReportRow.task).in_(some)).order_by(*order)
+                latest = dict(session.exec(query).all())
+                rows = select(ReportRow).where(col(ReportRow.id).in_(latest.values()))
+                found = {report.task: report for report in self._records(session, rows, GateReport, "gate report")}
+            yield from (found[digest] for digest in some if digest in found)
 
     def lineage(self, ref: str) -> list[TaskVersion]:
         """Return the versions from the root to a task.

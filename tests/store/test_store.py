@@ -156,6 +156,22 @@ def test_reports_keep_history_and_the_latest_decides(store: Store) -> None:
     assert store.task_entries()[0].status == "passed"
 
 
+def test_latest_reports_of_many_are_those_of_each(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envsynth.store.reader._CHUNK", 2)
+    home = factory.environment()
+    store.add_environment(home)
+    tasks = [factory.task(home, number) for number in range(5)]
+    for number, task in enumerate(tasks):
+        store.add_task(task)
+        for turn in range(number):
+            store.add_report(factory.report(task, ok=turn % 2 == 0))
+    hashes = [task.hash for task in reversed(tasks)]
+    wanted = [store.latest_report(digest) for digest in hashes]
+    assert wanted[-1] is None
+    assert list(store.latest_reports(hashes)) == wanted[:-1]
+    assert [report.ok for report in wanted[:-1]] == [False, True, False, True]
+
+
 def test_why_was_this_rejected(store: Store) -> None:
     home, root, *_ = tree(store)
     store.start_run("r", "synthesize", {})
