@@ -204,7 +204,7 @@ SETS = (
 )
 """Conditions (distinct, sum) and goals (max, min) of chosen sets, after one of `SUCH`."""
 
-SUCH = (" such that ", " with ")
+SUCH = (" such that ", ", with ")
 """What opens the conditions and the goal of a chosen set."""
 
 CLOCK_WORD = "o'clock"

@@ -247,9 +247,9 @@ class Phrases:
             for value, end in self.unsaid(start, type_.detail) if said else self.operand(start, type_):
                 yield op, value, end
 
-    def atom(self, position: int, entity: str) -> Iterator[tuple[Atom, int]]:
-        """Read one condition on rows: "whose ..." or "that are ..."."""
-        for start in self.literal(position, "that are "):
+    def atom(self, position: int, entity: str, verb: str) -> Iterator[tuple[Atom, int]]:
+        """Read one condition on rows: "whose ...", or "that are ..." with a verb that agrees with the noun."""
+        for start in self.literal(position, f"that {verb} "):
             for attr, label, end in self.attr(start, entity):
                 if label.type.kind == "bool":
                     yield Atom(attr, "is", None), end
@@ -258,23 +258,23 @@ class Phrases:
                 for op, value, behind in self.comparison(end, label.type, label):
                     yield Atom(attr, op, value), behind
 
-    def atoms(self, position: int, entity: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
+    def atoms(self, position: int, entity: str, verb: str = "are") -> Iterator[tuple[tuple[Atom, ...], int]]:
         """Read a series of conditions, or nothing."""
         yield (), position
         if self.text.startswith(" ", position):
-            for first, end in self.atom(position + 1, entity):
-                for rest, behind in self.more_atoms(end, entity):
+            for first, end in self.atom(position + 1, entity, verb):
+                for rest, behind in self.more_atoms(end, entity, verb):
                     yield (first, *rest), behind
 
-    def more_atoms(self, position: int, entity: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
+    def more_atoms(self, position: int, entity: str, verb: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
         """Read what follows the first of a series "a", "a and b", "a, b and c"."""
         yield (), position
         for start in self.literal(position, " and "):
-            for last, end in self.atom(start, entity):
+            for last, end in self.atom(start, entity, verb):
                 yield (last,), end
         for start in self.literal(position, ", "):
-            for item, end in self.atom(start, entity):
-                for rest, behind in self.more_atoms(end, entity):
+            for item, end in self.atom(start, entity, verb):
+                for rest, behind in self.more_atoms(end, entity, verb):
                     if rest:
                         yield (item, *rest), behind
 

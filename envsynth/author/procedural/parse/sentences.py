@@ -235,7 +235,7 @@ class _Sentences(Phrases):
         del slots
         for entity, (singular, _) in self.docs.nouns.items():
             for end in self.literal(position, singular):
-                for atoms, behind in self.atoms(end, entity):
+                for atoms, behind in self.atoms(end, entity, "is"):
                     if atoms:
                         yield {"entity": entity, "atoms": atoms}, behind
 

@@ -288,5 +288,5 @@ SETS: dict[Register, dict[str, str]] = {
 }
 """Conditions and goals of chosen sets, after `SUCH`."""
 
-SUCH: dict[Register, str] = {"plain": " such that ", "formal": " such that ", "terse": " with "}
+SUCH: dict[Register, str] = {"plain": " such that ", "formal": " such that ", "terse": ", with "}
 """What opens the conditions and the goal of a chosen set."""

@@ -152,7 +152,7 @@ class _Writer:
                 return self.form("pick", index, var=var, extreme=extreme, attr=self.attr(entity, attr), **words)
             case Only(entity, atoms):
                 one = self.noun(entity)[0]
-                return self.form("only", index, var=var, one=one, row=one + self.atoms(entity, atoms))
+                return self.form("only", index, var=var, one=one, row=one + self.atoms(entity, atoms, one=True))
             case Count(entity, atoms):
                 many, conditions = self.noun(entity)[1], self.atoms(entity, atoms)
                 words = {"pool": self.pool(entity, atoms), "rows": many + conditions}
@@ -232,13 +232,14 @@ class _Writer:
         """The rows that meet the atoms, with article; `bare` is the article when there is no condition."""
         return f"{'the' if atoms else bare} {self.noun(entity)[1]}{self.atoms(entity, atoms)}"
 
-    def atoms(self, entity: str, atoms: tuple[Atom, ...]) -> str:
-        return f" {_series([self.atom(entity, atom) for atom in atoms])}" if atoms else ""
+    def atoms(self, entity: str, atoms: tuple[Atom, ...], *, one: bool = False) -> str:
+        """Conditions behind a noun, with a space before them; `one` when the noun is singular."""
+        return f" {_series([self.atom(entity, atom, one=one) for atom in atoms])}" if atoms else ""
 
-    def atom(self, entity: str, atom: Atom) -> str:
+    def atom(self, entity: str, atom: Atom, *, one: bool) -> str:
         label, type_ = self.attr(entity, atom.attr), self.attr_type(entity, atom.attr)
         if type_.kind == "bool":
-            return f"that are {label}"
+            return f"that {'is' if one else 'are'} {label}"
         if atom.value is None:
             raise SpecError(f"the condition on {entity}.{atom.attr.name} has no value")
         comparator = self.comparator(type_, atom.op, self.verb(entity, atom.attr))

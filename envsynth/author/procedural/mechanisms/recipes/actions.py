@@ -64,7 +64,7 @@ class ActionTexts(Bindings):
             ),
             tables=("batch",),
             policy=self.size_policy()
-            + (f" A new {self.world.word('batch')} is in progress planned." if self.states else ""),
+            + (f" The progress of a new {self.world.word('batch')} is planned." if self.states else ""),
         )
 
     def most_sql(self, size: str, recipe: str) -> str:
@@ -89,7 +89,7 @@ class ActionTexts(Bindings):
         """Change the size of a batch, and its cost with it."""
         size = self.rounded_sql("{portions}", "r")
         planned = " AND b.\"progress\" = 'planned'" if self.states else ""
-        state = f" Only a {self.world.word('batch')} in progress planned can be resized." if self.states else ""
+        state = f" Only a {self.world.word('batch')} whose progress is planned can be resized." if self.states else ""
         return Action(
             name="resize_batch",
             phrase="resize {batch} to {portions}",
@@ -146,7 +146,7 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("batch",),
-            policy=f"Only a {batch} in progress planned can be started; it is then in progress running.",
+            policy=f"Only a {batch} whose progress is planned can be started; its progress becomes running.",
         )
 
     def swap_policy(self) -> str:

@@ -95,8 +95,8 @@ class DerivedTexts(Bindings):
             plan=self.plan_cost(),
             goal=self.goal_cost(),
             policy=(
-                f"The material cost of a {recipe} for a number of portions is the units of each {item} that they take times "
-                f"the list price of that {item}, added up."
+                f"The material cost of a {recipe} for a number of portions is the sum, over every {item} that they take, of "
+                "its units times its list price."
             ),
         )
 
