@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envsynth.author.procedural.ir import Type
-from envsynth.author.procedural.parse.forms import CLOCK_WORD, LINK_WORDS, SINGULAR_OF, SUFFIXES, UNCHANGED
+from envsynth.author.procedural.parse.forms import CLOCK_WORD, LINK_WORDS, ONE_WITH_S, SINGULAR_OF, SUFFIXES, UNCHANGED
 
 _SLOT = re.compile(r"(\{\w+\})")
 
@@ -42,7 +42,8 @@ class Label:
                 break
             noun.append(word)
         last = noun[-1] if noun else ""
-        return last in SINGULAR_OF or (last[-1:] == "s" and last[-2:] not in ("ss", "us", "is") and last != "series")
+        looks = last[-1:] == "s" and last[-2:] not in ("ss", "us", "is")
+        return last in SINGULAR_OF or (looks and last not in ONE_WITH_S)
 
     @property
     def verb(self) -> str:

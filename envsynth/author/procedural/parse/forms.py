@@ -225,3 +225,6 @@ SUFFIXES = (
 
 LINK_WORDS = frozenset({"after", "at", "for", "from", "in", "leaving", "of", "on", "until", "with"})
 """Words that end the noun of a label: "busy days | from 2031-05-03 to 2031-05-07"."""
+
+ONE_WITH_S = frozenset({"alias", "gas", "lens", "series"})
+"""Words that are singular although they end in a plain "s"."""

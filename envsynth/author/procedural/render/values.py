@@ -13,7 +13,9 @@ CLOCK = "o'clock"
 
 _UNINFLECTED = ("percent", "series", CLOCK)
 _ONE = {"people": "person", "men": "man", "women": "woman", "children": "child"}
-_NO_PLURAL = ("ss", "us", "is", "series")
+_NO_PLURAL = ("ss", "us", "is")
+_SINGULAR = ("alias", "gas", "lens", "series")
+"""Singular words that end in a plain "s"."""
 _LINKS = re.compile(r" (?:after|at|for|from|in|leaving|of|on|until|with)\b|\{")
 _NAME = re.compile(r"[A-Z][A-Za-z'-]*(?: [A-Z0-9][A-Za-z0-9'-]*)*")
 _CODE = re.compile(r"[A-Z0-9]+(?:-[A-Z0-9]+)+")
@@ -78,6 +80,8 @@ def is_plural(label: str) -> bool:
     """Whether what a label calls its value is plural: "busy days from {0} to {1}", not "daily rate"."""
     head = _LINKS.split(label, maxsplit=1)[0]
     word = head.split()[-1] if head.split() else ""
+    if word in _SINGULAR:
+        return False
     return word in _ONE or (word.endswith("s") and not word.endswith(_NO_PLURAL))
 
 

@@ -78,7 +78,7 @@ class DerivedTexts(PlanTexts, GoalTexts):
             goal=self.goal_purses() + "def g_free_budget(db, row):\n    return purses()[row['id']]\n",
             policy=(
                 f"The free budget of a {word('fund')} is {base}, less the {self.cost_words}s of its granted "
-                f"{plural('claim')}; no others take anything off it."
+                f"{plural('claim')}; nothing else lowers it."
             ),
         )
 

@@ -172,7 +172,7 @@ class ActionTexts(Bindings):
             policy=(
                 f"To roll back a {pin} sets its {package} in its {place} to the largest installable version below the one "
                 f"in use; without such a version, or if the {pin} does not count, it cannot be rolled back. "
-                f"{self.repin_policy()}"
+                f"The {pin} is changed in the same way as by an upgrade."
             ),
         )
 

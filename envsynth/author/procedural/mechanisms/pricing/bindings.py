@@ -196,10 +196,8 @@ class Bindings:
             together.append(f"at most {self.most} in all")
         if together:
             limits.append(f" One {self.world.word('order')} takes {', '.join(together)}.")
-        steps = [
-            "the values of the kind percent are added up, and that percentage of the amount, rounded down, is taken off"
-        ]
-        steps.insert(0 if self.flat_first else 1, "the values of the kind flat are taken off")
+        steps = ["the percentages are added up and that percentage of the amount, rounded down, is taken off"]
+        steps.insert(0 if self.flat_first else 1, "the flat values are taken off")
         if self.flat_first:
             steps[0] += " (to no less than 0)"
         return (

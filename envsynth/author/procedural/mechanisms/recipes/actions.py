@@ -155,7 +155,7 @@ class ActionTexts(Bindings):
         since = f" with first day {self.today} or earlier" if self.dated else ""
         measure = ", in the same measure as before" if self.measured else ""
         return (
-            f"To enter the stand-in in a {word('component')} replaces its {item} by the stand-in of the "
+            f"To put the stand-in into a {word('component')} replaces its {item} by the stand-in of the "
             f"{word('substitute')}{since} of that {item} (the one with the smallest id), and its quantity by that quantity "
             f"times the ratio in percent, rounded up{measure}."
         )
@@ -164,7 +164,7 @@ class ActionTexts(Bindings):
         """Replace the good of a line by its stand-in."""
         return Action(
             name="swap_item",
-            phrase="enter the stand-in in {component}",
+            phrase="put the stand-in into {component}",
             params=(("component", Type("row", "component")),),
             oracle_sql=(
                 f"SELECT 'update', 'component', json_object('id', c.\"id\", '{self.item}', j.\"{self.item_key}\","

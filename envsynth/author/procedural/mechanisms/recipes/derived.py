@@ -77,8 +77,8 @@ class DerivedTexts(Bindings):
                 "    return units_of_goods(row['id'], portions).get(item['id'], 0)\n"
             ),
             policy=(
-                f"The demand of a {recipe} for a {item} at a number of portions is the units of that {item} that these "
-                "portions take, added up over all lines and levels."
+                f"The demand of a {recipe} for a {item} at a number of portions is how many units of that {item} these "
+                "portions take on all lines and levels together."
             ),
         )
 
