@@ -21,7 +21,8 @@ MAX_QUICK_TEXT = 1_000
 ACTION_FORMAT = (
     "Act with exactly one JSON object per turn and nothing else: "
     '{"tool": NAME, "arguments": {...}} calls a tool; '
-    '{"answer": {...}} gives the final answer and ends the episode.'
+    '{"answer": {...}} gives the final answer and ends the episode. '
+    'The reply to a call is {"result": ...} with what the tool returns, or {"error": ...} if the tool refuses.'
 )
 """How to act; part of the first observation."""
 

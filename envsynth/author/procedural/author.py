@@ -52,6 +52,11 @@ SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""
 SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
 """Policy sentence of every environment: the task program's snapshot semantics, in public words."""
+ALL_ROWS_RULE = (
+    "A request that speaks of rows means all rows that meet its own conditions, also those that a rule does not count for "
+    "some value."
+)
+"""Policy sentence of every environment: sets of rows are what the conditions say, in public words."""
 _STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")
 
 
@@ -131,7 +136,7 @@ class ProceduralAuthor:
             title=f"{self.category}: {' + '.join(names)}",
             world=world,
             tools=tuple(Tool.parse(_tool(draft)) for draft in composition.tools),
-            policy=(*composition.policy, SNAPSHOT_RULE),
+            policy=(*composition.policy, SNAPSHOT_RULE, ALL_ROWS_RULE),
             error_style=composition.style.error_style,
             public_docs=docs,
             provenance=provenance,

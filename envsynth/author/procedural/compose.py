@@ -222,9 +222,15 @@ def _fill(world: Composition, mechanisms: Sequence[Mechanism], liftable: Sequenc
         raise AuthorError(f"no mechanism fills {empty}")
 
 
+_VOWEL = re.compile(
+    r"\b([Aa]) (?=(?:[aeio]|u(?!ni[cfloqtv]|s[aeiu]|til|te|bi|ran)|h(?:eir|our|onest|onour)|8|1[18](?!\d)))(?!(?:one|once|eu|ewe)\b|eu)"
+)
+"""An "a" before a vowel that is heard: "hour" has one, "unit", "user" and "one" have none."""
+
+
 def _articles(text: str) -> str:
     """Write "an" before a vowel; mechanisms say "a" before nouns that they do not know."""
-    return re.sub(r"\b([Aa]) (?=[aeio])(?!one\b)", r"\1n ", text)
+    return _VOWEL.sub(r"\1n ", text)
 
 
 def _write_texts(world: Composition, mechanisms: Sequence[Mechanism]) -> None:

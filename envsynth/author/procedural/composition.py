@@ -118,6 +118,15 @@ _RANGES: dict[str, tuple[int, int, int]] = {
 """Low, high and step of numbers that no generator gave, by unit."""
 
 
+_UNITS = {
+    **dict.fromkeys(("", "version", "level", "worth"), ""),
+    "oclock": " on the 24-hour clock",
+    "h": " in hours",
+    "min": " in minutes",
+}
+"""How a column's unit reads behind its label, where that is not "in" and the unit."""
+
+
 def identifier(words: str) -> str:
     """Turn a noun into an identifier: "meeting room" -> "meeting_room"."""
     return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")
@@ -262,10 +271,9 @@ class Composition:
             return f"{col.label}, one of {', '.join(col.values)}"
         if col.kind == "date":
             return f"{col.label}, YYYY-MM-DD"
-        unit = {"": "", "version": "", "level": "", "oclock": " on the 24-hour clock", "h": " in hours"}.get(
-            col.unit, f" in {col.unit}"
-        )
-        return col.label + unit
+        if col.label.endswith(" count"):
+            return col.label
+        return col.label + _UNITS.get(col.unit, f" in {col.unit}")
 
     def fill(self, rng: random.Random, entity: str, count: int, make: Callable[[int], Mapping[str, Any]]) -> None:
         """Append `count` rows.

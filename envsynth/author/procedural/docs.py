@@ -23,8 +23,17 @@ AGGREGATES = ("total", "number", "sum", "highest", "lowest", "different", "cheap
 _FOLLOW = (" is ", " of ", " among")
 """What follows a label in a sentence: a longer label must not continue so."""
 
-UNIT_WORDS = {"h": "hours", "oclock": "o'clock", "min": "minutes", "percent": "percent", "version": "", "level": ""}
-"""Words of units that are not their own word; versions and levels are numbers without one."""
+UNIT_WORDS = {
+    "h": "hours",
+    "oclock": "o'clock",
+    "min": "minutes",
+    "percent": "percent",
+    "version": "",
+    "level": "",
+    "worth": "",
+}
+"""Words of units that are not their own word; versions and levels are numbers without one, and
+so is the worth of a voucher, which is a percentage or credits by its kind."""
 
 
 def public_docs(composition: Composition) -> dict[str, Any]:

@@ -15,19 +15,27 @@ BRIEF_ROWS = 30
 _PAGING = {
     "page": (
         "page",
-        {"type": "integer", "description": "page to return; the first page is 1"},
+        {
+            "type": "integer",
+            "description": "page to return; the first is 1, one behind the last is empty, and one below 1 is refused with bad_page",
+        },
         "next_page: number of the next page, null on the last one",
     ),
     "offset": (
         "offset",
-        {"type": "integer", "description": "number of rows to skip; 0 starts at the first row"},
+        {
+            "type": "integer",
+            "description": "number of rows to skip; 0 starts at the first row, more than there are gives no rows, and a "
+            "negative number is refused with bad_page",
+        },
         "total: how many rows match in all pages together",
     ),
     "cursor": (
         "cursor",
         {
             "type": "string",
-            "description": "next_cursor of the previous reply; leave it out for the first rows",
+            "description": "next_cursor of the previous reply; leave it out for the first rows; any other text is refused "
+            "with bad_page",
         },
         "next_cursor: text to pass as cursor for the next rows, null when there are no more",
     ),
@@ -173,7 +181,7 @@ class _Maker:
             effect="read",
             description=f"One {word} by id, with all columns.",
             parameters=_arguments({"id": self.schema(self.cols[0], f"id of the {word}")}, ("id",)),
-            returns=f"the row: {self.columns(self.cols)}.",
+            returns=f"the row, with {self.columns(self.cols)}.",
             errors=("not_found",),
             source=(
                 f"def {name}(db, *, id):\n"

@@ -38,6 +38,8 @@ _OPPOSITES = (
     ("is after", "is before"),
     ("highest", "lowest"),
     ("greatest", "smallest"),
+    ("most", "fewest"),
+    ("greatest number", "smallest number"),
     ("latest", "earliest"),
     ("the most", "the fewest"),
     ("as large as", "as small as"),
@@ -73,8 +75,8 @@ for _word, _other in _STRICTER.items():
 
 _WORD = "|".join(re.escape(word) for word in sorted(_SWAPS, key=len, reverse=True) if word[0].isalpha())
 _COMPARATOR = re.compile(rf"\b(?:{_WORD})\b|(?<= )(?:>=|<=|!=|=|>|<)(?= )")
-_NEGATION = re.compile(r" is not (?=[X\d'\"-]|the )")
-_IDENTITY = re.compile(r" is (?=[X\d'\"-]|the )")
+_NEGATION = re.compile(r" (is|are) not (?=[A-Z\d'\"-]|the )")
+_IDENTITY = re.compile(r" (is|are) (?=[A-Z\d'\"-]|the )")
 _DAY = re.compile(r"(?<![\w-])(\d{4}-\d\d-)(\d\d)(?![\w-])")
 _CODE = re.compile(r"(?<![\w-])([A-Z][A-Z0-9]*(?:-[A-Z0-9]+)*-)(\d+)(?![\w-])")
 _NUMBER = re.compile(r"(?<![\w'-])-?\d+(?![\w-])")
@@ -106,9 +108,9 @@ def _comparator_edits(text: str) -> Iterator[Edit]:
         for word in _SWAPS[match[0]]:
             yield Edit(match.start(), match.end(), word, "comparator")
     for match in _NEGATION.finditer(text):
-        yield Edit(match.start(), match.end(), " is ", "comparator")
+        yield Edit(match.start(), match.end(), f" {match[1]} ", "comparator")
     for match in _IDENTITY.finditer(text):
-        yield Edit(match.start(), match.end(), " is not ", "comparator")
+        yield Edit(match.start(), match.end(), f" {match[1]} not ", "comparator")
 
 
 def _number_edits(text: str) -> Iterator[Edit]:

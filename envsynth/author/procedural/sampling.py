@@ -416,6 +416,8 @@ class Sampler:
         upward = self.rng.random() < 0.5
         edge = values[-(k + 1) :] if upward else values[: k + 1]
         total = sum(self.rng.sample(edge, k))
+        if total == sum(values[:k] if upward else values[-k:]):
+            raise Rejected("idle_bound", f"every {k} rows have a total of {attr.name} within the bound")
         cons: tuple[Con, ...] = (Con("sum", attr, ">=" if upward else "<=", Const(total, "num", type_.detail)),)
         relations = [name for name in self.attr_names(entity, ("row",)) if self.world.attr_params(entity, name) == ()]
         if relations and self.rng.random() < 0.4:

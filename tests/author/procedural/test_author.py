@@ -126,7 +126,8 @@ def test_the_record_says_how_it_was_made(draft):
     assert source.details["index"] == 1
     assert source.details["mechanisms"] == list(draft.composition.mechanisms)
     assert draft.environment.public_docs == draft.docs
-    assert draft.environment.policy[-1].startswith("Descriptions and conditions")
+    assert draft.environment.policy[-2].startswith("Descriptions and conditions")
+    assert draft.environment.policy[-1].startswith("A request that speaks of rows")
 
 
 def test_an_empty_category_is_refused():
@@ -200,6 +201,7 @@ def test_refusals_of_roots_have_codes(author, draft):
             "act_noop",
             "choose_size",
             "empty",
+            "idle_bound",
             "infeasible",
             "loose",
             "name_ambiguous",

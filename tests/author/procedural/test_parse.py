@@ -30,7 +30,9 @@ from envsynth.author.procedural.parse import ParseError, parse
 ALL = json.loads((Path(__file__).parent / "prompt_docs.json").read_text(encoding="utf-8"))
 ROOMS, STOCK = ALL["booking"], ALL["inventory"]
 REPORT = 'Report the name of X1 as "room_name" (a name).'
-FIND = "Find the room with the highest hourly rate among the rooms whose capacity is at least 6 people; call it X1."
+FIND = (
+    "Find the room with the highest hourly rate among the rooms whose capacity is at least 6 people; call that room X1."
+)
 COUNT = 'Count {}; call the number X1. Report X1 as "n" (a whole number).'
 
 
@@ -71,8 +73,9 @@ def test_parse_takes_the_longer_of_two_labels_where_it_fits():
         ("room with", "campus with"),
         ("capacity", "quantity"),
         ("capacity is at least 6 people", "campus is at least 6 people"),
-        ("call it X1", "call it X01"),
-        ("call it X1", "call it X2"),
+        ("call that room X1", "call that room X01"),
+        ("call that room X1", "call that room X2"),
+        ("call that room X1", "call that campus X1"),
         ("the name of X1", "the name of X2"),
         ("the name of X1", "the names of X1"),
         ("the name of X1", "X1"),
@@ -146,13 +149,15 @@ def test_parse_ends_a_name_at_the_sentence():
 
 
 def test_parse_set_answers_must_be_lists():
-    choose = "Choose 2 different rooms; call them X1 (any such choice is accepted). "
+    choose = "Choose 2 different rooms; call the chosen rooms X1 (any such choice is accepted). "
     report = 'Report the names of X1 as "rooms" (a list of names, in any order).'
     assert parse(choose + report, ROOMS).report == (("rooms", Of("X1", Attr("name"))),)
     with pytest.raises(ParseError):
         parse(choose + REPORT, ROOMS)
     with pytest.raises(ParseError, match="best"):
-        parse(choose.replace("; call", " such that max combined capacity; call") + report, ROOMS)
+        parse(
+            choose.replace("; call", " such that their combined capacity is as large as possible; call") + report, ROOMS
+        )
 
 
 def test_parse_server_answers_each_line_in_a_fresh_process():

@@ -67,7 +67,7 @@ def test_render_pick_and_report_read_as_in_the_documentation():
     [
         (
             "plain",
-            "Find the room with the highest hourly rate among the rooms whose capacity is at least 6 people; call it X1.",
+            "Find the room with the highest hourly rate among the rooms whose capacity is at least 6 people; call that room X1.",
         ),
         (
             "formal",
@@ -106,7 +106,7 @@ def test_sentences_have_variables_steps_and_report_as_keys():
 def test_render_derived_conditions_and_series_of_three():
     near = Atom(Attr("site"), "!=", Named("site", "name", "Vademu Lobota"))
     assert first(Let("X2", Count("resource", (CAPACITY, near, FREE)))) == (
-        "Count the rooms whose capacity is at least 6 people, whose campus is not the campus Vademu Lobota and that are "
+        "Count the rooms whose capacity is at least 6 people, whose campus is not Vademu Lobota and that are "
         "free on 2031-05-07 from 10 o'clock to 13 o'clock; call the number X2."
     )
 
@@ -149,10 +149,10 @@ def test_render_choose_states_that_ties_are_accepted():
     plan = first(Let("X1", Choose("resource", (FREE,), 3, cons)))
     assert plan == (
         "Choose 3 different rooms that are free on 2031-05-07 from 10 o'clock to 13 o'clock such that no two of them share "
-        "the same campus and their combined capacity is at least 20 people; call them X1 (any such choice is accepted)."
+        "the same campus and their combined capacity is at least 20 people; call the chosen rooms X1 (any such choice is accepted)."
     )
     best = first(Let("X1", Choose("resource", (), 2, (), ("min", Attr("rate")))))
-    assert best.endswith("as small as possible; call them X1 (any best choice is accepted).")
+    assert best.endswith("as small as possible; call the chosen rooms X1 (any best choice is accepted).")
 
 
 def test_render_branches_and_repetition():
@@ -191,7 +191,7 @@ def test_render_report_states_the_format_of_every_field():
         'Answer with "batch_ids": the ids of X1 (a list of ids, in any order), '
         '"expiry": the expiry day of each of X1 (a list of dates as YYYY-MM-DD, in any order), '
         '"count": X2 (a whole number) and '
-        '"stock": the available stock at the depot Doru of X3 (a whole number of units).'
+        '"stock": X3\'s available stock at the depot Doru (a whole number of units).'
     )
 
 

@@ -50,6 +50,19 @@ def drawn(draw, count=60):
     return found
 
 
+def test_a_bound_on_a_total_excludes_some_set(monkeypatch):
+    """Where all candidates have the same number, no bound tells one set from another."""
+    tasks = drawn(lambda seed: sampler(DRAFTED, seed).root("choose"))
+    assert tasks
+    monkeypatch.setattr(Sampler, "numbers", lambda self, entity, ids, attr: dict.fromkeys(ids, 0))
+    codes = []
+    for seed in range(60):
+        with pytest.raises(Rejected) as caught:
+            sampler(DRAFTED, seed).choose_root()
+        codes.append(caught.value.code)
+    assert "idle_bound" in codes
+
+
 @BOTH
 @pytest.mark.parametrize("truth", [True, False])
 def test_a_condition_has_the_asked_truth_on_its_witness(world, truth):

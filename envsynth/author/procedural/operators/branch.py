@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import Act, Atom, Const, If, Of, Task, check, swap
+from envsynth.author.procedural.ir import Act, Atom, Attr, Const, If, Let, Of, Only, Pick, Task, check, swap
 from envsynth.author.procedural.operators.edit import Edit, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import COMPARE, Sampler
@@ -40,6 +40,8 @@ def add_branch(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     atom = sampler.atom_on(entity, attr, winner(result, var), truth=truth)
     if atom is None or not isinstance(atom.value, Const):
         raise Rejected("no_atom", f"no threshold for {attr.name}")
+    if _told(task, var, attr):
+        raise Rejected("idle_condition", f"{var} is described by {attr.name} already")
     if not _varies(sampler, entity, atom, atom.value):
         raise Rejected("idle_condition", f"{attr.name} {atom.op} the threshold never varies")
     other = sampler.act([(var, entity)] if sampler.takes(entity) else [])
@@ -49,6 +51,12 @@ def add_branch(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     branch = If(Of(var, attr), atom.op, atom.value, (then,), (otherwise,))
     params: dict[str, JsonValue] = {"var": var, "attribute": attr.name, "holds": truth}
     return Edit(swap(task, acts[0], branch), sampler.overlay, params)
+
+
+def _told(task: Task, var: str, attr: Attr) -> bool:
+    """Whether the description of a variable restricts the attribute: then the prompt may give the condition away."""
+    nodes = [step.node for step in task.steps if isinstance(step, Let) and step.var == var]
+    return any(attr == atom.attr for node in nodes if isinstance(node, (Pick, Only)) for atom in node.atoms)
 
 
 def _varies(sampler: Sampler, entity: str, atom: Atom, threshold: Const) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envsynth.author.procedural.ir import Type
-from envsynth.author.procedural.parse.forms import CLOCK_WORD, SINGULAR_OF, SUFFIXES, UNCHANGED
+from envsynth.author.procedural.parse.forms import CLOCK_WORD, LINK_WORDS, ONE_WITH_S, SINGULAR_OF, SUFFIXES, UNCHANGED
 
 _SLOT = re.compile(r"(\{\w+\})")
 
@@ -32,6 +32,23 @@ class Label:
     """Type of its value."""
     params: tuple[Type, ...]
     """Types of its arguments."""
+
+    @property
+    def plural(self) -> bool:
+        """Whether its noun is plural, so that "are" follows it; the noun ends at the first link word or slot."""
+        noun: list[str] = []
+        for word in self.parts[0].split() if not self.parts[0].startswith("{") else ():
+            if word in LINK_WORDS:
+                break
+            noun.append(word)
+        last = noun[-1] if noun else ""
+        looks = last[-1:] == "s" and last[-2:] not in ("ss", "us", "is")
+        return last in SINGULAR_OF or (looks and last not in ONE_WITH_S)
+
+    @property
+    def verb(self) -> str:
+        """The form of "to be" that agrees with it."""
+        return "are" if self.plural else "is"
 
 
 @dataclass(frozen=True)
@@ -84,6 +101,12 @@ class Docs:
             ending = next((pair for pair in SUFFIXES if word.endswith(pair[0])), ("", ""))
             word = SINGULAR_OF.get(word, word.removesuffix(ending[0]) + ending[1])
         return f" {word}" if word else ""
+
+    def says_noun(self, label: Label) -> bool:
+        """Whether the label of a relation ends with the noun of what it points to, so that a name alone may follow."""
+        noun = self.nouns[label.type.detail][0] if label.type.kind == "row" else ""
+        text = "".join(label.parts)
+        return bool(noun) and (text == noun or text.endswith(f" {noun}"))
 
     def is_time(self, type_: Type) -> bool:
         """Whether values of the type are days or hours of the day."""

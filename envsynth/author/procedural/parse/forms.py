@@ -8,23 +8,23 @@ from __future__ import annotations
 
 FORMS: dict[str, tuple[str, ...]] = {
     "Pick": (
-        "Find the {one} with the {extreme} {attr} among {pool}; call it {new}.",
+        "Find the {one} with the {extreme} {attr} among {pool}; call that {one} {new}.",
         "Among {pool}, find the {one} with the {extreme} {attr}; call it {new}.",
         "Of {pool}, take the one with the {extreme} {attr} and call it {new}.",
         "Let {new} denote the {one} with the {extreme} {attr} among {pool}.",
-        "Determine the {one} that has the {extreme} {attr} among {pool}; it is referred to as {new}.",
+        "Determine the {one} that has the {extreme} {attr} among {pool}; that {one} is referred to as {new}.",
         "Among {pool}, let {new} be the {one} with the {extreme} {attr}.",
         "{new} = the {one} with the {extreme} {attr} among {pool}.",
         "{new}: among {pool}, the {one} with the {extreme} {attr}.",
         "Get {new}: the {one} with the {extreme} {attr} among {pool}.",
     ),
     "Only": (
-        "Find the {row}; call it {new}.",
-        "Look up the {row} and call it {new}.",
-        "Take the {row}; call it {new}.",
+        "Find the {row}; call that {one} {new}.",
+        "Look up the {row}, and call that {one} {new}.",
+        "Take the {row}; call that {one} {new}.",
         "Let {new} denote the {row}.",
         "Let {new} be the {row}.",
-        "Determine the {row}; it is referred to as {new}.",
+        "Determine the {row}; that {one} is referred to as {new}.",
         "{new} = the {row}.",
         "{new}: the {row}.",
         "Get {new}: the {row}.",
@@ -42,11 +42,11 @@ FORMS: dict[str, tuple[str, ...]] = {
     ),
     "Count": (
         "Count {pool}; call the number {new}.",
-        "Work out how many {rows} there are; call the number {new}.",
-        "Find the number of {rows} and call it {new}.",
+        "Work out how many {many} there are{conditions}; call the number {new}.",
+        "Find the number of {rows}, and call the number {new}.",
         "Let {new} denote the number of {rows}.",
         "Let {new} be the count of {rows}.",
-        "Determine the number of {rows}; it is referred to as {new}.",
+        "Determine the number of {rows}; that number is referred to as {new}.",
         "{new} = the number of {rows}.",
         "{new}: count of {rows}.",
         "Get {new}: the number of {rows}.",
@@ -54,42 +54,42 @@ FORMS: dict[str, tuple[str, ...]] = {
     "Sum": (
         "Add up the {attr} over {pool}; call the sum {new}.",
         "For {pool}, add up the {attr}; call the sum {new}.",
-        "Find the sum of the {attr} over {pool} and call it {new}.",
+        "Find the sum of the {attr} over {pool}, and call the sum {new}.",
         "Let {new} denote the sum of the {attr} over {pool}.",
-        "Determine the sum of the {attr} over {pool}; it is referred to as {new}.",
+        "Determine the sum of the {attr} over {pool}; that sum is referred to as {new}.",
         "Over {pool}, let {new} be the sum of the {attr}.",
         "{new} = the sum of the {attr} over {pool}.",
         "{new}: over {pool}, the sum of the {attr}.",
         "Get {new}: the sum of the {attr} over {pool}.",
     ),
     "Choose": (
-        "Choose {chosen}{tail}; call them {new} ({ties}).",
-        "Pick {chosen}{tail}, and call them {new} ({ties}).",
-        "Select {chosen}{tail}, to be called {new}; {ties}.",
+        "Choose {chosen}{tail}; call {them} {new} ({ties}).",
+        "Pick {chosen}{tail}, and call {them} {new} ({ties}).",
+        "Select {chosen}{tail}; {new} stands for {them}, and {ties}.",
         "Let {new} denote {chosen}{tail}; {ties}.",
         "Let {new} be a selection of {chosen}{tail}; {ties}.",
-        "Determine {chosen}{tail}, referred to as {new}; {ties}.",
+        "Determine {chosen}{tail}; {new} denotes {them}, and {ties}.",
         "{new} = {chosen}{tail} ({ties}).",
         "{new}: {chosen}{tail}; {ties}.",
         "Get {new}: {chosen}{tail} ({ties}).",
     ),
     "GroupCount": (
-        "Find the {key} with the {most} {rows}{none}; call it {new}.",
-        "Of {pool}, work out which {key} has the {most}{none}; call it {new}.",
-        "Work out which {key} has the {most} {rows}{none}; call it {new}.",
+        "Find the {key} with the {most} {rows}{none}; call that {key} {new}.",
+        "Of {pool}, work out which {key} has the {most}{none}; call that {key} {new}.",
+        "Work out which {key} has the {most} {rows}{none}; call that {key} {new}.",
         "Let {new} denote the {key} with the {number} of {rows}{none}.",
-        "Determine the {key} that has the {number} of {rows}{none}; it is referred to as {new}.",
+        "Determine the {key} that has the {number} of {rows}{none}; that {key} is referred to as {new}.",
         "Of {pool}, let {new} be the {key} with the {number}{none}.",
         "{new} = the {key} with the {most} {rows}{none}.",
         "{new}: of {pool}, the {key} with the {most}{none}.",
         "Get {new}: the {key} with the {most} {rows}{none}.",
     ),
     "GroupSum": (
-        "Find the {key} with the {extreme} combined {attr} over {pool}{none}; call it {new}.",
-        "Over {pool}, work out which {key} has the {extreme} combined {attr}{none}; call it {new}.",
-        "Work out which {key} has the {extreme} combined {attr} over {pool}{none}; call it {new}.",
+        "Find the {key} with the {extreme} combined {attr} over {pool}{none}; call that {key} {new}.",
+        "Over {pool}, work out which {key} has the {extreme} combined {attr}{none}; call that {key} {new}.",
+        "Work out which {key} has the {extreme} combined {attr} over {pool}{none}; call that {key} {new}.",
         "Let {new} denote the {key} with the {extreme} combined {attr} over {pool}{none}.",
-        "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; it is referred to as {new}.",
+        "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; that {key} is referred to as {new}.",
         "Over {pool}, let {new} be the {key} with the {extreme} combined {attr}{none}.",
         "{new} = the {key} with the {extreme} combined {attr} over {pool}{none}.",
         "{new}: over {pool}, the {key} with the {extreme} combined {attr}{none}.",
@@ -97,8 +97,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),
-        *(f"{lead} {{act}}." for lead in ("You are to", "It is required to", "Kindly", "Do:", "Action:", "To do:")),
-        *(f"{lead} {{act}}." for lead in ("Subsequently,", "It is then required to", "You are then to")),
+        *(f"{lead} {{act}}." for lead in ("You are to", "You are required to", "Kindly", "Do:", "Action:", "To do:")),
+        *(f"{lead} {{act}}." for lead in ("Subsequently,", "You are then required to", "You are then to")),
     ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",
@@ -138,7 +138,7 @@ FORMS: dict[str, tuple[str, ...]] = {
         "There is nothing to report: answer with an empty object.",
         "When this is done, answer with an empty object.",
         "The answer shall be an empty object.",
-        "No statement is required; the answer shall be an empty object.",
+        "Nothing is to be stated; the answer shall be an empty object.",
         "Upon completion, an empty object shall be given as the answer.",
         "Answer: an empty object.",
         "Report: an empty object.",
@@ -148,42 +148,42 @@ FORMS: dict[str, tuple[str, ...]] = {
 """Sentence forms by kind; `{...}` are slots."""
 
 AMOUNT = {
-    " is at least ": ">=",
-    " is no less than ": ">=",
-    " is at most ": "<=",
-    " is no more than ": "<=",
-    " is more than ": ">",
-    " is greater than ": ">",
-    " is less than ": "<",
-    " is lower than ": "<",
-    " is exactly ": "==",
-    " is equal to ": "==",
-    " is not ": "!=",
-    " is different from ": "!=",
+    " at least ": ">=",
+    " no less than ": ">=",
+    " at most ": "<=",
+    " no more than ": "<=",
+    " more than ": ">",
+    " greater than ": ">",
+    " less than ": "<",
+    " lower than ": "<",
+    " exactly ": "==",
+    " equal to ": "==",
+    " not ": "!=",
+    " different from ": "!=",
 }
-"""Comparators of amounts."""
+"""Comparators of amounts, between the verb and the value."""
 
 _TIME = {
-    " is no earlier than ": ">=",
-    " is no later than ": "<=",
-    " is later than ": ">",
-    " is after ": ">",
-    " is earlier than ": "<",
-    " is before ": "<",
-    " is equal to ": "==",
-    " is ": "==",
-    " is different from ": "!=",
-    " is not ": "!=",
+    " no earlier than ": ">=",
+    " no later than ": "<=",
+    " later than ": ">",
+    " after ": ">",
+    " earlier than ": "<",
+    " before ": "<",
+    " equal to ": "==",
+    " ": "==",
+    " different from ": "!=",
+    " not ": "!=",
 }
 
-DAY = {" is on or after ": ">=", " is on or before ": "<=", **_TIME}
-"""Comparators of days."""
+DAY = {" on or after ": ">=", " on or before ": "<=", **_TIME}
+"""Comparators of days, between the verb and the value."""
 
-HOUR = {" is at or after ": ">=", " is at or before ": "<=", **_TIME}
-"""Comparators of hours of the day."""
+HOUR = {" at or after ": ">=", " at or before ": "<=", **_TIME}
+"""Comparators of hours of the day, between the verb and the value."""
 
-SAME = {" is ": "==", " is not ": "!="}
-"""Comparators of rows and texts."""
+SAME = {" ": "==", " not ": "!="}
+"""Comparators of rows and texts, between the verb and the value."""
 
 SYMBOLS = {" = ": "==", " != ": "!=", " >= ": ">=", " <= ": "<=", " > ": ">", " < ": "<"}
 """Comparators of the terse register, for all types."""
@@ -206,21 +206,34 @@ MOST = {"most": "max", "fewest": "min"}
 NUMBER = {"greatest number": "max", "smallest number": "min"}
 """Superlatives of the number of rows -> direction."""
 
+EXTREME_COUNTS = {
+    "most": ("max", False),
+    "greatest number of": ("max", False),
+    "max": ("max", False),
+    "fewest": ("min", False),
+    "smallest number of": ("min", False),
+    "min": ("min", False),
+}
+"""Superlatives of attributes with a plural label."""
+
 SETS = (
     ("distinct", "no two of them share the same {attr}"),
     ("distinct", "no two of them have the same {attr}"),
-    ("distinct", "all with a different {attr}"),
+    ("distinct", "no two of the same {attr}"),
     ("sum", "their combined {attr}{bound}"),
-    ("sum", "the sum of their {attr}{bound}"),
-    ("sum", "combined {attr}{bound}"),
-    ("max", "their combined {attr} is as large as possible"),
-    ("max", "the sum of their {attr} is maximal"),
-    ("max", "max combined {attr}"),
-    ("min", "their combined {attr} is as small as possible"),
-    ("min", "the sum of their {attr} is minimal"),
-    ("min", "min combined {attr}"),
+    ("sum", "their total {attr}{bound}"),
+    ("sum", "total {attr}{bound}"),
+    ("max", "their combined {attr} {verb} as large as possible"),
+    ("max", "their total {attr} {verb} maximal"),
+    ("max", "total {attr} as large as possible"),
+    ("min", "their combined {attr} {verb} as small as possible"),
+    ("min", "their total {attr} {verb} minimal"),
+    ("min", "total {attr} as small as possible"),
 )
-"""Conditions (distinct, sum) and goals (max, min) of chosen sets."""
+"""Conditions (distinct, sum) and goals (max, min) of chosen sets, after one of `SUCH`."""
+
+SUCH = (" such that ", ", with ")
+"""What opens the conditions and the goal of a chosen set."""
 
 CLOCK_WORD = "o'clock"
 """Word of units that are times of the day."""
@@ -237,3 +250,9 @@ SUFFIXES = (
     ("s", ""),
 )
 """How unit words lose their plural, first match wins; words of up to three letters keep it."""
+
+LINK_WORDS = frozenset({"after", "at", "for", "from", "in", "leaving", "of", "on", "until", "with"})
+"""Words that end the noun of a label: "busy days | from 2031-05-03 to 2031-05-07"."""
+
+ONE_WITH_S = frozenset({"alias", "gas", "lens", "series"})
+"""Words that are singular although they end in a plain "s"."""

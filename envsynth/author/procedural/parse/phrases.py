@@ -80,6 +80,10 @@ class Phrases:
                 yield from self.named(position, wanted.detail)
             case _:
                 pass
+        yield from self.bound(position, wanted)
+
+    def bound(self, position: int, wanted: Type) -> Iterator[tuple[Operand, int]]:
+        """Read a variable of a type, or an attribute of one."""
         for reference, type_, end in self.reference(position):
             if type_ == wanted:
                 yield reference, end
@@ -106,11 +110,23 @@ class Phrases:
         for start in self.literal(position, f"the {self.docs.nouns[entity][0]} "):
             for name, end in self.name(start):
                 yield Named(entity, "name", name), end
-            for behind in self.literal(start, "with id "):
-                for match, end in self.token(behind, _CODE, "a code"):
-                    yield Named(entity, "id", match[0]), end
-                for match, end in self.token(behind, _NUMBER, "a number"):
-                    yield Named(entity, "id", int(match[0])), end
+            yield from self.with_id(start, entity)
+
+    def with_id(self, position: int, entity: str) -> Iterator[tuple[Operand, int]]:
+        """Read `with id 120`."""
+        for start in self.literal(position, "with id "):
+            for match, end in self.token(start, _CODE, "a code"):
+                yield Named(entity, "id", match[0]), end
+            for match, end in self.token(start, _NUMBER, "a number"):
+                yield Named(entity, "id", int(match[0])), end
+
+    def unsaid(self, position: int, entity: str) -> Iterator[tuple[Operand, int]]:
+        """Read `Vademu` or `the one with id 120` behind a label that has just said the noun; or a variable."""
+        for name, end in self.name(position):
+            yield Named(entity, "name", name), end
+        for start in self.literal(position, "the one "):
+            yield from self.with_id(start, entity)
+        yield from self.bound(position, Type("row", entity))
 
     def name(self, position: int) -> Iterator[tuple[str, int]]:
         """Read a name: quoted, or a run of capitalised words."""
@@ -140,17 +156,33 @@ class Phrases:
                 yield match[0], end
 
     def reference(self, position: int) -> Iterator[tuple[Ref | Of, Type, int]]:
-        """Read `X1` or `the <attribute> of X1` for variables that denote one value."""
+        """Read `X1` or an attribute of it, for variables that denote one value."""
+        for found, type_, _, end in self.subject(position):
+            yield found, type_, end
+
+    def subject(self, position: int) -> Iterator[tuple[Ref | Of, Type, Label | None, int]]:
+        """Read `X1`, `the <attribute> of X1` or, for an attribute with arguments, `X1's <attribute>`."""
         if self.text.startswith("X", position):
             for var, end in self.variable(position):
-                if self.types[var].kind != "rows":
-                    yield Ref(var), self.types[var], end
+                type_ = self.types[var]
+                if type_.kind != "rows":
+                    yield Ref(var), type_, None, end
+                if type_.kind == "row":
+                    for start in self.literal(end, "'s "):
+                        for attr, label, behind in self.attr(start, type_.detail):
+                            if attr.args:
+                                yield Of(var, attr), label.type, label, behind
         elif self.text.startswith("the ", position):
-            rows = dict.fromkeys(type_.detail for type_ in self.types.values() if type_.kind == "row")
-            for entity in rows:
-                for attr, label, end in self.attr(position + 4, entity):
-                    for var, behind in self.owner(end, " of ", Type("row", entity)):
-                        yield Of(var, attr), label.type, behind
+            yield from self.possession(position + 4)
+
+    def possession(self, position: int) -> Iterator[tuple[Ref | Of, Type, Label | None, int]]:
+        """Read `<attribute> of X1` for an attribute without arguments."""
+        rows = dict.fromkeys(type_.detail for type_ in self.types.values() if type_.kind == "row")
+        for entity in rows:
+            for attr, label, end in self.attr(position, entity):
+                for var, behind in self.owner(end, " of ", Type("row", entity)):
+                    if not attr.args:
+                        yield Of(var, attr), label.type, label, behind
 
     def owner(self, position: int, words: str, wanted: Type) -> Iterator[tuple[str, int]]:
         """Read words and a variable of a type."""
@@ -191,56 +223,58 @@ class Phrases:
 
     # --------------------------------------------------------------------------------------------------- conditions
 
-    def comparator(self, position: int, type_: Type) -> Iterator[tuple[str, int]]:
-        """Read verb and comparator, with the spaces around them."""
+    def comparator(self, position: int, type_: Type, verb: str) -> Iterator[tuple[str, int]]:
+        """Read the verb and a comparator, with the spaces around them."""
         if type_.kind in ("row", "str"):
             words = SAME
         elif self.docs.is_time(type_):
             words = DAY if type_.kind == "date" else HOUR
         else:
             words = AMOUNT if type_.kind == "num" else {}
-        for word, op in words.items():
-            for end in self.literal(position, word):
-                yield op, end
+        for start in self.literal(position, f" {verb}"):
+            for word, op in words.items():
+                for end in self.literal(start, word):
+                    yield op, end
         for word, op in SYMBOLS.items():
             if type_.kind in ("num", "date") or word in (" = ", " != "):
                 for end in self.literal(position, word):
                     yield op, end
 
-    def comparison(self, position: int, type_: Type) -> Iterator[tuple[str, Operand, int]]:
-        """Read a comparator and the value behind it."""
-        for op, start in self.comparator(position, type_):
-            for value, end in self.operand(start, type_):
+    def comparison(self, position: int, type_: Type, label: Label | None) -> Iterator[tuple[str, Operand, int]]:
+        """Read a comparator and the value behind it; `label` is what was said before them, if anything."""
+        for op, start in self.comparator(position, type_, label.verb if label else "is"):
+            said = label is not None and self.docs.says_noun(label)
+            for value, end in self.unsaid(start, type_.detail) if said else self.operand(start, type_):
                 yield op, value, end
 
-    def atom(self, position: int, entity: str) -> Iterator[tuple[Atom, int]]:
-        """Read one condition on rows: "whose ..." or "that are ..."."""
-        for start in self.literal(position, "that are "):
+    def atom(self, position: int, entity: str, verb: str) -> Iterator[tuple[Atom, int]]:
+        """Read one condition on rows: "whose ...", or "that are ..." with a verb that agrees with the noun."""
+        for start in self.literal(position, f"that {verb} "):
             for attr, label, end in self.attr(start, entity):
                 if label.type.kind == "bool":
                     yield Atom(attr, "is", None), end
         for start in self.literal(position, "whose "):
             for attr, label, end in self.attr(start, entity):
-                for op, value, behind in self.comparison(end, label.type):
+                for op, value, behind in self.comparison(end, label.type, label):
                     yield Atom(attr, op, value), behind
 
-    def atoms(self, position: int, entity: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
+    def atoms(self, position: int, entity: str, verb: str = "are") -> Iterator[tuple[tuple[Atom, ...], int]]:
         """Read a series of conditions, or nothing."""
         yield (), position
         if self.text.startswith(" ", position):
-            for first, end in self.atom(position + 1, entity):
-                for rest, behind in self.more_atoms(end, entity):
+            for first, end in self.atom(position + 1, entity, verb):
+                for rest, behind in self.more_atoms(end, entity, verb):
                     yield (first, *rest), behind
 
-    def more_atoms(self, position: int, entity: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
+    def more_atoms(self, position: int, entity: str, verb: str) -> Iterator[tuple[tuple[Atom, ...], int]]:
         """Read what follows the first of a series "a", "a and b", "a, b and c"."""
         yield (), position
         for start in self.literal(position, " and "):
-            for last, end in self.atom(start, entity):
+            for last, end in self.atom(start, entity, verb):
                 yield (last,), end
         for start in self.literal(position, ", "):
-            for item, end in self.atom(start, entity):
-                for rest, behind in self.more_atoms(end, entity):
+            for item, end in self.atom(start, entity, verb):
+                for rest, behind in self.more_atoms(end, entity, verb):
                     if rest:
                         yield (item, *rest), behind
 
@@ -269,11 +303,11 @@ class Phrases:
             yield Con("distinct", attr), position
         elif label.type.kind == "num" and kind == "sum":
             # A sum of clock times is an amount, so amounts' comparators are the only ones here.
-            for op, start in self.comparator(position, Type("num")):
+            for op, start in self.comparator(position, Type("num"), label.verb):
                 for value, end in self.operand(start, label.type):
                     yield Con("sum", attr, op, value), end
         elif label.type.kind == "num":
-            for end in self.literal(position, "".join(parts)):
+            for end in self.literal(position, "".join(parts).replace("{verb}", label.verb)):
                 yield (kind, attr), end
 
     def set_conditions(self, position: int, entity: str) -> Iterator[tuple[tuple[Con | tuple[str, Attr], ...], int]]:

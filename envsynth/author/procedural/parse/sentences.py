@@ -32,9 +32,9 @@ from envsynth.author.procedural.ir import (
     check,
 )
 from envsynth.author.procedural.parse.brief import parse_brief
-from envsynth.author.procedural.parse.docs import Docs, pieces
+from envsynth.author.procedural.parse.docs import Docs, Label, pieces
 from envsynth.author.procedural.parse.errors import ParseError
-from envsynth.author.procedural.parse.forms import EXTREMES, FORMS, MOST, NUMBER
+from envsynth.author.procedural.parse.forms import EXTREME_COUNTS, EXTREMES, FORMS, MOST, NUMBER, SUCH
 from envsynth.author.procedural.parse.phrases import Phrases
 
 Slots = dict[str, Any]
@@ -85,9 +85,12 @@ class _Sentences(Phrases):
             "{pool}": self.slot_pool,
             "{these}": self.slot_these,
             "{rows}": self.slot_rows,
+            "{many}": self.slot_many,
+            "{conditions}": self.slot_conditions,
             "{chosen}": self.slot_chosen,
             "{tail}": self.slot_tail,
             "{ties}": self.slot_ties,
+            "{them}": self.slot_them,
             "{act}": self.slot_act,
             "{act_on_it}": self.slot_act_on_it,
             "{cond}": self.slot_condition,
@@ -178,9 +181,11 @@ class _Sentences(Phrases):
     def node(self, kind: str, slots: Slots) -> Iterator[Node]:
         match kind:
             case "Pick":
-                direction, temporal = slots["extreme"]
-                type_: Type = slots["label"].type
-                if type_.kind in ("num", "date") and self.docs.is_time(type_) == temporal:
+                label: Label = slots["label"]
+                timed = self.docs.is_time(label.type)
+                words = EXTREME_COUNTS if label.plural and not timed else EXTREMES
+                direction, temporal = words.get(slots["extreme"], ("", None))
+                if label.type.kind in ("num", "date") and timed == temporal:
                     yield Pick(slots["entity"], slots["atoms"], direction, slots["attr"])
             case "Only":
                 yield Only(slots["entity"], slots["atoms"])
@@ -200,8 +205,8 @@ class _Sentences(Phrases):
         if "most" in slots:
             yield GroupBy(slots["entity"], slots["atoms"], slots["rel"], "count", slots["most"])
             return
-        direction, temporal = slots["extreme"]
-        if slots["label"].type.kind == "num" and not temporal:
+        direction, temporal = EXTREMES.get(slots["extreme"], ("", None))
+        if slots["label"].type.kind == "num" and temporal is False:
             yield GroupBy(slots["entity"], slots["atoms"], slots["rel"], "sum", direction, slots["attr"])
 
     def node_type(self, node: Node) -> Type:
@@ -247,15 +252,15 @@ class _Sentences(Phrases):
         del slots
         for entity, (singular, _) in self.docs.nouns.items():
             for end in self.literal(position, singular):
-                for atoms, behind in self.atoms(end, entity):
+                for atoms, behind in self.atoms(end, entity, "is"):
                     if atoms:
                         yield {"entity": entity, "atoms": atoms}, behind
 
     def slot_extreme(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         del slots
-        for word, extreme in EXTREMES.items():
+        for word in dict.fromkeys((*EXTREMES, *EXTREME_COUNTS)):
             for end in self.literal(position, word):
-                yield {"extreme": extreme}, end
+                yield {"extreme": word}, end
 
     def slot_attr(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         for entity in [slots["entity"]] if "entity" in slots else self.docs.nouns:
@@ -272,7 +277,7 @@ class _Sentences(Phrases):
     def slot_key(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         for found, end in self.slot_relation(position, slots):
             entity = found["owner"]
-            if slots.get("entity", entity) == entity:
+            if slots.get("entity", entity) == entity and slots.get("rel", found["rel"]) == found["rel"]:
                 target = self.docs.by_name[entity, found["rel"]].type.detail
                 yield {"entity": entity, "rel": found["rel"], "target": target}, end
 
@@ -289,7 +294,7 @@ class _Sentences(Phrases):
                 yield {"most": direction}, end
 
     def slot_none(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
-        direction = slots["most"] if "most" in slots else slots["extreme"][0]
+        direction = slots["most"] if "most" in slots else EXTREMES.get(slots["extreme"], ("",))[0]
         owners = self.docs.nouns[slots["target"]][1]
         for end in self.literal(position, f" ({owners} with none do not count)" if direction == "min" else ""):
             yield {}, end
@@ -302,6 +307,16 @@ class _Sentences(Phrases):
         for (entity, atoms), end in self.rows(position):
             if slots.get("entity", entity) == entity:
                 yield {"entity": entity, "atoms": atoms}, end
+
+    def slot_many(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for entity, (_, plural) in self.docs.nouns.items():
+            for end in self.literal(position, plural):
+                yield {"entity": entity}, end
+
+    def slot_conditions(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for atoms, end in self.atoms(position, slots["entity"]):
+            yield {"atoms": atoms}, end
 
     def slot_these(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         for start in self.literal(position, "the "):
@@ -325,7 +340,8 @@ class _Sentences(Phrases):
 
     def slot_tail(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         yield {"cons": (), "goal": None}, position
-        for start in self.literal(position, " such that "):
+        starts = [start for word in SUCH for start in self.literal(position, word)]
+        for start in starts:
             for found, end in self.set_conditions(start, slots["entity"]):
                 goal = None if isinstance(found[-1], Con) else found[-1]
                 cons = found if goal is None else found[:-1]
@@ -335,6 +351,11 @@ class _Sentences(Phrases):
     def slot_ties(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         word = "such" if slots["goal"] is None else "best"
         for end in self.literal(position, f"any {word} choice is accepted"):
+            yield {}, end
+
+    def slot_them(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        one, many = self.docs.nouns[slots["entity"]]
+        for end in self.literal(position, f"the chosen {many if slots['k'] > 1 else one}"):
             yield {}, end
 
     def slot_act(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
@@ -348,8 +369,8 @@ class _Sentences(Phrases):
 
     def slot_condition(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         del slots
-        for lhs, type_, end in self.reference(position):
-            for op, rhs, behind in self.comparison(end, type_):
+        for lhs, type_, label, end in self.subject(position):
+            for op, rhs, behind in self.comparison(end, type_, label):
                 yield {"cond": (lhs, op, rhs)}, behind
 
     def slot_then(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:

@@ -16,13 +16,13 @@ REGISTERS: tuple[Register, ...] = ("plain", "formal", "terse")
 FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     "pick": {
         "plain": (
-            "Find the {one} with the {extreme} {attr} among {pool}; call it {var}.",
+            "Find the {one} with the {extreme} {attr} among {pool}; call that {one} {var}.",
             "Among {pool}, find the {one} with the {extreme} {attr}; call it {var}.",
             "Of {pool}, take the one with the {extreme} {attr} and call it {var}.",
         ),
         "formal": (
             "Let {var} denote the {one} with the {extreme} {attr} among {pool}.",
-            "Determine the {one} that has the {extreme} {attr} among {pool}; it is referred to as {var}.",
+            "Determine the {one} that has the {extreme} {attr} among {pool}; that {one} is referred to as {var}.",
             "Among {pool}, let {var} be the {one} with the {extreme} {attr}.",
         ),
         "terse": (
@@ -33,13 +33,13 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "only": {
         "plain": (
-            "Find the {row}; call it {var}.",
-            "Look up the {row} and call it {var}.",
-            "Take the {row}; call it {var}.",
+            "Find the {row}; call that {one} {var}.",
+            "Look up the {row}, and call that {one} {var}.",
+            "Take the {row}; call that {one} {var}.",
         ),
         "formal": (
             "Let {var} denote the {row}.",
-            "Determine the {row}; it is referred to as {var}.",
+            "Determine the {row}; that {one} is referred to as {var}.",
             "Let {var} be the {row}.",
         ),
         "terse": (
@@ -68,12 +68,12 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     "count": {
         "plain": (
             "Count {pool}; call the number {var}.",
-            "Work out how many {rows} there are; call the number {var}.",
-            "Find the number of {rows} and call it {var}.",
+            "Work out how many {many} there are{conditions}; call the number {var}.",
+            "Find the number of {rows}, and call the number {var}.",
         ),
         "formal": (
             "Let {var} denote the number of {rows}.",
-            "Determine the number of {rows}; it is referred to as {var}.",
+            "Determine the number of {rows}; that number is referred to as {var}.",
             "Let {var} be the count of {rows}.",
         ),
         "terse": (
@@ -86,11 +86,11 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
         "plain": (
             "Add up the {attr} over {pool}; call the sum {var}.",
             "For {pool}, add up the {attr}; call the sum {var}.",
-            "Find the sum of the {attr} over {pool} and call it {var}.",
+            "Find the sum of the {attr} over {pool}, and call the sum {var}.",
         ),
         "formal": (
             "Let {var} denote the sum of the {attr} over {pool}.",
-            "Determine the sum of the {attr} over {pool}; it is referred to as {var}.",
+            "Determine the sum of the {attr} over {pool}; that sum is referred to as {var}.",
             "Over {pool}, let {var} be the sum of the {attr}.",
         ),
         "terse": (
@@ -101,13 +101,13 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "choose": {
         "plain": (
-            "Choose {chosen}{tail}; call them {var} ({ties}).",
-            "Pick {chosen}{tail}, and call them {var} ({ties}).",
-            "Select {chosen}{tail}, to be called {var}; {ties}.",
+            "Choose {chosen}{tail}; call {them} {var} ({ties}).",
+            "Pick {chosen}{tail}, and call {them} {var} ({ties}).",
+            "Select {chosen}{tail}; {var} stands for {them}, and {ties}.",
         ),
         "formal": (
             "Let {var} denote {chosen}{tail}; {ties}.",
-            "Determine {chosen}{tail}, referred to as {var}; {ties}.",
+            "Determine {chosen}{tail}; {var} denotes {them}, and {ties}.",
             "Let {var} be a selection of {chosen}{tail}; {ties}.",
         ),
         "terse": (
@@ -118,13 +118,13 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "group_count": {
         "plain": (
-            "Find the {rel} with the {most} {rows}{none}; call it {var}.",
-            "Of {pool}, work out which {rel} has the {most}{none}; call it {var}.",
-            "Work out which {rel} has the {most} {rows}{none}; call it {var}.",
+            "Find the {rel} with the {most} {rows}{none}; call that {rel} {var}.",
+            "Of {pool}, work out which {rel} has the {most}{none}; call that {rel} {var}.",
+            "Work out which {rel} has the {most} {rows}{none}; call that {rel} {var}.",
         ),
         "formal": (
             "Let {var} denote the {rel} with the {most} of {rows}{none}.",
-            "Determine the {rel} that has the {most} of {rows}{none}; it is referred to as {var}.",
+            "Determine the {rel} that has the {most} of {rows}{none}; that {rel} is referred to as {var}.",
             "Of {pool}, let {var} be the {rel} with the {most}{none}.",
         ),
         "terse": (
@@ -135,13 +135,13 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "group_sum": {
         "plain": (
-            "Find the {rel} with the {extreme} combined {attr} over {pool}{none}; call it {var}.",
-            "Over {pool}, work out which {rel} has the {extreme} combined {attr}{none}; call it {var}.",
-            "Work out which {rel} has the {extreme} combined {attr} over {pool}{none}; call it {var}.",
+            "Find the {rel} with the {extreme} combined {attr} over {pool}{none}; call that {rel} {var}.",
+            "Over {pool}, work out which {rel} has the {extreme} combined {attr}{none}; call that {rel} {var}.",
+            "Work out which {rel} has the {extreme} combined {attr} over {pool}{none}; call that {rel} {var}.",
         ),
         "formal": (
             "Let {var} denote the {rel} with the {extreme} combined {attr} over {pool}{none}.",
-            "Determine the {rel} that has the {extreme} combined {attr} over {pool}{none}; it is referred to as {var}.",
+            "Determine the {rel} that has the {extreme} combined {attr} over {pool}{none}; that {rel} is referred to as {var}.",
             "Over {pool}, let {var} be the {rel} with the {extreme} combined {attr}{none}.",
         ),
         "terse": (
@@ -152,14 +152,14 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "first_act": {
         "plain": ("Please {act}.", "I need you to {act}.", "Your task: {act}."),
-        "formal": ("You are to {act}.", "It is required to {act}.", "Kindly {act}."),
+        "formal": ("You are to {act}.", "You are required to {act}.", "Kindly {act}."),
         "terse": ("Do: {act}.", "Action: {act}.", "To do: {act}."),
     },
     "act": {
         "plain": ("Then {act}.", "Next, {act}.", "After that, {act}."),
         "formal": (
             "Subsequently, {act}.",
-            "It is then required to {act}.",
+            "You are then required to {act}.",
             "You are then to {act}.",
         ),
         "terse": ("Do: {act}.", "Action: {act}.", "To do: {act}."),
@@ -215,7 +215,7 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
         ),
         "formal": (
             "The answer shall be an empty object.",
-            "No statement is required; the answer shall be an empty object.",
+            "Nothing is to be stated; the answer shall be an empty object.",
             "Upon completion, an empty object shall be given as the answer.",
         ),
         "terse": (
@@ -245,7 +245,7 @@ AMOUNT: dict[Register, dict[str, str]] = {
         "!=": "different from ",
     },
 }
-"""Comparators of amounts, after "is "."""
+"""Comparators of amounts, after the verb."""
 
 DAY: dict[Register, dict[str, str]] = {
     "plain": {
@@ -265,7 +265,7 @@ DAY: dict[Register, dict[str, str]] = {
         "!=": "different from ",
     },
 }
-"""Comparators of days, after "is "."""
+"""Comparators of days, after the verb."""
 
 HOUR: dict[Register, dict[str, str]] = {
     "plain": {
@@ -278,10 +278,10 @@ HOUR: dict[Register, dict[str, str]] = {
     },
     "formal": DAY["formal"],
 }
-"""Comparators of hours of the day, after "is "."""
+"""Comparators of hours of the day, after the verb."""
 
 SAME = {"==": "", "!=": "not "}
-"""Comparators of rows and texts, after "is "; the same in the plain and the formal register."""
+"""Comparators of rows and texts, after the verb; the same in the plain and the formal register."""
 
 EXTREMES: dict[Register, dict[str, str]] = {
     "plain": {"max": "highest", "min": "lowest"},
@@ -289,6 +289,13 @@ EXTREMES: dict[Register, dict[str, str]] = {
     "terse": {"max": "max", "min": "min"},
 }
 """Superlatives of amounts."""
+
+EXTREME_COUNTS: dict[Register, dict[str, str]] = {
+    "plain": {"max": "most", "min": "fewest"},
+    "formal": {"max": "greatest number of", "min": "smallest number of"},
+    "terse": {"max": "max", "min": "min"},
+}
+"""Superlatives of what has a plural label: "the most busy days"."""
 
 EXTREME_TIMES = {"max": "latest", "min": "earliest"}
 """Superlatives of days and hours of the day."""
@@ -307,20 +314,23 @@ SETS: dict[Register, dict[str, str]] = {
     "plain": {
         "distinct": "no two of them share the same {attr}",
         "sum": "their combined {attr} {bound}",
-        "max": "their combined {attr} is as large as possible",
-        "min": "their combined {attr} is as small as possible",
+        "max": "their combined {attr} {verb} as large as possible",
+        "min": "their combined {attr} {verb} as small as possible",
     },
     "formal": {
         "distinct": "no two of them have the same {attr}",
-        "sum": "the sum of their {attr} {bound}",
-        "max": "the sum of their {attr} is maximal",
-        "min": "the sum of their {attr} is minimal",
+        "sum": "their total {attr} {bound}",
+        "max": "their total {attr} {verb} maximal",
+        "min": "their total {attr} {verb} minimal",
     },
     "terse": {
-        "distinct": "all with a different {attr}",
-        "sum": "combined {attr} {bound}",
-        "max": "max combined {attr}",
-        "min": "min combined {attr}",
+        "distinct": "no two of the same {attr}",
+        "sum": "total {attr} {bound}",
+        "max": "total {attr} as large as possible",
+        "min": "total {attr} as small as possible",
     },
 }
-"""Conditions and goals of chosen sets."""
+"""Conditions and goals of chosen sets, after `SUCH`."""
+
+SUCH: dict[Register, str] = {"plain": " such that ", "formal": " such that ", "terse": ", with "}
+"""What opens the conditions and the goal of a chosen set."""

@@ -13,6 +13,10 @@ CLOCK = "o'clock"
 
 _UNINFLECTED = ("percent", "series", CLOCK)
 _ONE = {"people": "person", "men": "man", "women": "woman", "children": "child"}
+_NO_PLURAL = ("ss", "us", "is")
+_SINGULAR = ("alias", "gas", "lens", "series")
+"""Singular words that end in a plain "s"."""
+_LINKS = re.compile(r" (?:after|at|for|from|in|leaving|of|on|until|with)\b|\{")
 _NAME = re.compile(r"[A-Z][A-Za-z'-]*(?: [A-Z0-9][A-Za-z0-9'-]*)*")
 _CODE = re.compile(r"[A-Z0-9]+(?:-[A-Z0-9]+)+")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -70,6 +74,15 @@ def quoted(value: int | str) -> str:
         if mark not in value and "\n" not in value:
             return f"{mark}{value}{mark}"
     raise SpecError(f"a text with both kinds of quotes or a line break cannot stand in a prompt: {value!r}")
+
+
+def is_plural(label: str) -> bool:
+    """Whether what a label calls its value is plural: "busy days from {0} to {1}", not "daily rate"."""
+    head = _LINKS.split(label, maxsplit=1)[0]
+    word = head.split()[-1] if head.split() else ""
+    if word in _SINGULAR:
+        return False
+    return word in _ONE or (word.endswith("s") and not word.endswith(_NO_PLURAL))
 
 
 def row_name(by: str, value: int | str) -> str:

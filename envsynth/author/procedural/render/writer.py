@@ -33,6 +33,7 @@ from envsynth.author.procedural.ir import (
 from envsynth.author.procedural.render.forms import (
     AMOUNT,
     DAY,
+    EXTREME_COUNTS,
     EXTREME_TIMES,
     EXTREMES,
     FORMS,
@@ -41,6 +42,7 @@ from envsynth.author.procedural.render.forms import (
     NONE,
     SAME,
     SETS,
+    SUCH,
     Register,
 )
 from envsynth.author.procedural.render.values import (
@@ -48,6 +50,7 @@ from envsynth.author.procedural.render.values import (
     amount,
     answer_format,
     day,
+    is_plural,
     quoted,
     row_name,
 )
@@ -148,13 +151,15 @@ class _Writer:
                 return self.form("to", index, var=var, rel=label, src=self.operand(src))
             case Pick(entity, atoms, direction, attr):
                 words = {"one": self.noun(entity)[0], "pool": self.pool(entity, atoms)}
-                extreme = self.extreme(self.attr_type(entity, attr), direction)
+                extreme = self.extreme(entity, attr, direction)
                 return self.form("pick", index, var=var, extreme=extreme, attr=self.attr(entity, attr), **words)
             case Only(entity, atoms):
-                return self.form("only", index, var=var, row=self.noun(entity)[0] + self.atoms(entity, atoms))
+                one = self.noun(entity)[0]
+                return self.form("only", index, var=var, one=one, row=one + self.atoms(entity, atoms, one=True))
             case Count(entity, atoms):
-                rows = self.noun(entity)[1] + self.atoms(entity, atoms)
-                return self.form("count", index, var=var, pool=self.pool(entity, atoms), rows=rows)
+                many, conditions = self.noun(entity)[1], self.atoms(entity, atoms)
+                words = {"pool": self.pool(entity, atoms), "rows": many + conditions}
+                return self.form("count", index, var=var, many=many, conditions=conditions, **words)
             case Sum(entity, atoms, attr):
                 words = {"attr": self.attr(entity, attr), "pool": self.pool(entity, atoms)}
                 return self.form("sum", index, var=var, **words)
@@ -182,10 +187,12 @@ class _Writer:
         conditions = [self.set_condition(node.entity, con) for con in node.cons]
         if node.goal is not None:
             direction, attr = node.goal
-            conditions.append(SETS[self.register][direction].format(attr=self.attr(node.entity, attr)))
+            words = {"attr": self.attr(node.entity, attr), "verb": self.verb(node.entity, attr)}
+            conditions.append(SETS[self.register][direction].format(**words))
         return {
             "chosen": f"1 of the {rows}" if node.k == 1 else f"{node.k} different {rows}",
-            "tail": f" such that {_series(conditions)}" if conditions else "",
+            "tail": SUCH[self.register] + _series(conditions) if conditions else "",
+            "them": f"the chosen {self.noun(node.entity)[node.k > 1]}",
             "ties": f"any {'best' if node.goal else 'such'} choice is accepted",
         }
 
@@ -194,7 +201,8 @@ class _Writer:
         if con.kind == "sum":
             if con.value is None:
                 raise SpecError(f"the condition on the sum of {con.attr.name} has no bound")
-            words["bound"] = f"{self.comparator(Type('num'), con.op)}{self.operand(con.value)}"
+            verb = self.verb(entity, con.attr)
+            words["bound"] = f"{self.comparator(Type('num'), con.op, verb)}{self.operand(con.value)}"
         return SETS[self.register][con.kind].format(**words)
 
     def report(self, index: int, report: tuple[tuple[str, Operand], ...]) -> str:
@@ -241,28 +249,54 @@ class _Writer:
         """The rows that meet the atoms, with article; `bare` is the article when there is no condition."""
         return f"{'the' if atoms else bare} {self.noun(entity)[1]}{self.atoms(entity, atoms)}"
 
-    def atoms(self, entity: str, atoms: tuple[Atom, ...]) -> str:
-        return f" {_series([self.atom(entity, atom) for atom in atoms])}" if atoms else ""
+    def atoms(self, entity: str, atoms: tuple[Atom, ...], *, one: bool = False) -> str:
+        """Conditions behind a noun, with a space before them; `one` when the noun is singular."""
+        return f" {_series([self.atom(entity, atom, one=one) for atom in atoms])}" if atoms else ""
 
-    def atom(self, entity: str, atom: Atom) -> str:
+    def atom(self, entity: str, atom: Atom, *, one: bool) -> str:
         label, type_ = self.attr(entity, atom.attr), self.attr_type(entity, atom.attr)
         if type_.kind == "bool":
-            return f"that are {label}"
+            return f"that {'is' if one else 'are'} {label}"
         if atom.value is None:
             raise SpecError(f"the condition on {entity}.{atom.attr.name} has no value")
-        return f"whose {label} {self.comparator(type_, atom.op)}{self.operand(atom.value)}"
+        comparator = self.comparator(type_, atom.op, self.verb(entity, atom.attr))
+        return f"whose {label} {comparator}{self.value(atom.value, label)}"
 
     def attr(self, entity: str, attr: Attr) -> str:
+        return self.label(entity, attr).format(*(self.operand(arg) for arg in attr.args))
+
+    def label(self, entity: str, attr: Attr) -> str:
+        """Label with slots for its arguments.
+
+        Raises:
+            SpecError: the docs have none.
+        """
         if (entity, attr.name) not in self.labels:
             raise SpecError(f"the docs have no label for {entity}.{attr.name}")
-        return self.labels[entity, attr.name].format(*(self.operand(arg) for arg in attr.args))
+        return self.labels[entity, attr.name]
 
     def condition(self, lhs: Operand, op: str, rhs: Operand) -> str:
         if not isinstance(lhs, (Ref, Of)):
             raise SpecError(f"a condition is about a variable or an attribute of one, not {lhs!r}")
-        return f"{self.operand(lhs)} {self.comparator(self.value_type(lhs), op)}{self.operand(rhs)}"
+        verb, label = "is", ""
+        if isinstance(lhs, Of):
+            entity = self.var_type(lhs.var).detail
+            verb, label = self.verb(entity, lhs.attr), self.attr(entity, lhs.attr)
+        comparator = self.comparator(self.value_type(lhs), op, verb)
+        return f"{self.operand(lhs)} {comparator}{self.value(rhs, label)}"
 
-    def comparator(self, type_: Type, op: str) -> str:
+    def verb(self, entity: str, attr: Attr) -> str:
+        """The form of "to be" that agrees with the attribute's label."""
+        return "are" if is_plural(self.label(entity, attr)) else "is"
+
+    def value(self, operand: Operand, label: str) -> str:
+        """What a labelled value is compared with; a row's noun is left out where the label has just said it."""
+        if isinstance(operand, Named) and f" {label}".endswith(f" {self.noun(operand.entity)[0]}"):
+            shown = row_name(operand.by, operand.value)
+            return shown if operand.by == "name" else f"the one {shown}"
+        return self.operand(operand)
+
+    def comparator(self, type_: Type, op: str, verb: str) -> str:
         """Verb and comparator, with a space behind.
 
         Raises:
@@ -280,11 +314,14 @@ class _Writer:
             raise SpecError(f"values of type {type_.kind} are not compared with {op!r}")
         if self.register == "terse":
             return f"{'=' if op == '==' else op} "
-        return f"is {words[op]}"
+        return f"{verb} {words[op]}"
 
-    def extreme(self, type_: Type, direction: str) -> str:
-        temporal = type_.kind == "date" or self.is_clock(type_)
-        return (EXTREME_TIMES if temporal else EXTREMES[self.register])[direction]
+    def extreme(self, entity: str, attr: Attr, direction: str) -> str:
+        type_ = self.attr_type(entity, attr)
+        if type_.kind == "date" or self.is_clock(type_):
+            return EXTREME_TIMES[direction]
+        words = EXTREME_COUNTS if is_plural(self.label(entity, attr)) else EXTREMES
+        return words[self.register][direction]
 
     def is_clock(self, type_: Type) -> bool:
         return type_.kind == "num" and self.units.get(type_.detail, type_.detail) == CLOCK
@@ -326,7 +363,9 @@ class _Writer:
             case Ref(var):
                 return var
             case Of(var, attr) if self.var_type(var).kind == "row":
-                return f"the {self.attr(self.types[var].detail, attr)} of {var}"
+                text = self.attr(self.types[var].detail, attr)
+                # Behind an argument "of X1" would read as part of it: "the cost for 30 units of X1".
+                return f"{var}'s {text}" if attr.args else f"the {text} of {var}"
             case _:
                 raise SpecError(f"{operand!r} cannot stand in a sentence")
 

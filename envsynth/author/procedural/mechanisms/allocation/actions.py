@@ -24,8 +24,8 @@ class ActionTexts(PlanTexts, GoalTexts):
             return ""
         word, plural = self.world.word, self.world.plural
         return (
-            f" Whoever grants a {word('claim')} also has to turn down the {plural('claim')} in state "
-            f"{' or '.join(self.undecided)} that it excludes, of whatever {word('fund')}; this does not happen by itself."
+            f" Whoever grants a {word('claim')} also has to turn down the {plural('claim')} whose state is "
+            f"{' or '.join(self.undecided)} and that it excludes, of whatever {word('fund')}; this does not happen by itself."
         )
 
     def grant(self) -> Action:

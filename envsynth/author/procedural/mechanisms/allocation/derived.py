@@ -33,14 +33,14 @@ class DerivedTexts(PlanTexts, GoalTexts):
         joint = "" if held else "and "
         return (
             f"Several {plural('claim')} of a {word('fund')} can be granted together if each of them is grantable, no two "
-            f"of them exclude one another, {joint}they have {self.cost_words}s that add up to no more than the free budget "
+            f"of them exclude one another, {joint}their {self.cost_words}s add up to no more than the free budget "
             f"of the {word('fund')}{kept}."
         )
 
     def turn_down_policy(self) -> str:
         """What can be turned down."""
         claim = self.world.word("claim")
-        return f"Only a {claim} in state {' or '.join(self.undecided)} can be turned down; its state is refused then."
+        return f"Only a {claim} whose state is {' or '.join(self.undecided)} can be turned down; its state is refused then."
 
     def full_cost(self) -> Derived:
         """What a request costs its fund."""
@@ -64,7 +64,7 @@ class DerivedTexts(PlanTexts, GoalTexts):
         word, plural = self.world.word, self.world.plural
         base = "its budget"
         if self.shares != "none":
-            stage = " in stage paid" if self.shares == "paid" else ""
+            stage = " whose stage is paid" if self.shares == "paid" else ""
             base += f" plus the amounts of its {plural('share')}{stage}"
         if self.reserve:
             base += f", less a reserve of {self.reserve} percent of that, the reserve rounded up to whole credits"
@@ -77,8 +77,8 @@ class DerivedTexts(PlanTexts, GoalTexts):
             plan=self.plan_room(),
             goal=self.goal_purses() + "def g_free_budget(db, row):\n    return purses()[row['id']]\n",
             policy=(
-                f"The free budget of a {word('fund')} is {base}, less the {self.cost_words}s of its {plural('claim')} in "
-                "state granted; no others take anything off it."
+                f"The free budget of a {word('fund')} is {base}, less the {self.cost_words}s of its granted "
+                f"{plural('claim')}; nothing else lowers it."
             ),
         )
 
@@ -101,14 +101,16 @@ class DerivedTexts(PlanTexts, GoalTexts):
         claim, fund = word("claim"), word("fund")
         parts = [f"its state is {self.ready}"]
         if self.phases:
-            parts.append(f"its {fund} is in phase open")
+            parts.append(f"the phase of its {fund} is open")
         if self.bar:
             parts.append(f"its merit is at least the minimum merit of its {fund}")
         parts.append(f"its {self.cost_words} is at most the free budget of its {fund}")
-        parts.append(f"no {claim} in state granted excludes it")
+        parts.append(f"no granted {claim} excludes it")
         if self.quota != "none":
             what = f"it and the granted {plural('claim')} of the same {fund} and track"
-            how = "are no more in number than" if self.quota == "count" else "have amounts that add up to no more than"
+            how = (
+                "are no more in number than" if self.quota == "count" else "have amounts that together are no more than"
+            )
             parts.append(f"{what} {how} the ceiling of the {word('quota')} for that {fund} and track, if there is one")
         if self.holder:
             parts.append(
@@ -163,10 +165,10 @@ class DerivedTexts(PlanTexts, GoalTexts):
                 f"    return money_of_people().get(row[{self.person_key!r}], 0)\n"
             ),
             policy=(
-                f"The awarded money of a {person} is the amounts, without any overhead, of the {claims} of that {person} "
-                "in state granted, added up."
+                f"The awarded money of a {person} is the sum of the amounts, without any overhead, of the granted "
+                f"{claims} of that {person}."
                 if self.overhead
-                else f"The awarded money of a {person} is the amounts of the {claims} of that {person} in state granted, "
-                "added up."
+                else f"The awarded money of a {person} is the sum of the amounts of the granted {claims} of that "
+                f"{person}."
             ),
         )

@@ -121,7 +121,7 @@ class ActionTexts(DerivedTexts):
         petty = f" if its amount is above {self.petty} credits, else to approved" if self.petty else ""
         late = f" A draft whose due day lies before {self.today} cannot be submitted." if self.due else ""
         return (
-            f"Only a {request} in stage draft can be submitted; that makes {self.today} its filing day and changes its "
+            f"Only a {request} whose stage is draft can be submitted; that makes {self.today} its filing day and changes its "
             f"stage to submitted{petty}.{late}"
         )
 

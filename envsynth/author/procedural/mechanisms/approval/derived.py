@@ -265,7 +265,7 @@ class DerivedTexts(Bindings):
         steps = [f"{level} points {word} {limit} credits" for level, limit in zip(more, self.limits, strict=True)]
         first = f"{'below' if self.inclusive else 'of up to'} {low} credits"
         tiers = f"{least} points for an amount {first}, {steps[0]}, {steps[1]} and {steps[2]}"
-        extra = f"; one of kind {HEAVY} needs {HEAVY_POINTS} points more than that" if self.heavy else ""
+        extra = f"; one of the kind {HEAVY} needs {HEAVY_POINTS} points more than that" if self.heavy else ""
         return f"The needed level of a {self.world.word('request')} is {tiers}{extra}."
 
     def shortfall_policy(self) -> str:

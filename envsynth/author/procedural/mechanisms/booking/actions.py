@@ -118,7 +118,7 @@ class ActionTexts(Bindings):
         booking, person = self.world.word("booking"), self.world.word("person")
         return Action(
             name="hand_over",
-            phrase="hand over {booking} to {person}",
+            phrase="hand {booking} over to {person}",
             params=(("booking", Type("row", "booking")), ("person", Type("row", "person"))),
             oracle_sql=(
                 f"SELECT 'update', 'booking', json_object('id', x.\"id\", '{self.person}', p.\"{self.person_key}\")"

@@ -23,8 +23,8 @@ class DerivedTexts(Bindings):
         """Definition of booked hours."""
         place, bookings = self.world.word("resource"), self.world.plural("booking")
         return (
-            f"The booked hours of a {place} on a day are the lengths, from start hour to end hour, of its {bookings} of "
-            "that day that count, added up."
+            f"The booked hours of a {place} on a day are the sum of the lengths, from start hour to end hour, of its {bookings} "
+            "of that day that count."
         )
 
     def free_policy(self) -> str:
@@ -56,8 +56,8 @@ class DerivedTexts(Bindings):
         """Definition of booked time."""
         person = self.world.word("person")
         return (
-            f"The booked time of a {person} on a day is the lengths in hours of the {self.world.plural('booking')} of "
-            f"that day that the {person} holds and that count, added up."
+            f"The booked time of a {person} on a day is the sum of the lengths in hours of the {self.world.plural('booking')} "
+            f"of that day that the {person} holds and that count."
         )
 
     def booked(self) -> Derived:

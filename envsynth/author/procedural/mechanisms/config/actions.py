@@ -15,8 +15,8 @@ class ActionTexts(Bindings):
         pin = self.world.word("pin")
         if self.history:
             return (
-                f"The {pin} so far goes into standing former and is otherwise left as it is; a new one in standing "
-                f"current sets the version, with today, {self.today}, as its {pin} day."
+                f"The standing of the {pin} so far becomes former, and it is otherwise left as it is; a new one whose "
+                f"standing is current sets the version, with today, {self.today}, as its {pin} day."
             )
         return f"The {pin} that there is gets the new version, and today, {self.today}, as its {pin} day."
 
@@ -136,7 +136,7 @@ class ActionTexts(Bindings):
         )
         return Action(
             name="roll_back_pin",
-            phrase="roll back {pin}",
+            phrase="roll {pin} back",
             params=(("pin", Type("row", "pin")),),
             oracle_sql=(
                 'WITH "target" AS (SELECT x."id" AS "pin",'
@@ -172,7 +172,7 @@ class ActionTexts(Bindings):
             policy=(
                 f"To roll back a {pin} sets its {package} in its {place} to the largest installable version below the one "
                 f"in use; without such a version, or if the {pin} does not count, it cannot be rolled back. "
-                f"{self.repin_policy()}"
+                f"The {pin} is changed in the same way as by an upgrade."
             ),
         )
 
@@ -221,7 +221,7 @@ class ActionTexts(Bindings):
             policy=(
                 f"To advance a {release}: {listed}, with today, {self.today}, as its {release} day; none in another state "
                 f"can be advanced. A {release} can only become published if each of its {plural('requirement')}"
-                f"{' of strength required' if self.soft else ''} is covered by some published {release} of the needed "
+                f"{' whose strength is required' if self.soft else ''} is covered by some published {release} of the needed "
                 f"{package} with a version that this {requirement} allows."
             ),
         )

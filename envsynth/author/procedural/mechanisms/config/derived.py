@@ -16,7 +16,9 @@ class DerivedTexts(Bindings):
         pin, place, package = word("pin"), word(self.where), word("package")
         text = f"A {pin} says which version of a {package} a {place} uses; a {place} has at most one"
         if self.history:
-            return f"{text} in standing current for each {package}. A {pin} in standing former never counts."
+            return (
+                f"{text} whose standing is current for each {package}. A {pin} whose standing is former never counts."
+            )
         return f"{text} for each {package}, and every {pin} counts."
 
     def needs_policy(self) -> str:
@@ -28,7 +30,7 @@ class DerivedTexts(Bindings):
             if self.ceilings
             else ("that is its minimum version or more")
         )
-        weak = f" A {requirement} of strength recommended never counts." if self.soft else ""
+        weak = f" A {requirement} whose strength is recommended never counts." if self.soft else ""
         deep = (
             f", and if, in turn, every {requirement} of the {release} with that version of that {package} is met there"
             if self.deep
@@ -63,7 +65,7 @@ class DerivedTexts(Bindings):
             ),
             policy=(
                 f"The unmet {word('requirement')} count of a {word('release')} in a {word(self.where)} is how many of its "
-                f"{plural('requirement')}{' of strength required' if self.soft else ''} are not met there."
+                f"{plural('requirement')}{' whose strength is required' if self.soft else ''} are not met there."
             ),
         )
 
@@ -91,7 +93,7 @@ class DerivedTexts(Bindings):
         release, place, package, requirement = word("release"), word(self.where), word("package"), word("requirement")
         state = "its state is published"
         if self.candidates:
-            state += f" (or candidate, if its {package} is in channel preview)"
+            state += f" (or candidate, if the channel of its {package} is preview)"
         parts = [state]
         if self.age:
             parts.append(
@@ -100,7 +102,7 @@ class DerivedTexts(Bindings):
             )
         parts.append(f"its unmet {requirement} count there is 0")
         if self.mutual:
-            strong = f"{requirement} of strength required" if self.soft else requirement
+            strong = f"{requirement} whose strength is required" if self.soft else requirement
             bounds = "lies within the range" if self.ceilings else "is not below the minimum version"
             parts.append(
                 f"its version {bounds} of every {strong} for its {package} that the {plural('release')} in use there have "

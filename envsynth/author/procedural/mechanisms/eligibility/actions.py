@@ -63,16 +63,16 @@ class ActionTexts(Bindings):
             checks += "    if g_places_left(db, programme) < 1:\n        return None\n"
         listed = " or ".join(self.current)
         policy = [
-            f"Only a {person} who is eligible for a {programme} and has no {enrolment} in state {listed} in it may be "
-            "enrolled in it."
+            f"Only a {person} who is eligible for a {programme} and has no {enrolment} in it whose state is {listed} may "
+            "be enrolled in it."
         ]
         if self.most:
             policy.append(
-                f"A {person} may have at most {self.most} {self.world.plural('enrolment')} in state {listed} at once."
+                f"At any time a {person} may have at most {self.most} {self.world.plural('enrolment')} whose state is {listed}."
             )
         policy.append(
-            f"A new {enrolment} is in state enrolled while the {programme} has free capacity, and in state waiting when it "
-            "has none."
+            f"The state of a new {enrolment} is enrolled while the {programme} has free capacity, and waiting when it has "
+            "none."
             if self.waitlist
             else f"A {programme} without free capacity takes nobody."
         )
@@ -115,9 +115,9 @@ class ActionTexts(Bindings):
             ),
             tables=("enrolment",),
             policy=(
-                f"To deny a {person} entry to a {programme} adds a {enrolment} in state denied. Only a {person} who is "
-                f"not eligible for that {programme} and has no {enrolment} in state {', '.join(taken[:-1])} or denied in "
-                f"it may be denied entry."
+                f"To deny a {person} entry to a {programme} adds a {enrolment} whose state is denied. Only a {person} who is "
+                f"not eligible for that {programme} and has no {enrolment} in it whose state is "
+                f"{', '.join(taken[:-1])} or denied may be denied entry."
             ),
         )
 
@@ -145,7 +145,7 @@ class ActionTexts(Bindings):
             ),
             tables=("enrolment",),
             policy=(
-                f"Only a {self.world.word('enrolment')} in state {' or '.join(self.current)} can be ended; its state "
+                f"Only a {self.world.word('enrolment')} whose state is {' or '.join(self.current)} can be ended; its state "
                 "becomes ended."
             ),
         )
@@ -153,7 +153,7 @@ class ActionTexts(Bindings):
     def admit(self) -> Action:
         """Give a free place to whom has waited longest and is still eligible."""
         word = self.world.word
-        programme, enrolment = word("programme"), word("enrolment")
+        programme = word("programme")
         return Action(
             name="admit_next",
             phrase="admit the next from the waiting list of {programme}",
@@ -196,8 +196,8 @@ class ActionTexts(Bindings):
             ),
             tables=("enrolment",),
             policy=(
-                f"The next from the waiting list of a {programme} is its {enrolment} in state waiting with the earliest "
-                f"entry day whose {word('person')} is still eligible for the {programme}; of several with that day any "
-                f"will do. It becomes enrolled; that needs free capacity."
+                f"The next from the waiting list of a {programme} is the one with the earliest entry day among its "
+                f"{self.world.plural('enrolment')} whose state is waiting and whose {word('person')} is still eligible for "
+                f"the {programme}; of several with that day any will do. It becomes enrolled; that needs free capacity."
             ),
         )

@@ -85,7 +85,10 @@ class DerivedTexts(Bindings):
             sql=self.places_sql("{t}"),
             plan=self.plan_places(),
             goal=self.goal_places(),
-            policy=f"The free capacity of a {programme} are its place count less its {enrolments} in state enrolled.",
+            policy=(
+                f"The free capacity of a {programme} is its place count less the number of its {enrolments} whose state is "
+                "enrolled."
+            ),
         )
 
     def benefit(self) -> Derived:
@@ -103,12 +106,12 @@ class DerivedTexts(Bindings):
 
     def benefit_policy(self) -> str:
         """What the drawn benefit is."""
-        person, programme = self.world.word("person"), self.world.word("programme")
+        person = self.world.word("person")
         kept = f" and for which the {person} is eligible" if self.kept_only else ""
         most = f", but never more than {self.ceiling} credits" if self.ceiling else ""
         return (
-            f"The drawn benefit of a {person} is the benefit of every {programme} in which the {person} has a "
-            f"{self.world.word('enrolment')} in state enrolled{kept}, added up{most}."
+            f"The drawn benefit of a {person} is the sum of the benefits of all {self.world.plural('programme')} in which the {person} has a "
+            f"{self.world.word('enrolment')} whose state is enrolled{kept}{most}."
         )
 
     def benefit_sql(self) -> str:
@@ -198,7 +201,7 @@ class DerivedTexts(Bindings):
                 f"    return row['state'] in {list(self.current)} and row['id'] in lapsed_enrolments()\n"
             ),
             policy=(
-                f"Eligibility is judged as of today. A {word('enrolment')} in state {state} is lapsed if its "
+                f"Eligibility is judged as of today. A {word('enrolment')} whose state is {state} is lapsed if its "
                 f"{word('person')} is not eligible for its {word('programme')} any more; it stays as it is until it is "
                 "ended."
             ),

@@ -13,13 +13,13 @@ class DerivedTexts(Bindings):
         """What a key is and when two are equal."""
         contact, alias, aliases = self.world.word("contact"), self.world.word("alias"), self.world.plural("alias")
         text = (
-            f"The keys of a {contact} are its phone, its mail and the values of its {aliases} of kind "
-            f"{', '.join(self.counting[:-1])} or {self.counting[-1]}, each once; a phone equals only a phone, a mail only "
+            f"The keys of a {contact} are its phone, its mail and the values of its {aliases} of the kinds "
+            f"{', '.join(self.counting[:-1])} and {self.counting[-1]}, each once; a phone equals only a phone, a mail only "
             "a mail"
             f"{', a badge only a badge' if self.badges == 'count' else ''}."
         )
         if self.badges == "ignored":
-            text += f" A {alias} of kind badge is no key."
+            text += f" A {alias} of the kind badge is no key."
         if self.prefix:
             text += " In phones a leading +49- stands for a leading 0-."
         return (
@@ -90,7 +90,7 @@ class DerivedTexts(Bindings):
             plan=self.plan_activity(),
             goal=self.goal_activity(),
             policy=(
-                f"The activity of a {contact} is one point for each of its {messages} of kind call or letter from "
+                f"The activity of a {contact} is one point for each of its {messages} of the kinds call and letter from "
                 f"{self.since} or later; notices do not count."
             ),
         )

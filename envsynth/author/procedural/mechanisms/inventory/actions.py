@@ -157,7 +157,7 @@ class ActionTexts(Bindings):
             tables=("lot",),
             policy=(
                 f"What is received becomes one new {lot}; its expiry day must not lie before today, {self.world.now[:10]}."
-                + (f" A new {lot} starts in condition quarantine." if self.quarantine else "")
+                + (f" The condition of a new {lot} is quarantine." if self.quarantine else "")
             ),
         )
 
@@ -185,5 +185,5 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("reservation",),
-            policy=f"Only a {self.world.word('reservation')} in phase held can be released.",
+            policy=f"Only a {self.world.word('reservation')} whose phase is held can be released.",
         )

@@ -137,6 +137,6 @@ class Bindings:
         item, site, lots = self.world.word("item"), self.world.word("site"), self.world.plural("lot")
         keep = f", less the safety stock of that {site}, but never below 0" if self.safety else ""
         return (
-            f"The available stock of a {item} at a {site} is the unreserved quantity of its usable {lots} there, "
-            f"added up{keep}. {self.usable_policy()}"
+            f"The available stock of a {item} at a {site} is the sum of the unreserved quantities of its usable {lots} "
+            f"there{keep}. {self.usable_policy()}"
         )

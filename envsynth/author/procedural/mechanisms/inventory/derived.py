@@ -71,8 +71,8 @@ class DerivedTexts(Bindings):
                 f"    return stock_of_sites().get(row[{self.site_key!r}], 0)\n"
             ),
             policy=(
-                f"The usable stock of a {self.world.word('site')} is the unreserved quantity of all usable "
-                f"{self.world.plural('lot')} there, added up."
+                f"The usable stock of a {self.world.word('site')} is the sum of the unreserved quantities of all "
+                f"usable {self.world.plural('lot')} there."
             ),
         )
 
@@ -115,7 +115,7 @@ class DerivedTexts(Bindings):
                 f"    return units_of_persons().get(row[{self.person_key!r}], 0)\n"
             ),
             policy=(
-                f"The secured units of a {word('person')} are the quantities of the {plural('reservation')} that the "
-                f"{word('person')} holds, added up; {live_words} of unusable {plural('lot')} do not count."
+                f"The secured units of a {word('person')} are the sum of the quantities of the {plural('reservation')} that the "
+                f"{word('person')} holds; {live_words} of unusable {plural('lot')} do not count."
             ),
         )

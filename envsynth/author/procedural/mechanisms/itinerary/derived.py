@@ -90,8 +90,8 @@ class DerivedTexts(Bindings):
                 f"    return row['closes'] - row['opens'] >= {self.hours} and row['closes'] - arrived >= {self.hours}\n"
             ),
             policy=(
-                f"A {word} is open long enough on arrival if at least {hours} remain until its closing hour, counted from "
-                f"the arrival time at its {site} or from its opening hour, whichever is later."
+                f"A {word} is open long enough on arrival if there {'is' if self.hours == 1 else 'are'} at least {hours} "
+                f"left until its closing hour, counted from the arrival time at its {site} or from its opening hour, whichever is later."
             ),
         )
 

@@ -128,7 +128,7 @@ class Ledger:
     def policy(self, world: Composed) -> list[str]:
         """What transfers move, and when they wait."""
         texts = DerivedTexts(world)
-        return [f"Today is {texts.today}.", texts.moving_policy(), texts.waiting_policy()]
+        return [texts.moving_policy(), texts.waiting_policy()]
 
 
 MECHANISM = Ledger()

@@ -136,7 +136,7 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("transfer", "account") if self.stored else ("transfer",),
-            policy=f"Only a {account} that is able to send an amount may send it, and never to itself.{house}",
+            policy=f"The source of a {self.world.word('transfer')} has to be a {account} that can send the amount, and its target has to be another one.{house}",
         )
 
     def pay_policy(self) -> str:
@@ -149,7 +149,7 @@ class ActionTexts(Bindings):
         }[self.pay_from]
         return (
             f"To pay an amount for a {word('person')} into a target {account}, make one {word('transfer')} of that amount. "
-            f"It comes from the {account} {which} among those that the {word('person')} owns, that are able to send the "
+            f"It comes from the {account} {which} among those that the {word('person')} owns, that can send the "
             f"amount, and that are not the target; if several share that value, any of them will do."
         )
 

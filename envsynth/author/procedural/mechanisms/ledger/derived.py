@@ -20,11 +20,11 @@ class DerivedTexts(Bindings):
     def moving_policy(self) -> str:
         """What a transfer moves."""
         word, transfer, account = self.world.word, self.world.word("transfer"), self.world.word("account")
-        fee = f" and its fee, which goes to the {account} of type house," if self.fees else ""
+        fee = f" and its fee, which goes to the {account} of the type house," if self.fees else ""
         kept = f" The balance that a {account} shows holds all of this already." if self.stored else ""
         return (
-            f"A {transfer} in state posted has taken its amount{fee} from its source {account} and given the amount to its "
-            f"target {account}; a {word('transfer')} in state pending or reversed moves nothing.{kept}"
+            f"A {transfer} whose state is posted has taken its amount{fee} from its source {account} and given the amount to its "
+            f"target {account}; a {word('transfer')} whose state is pending or reversed moves nothing.{kept}"
         )
 
     def waiting_policy(self) -> str:
@@ -39,7 +39,7 @@ class DerivedTexts(Bindings):
         """What balance means."""
         account, transfers = self.world.word("account"), self.world.plural("transfer")
         fee = " and fees" if self.fees else ""
-        house = f" The {account} of type house also gets the fees of all posted {transfers}." if self.fees else ""
+        house = f" The {account} of the type house also gets the fees of all posted {transfers}." if self.fees else ""
         return (
             f"The balance of a {account} is its opening balance, plus the amounts of the posted {transfers} to it, less the "
             f"amounts{fee} of the posted {transfers} from it.{house}"
@@ -80,24 +80,26 @@ class DerivedTexts(Bindings):
         account, transfers = self.world.word("account"), self.world.plural("transfer")
         fee = " with their fees" if self.fees else ""
         return (
-            f"The outflow of a {account} on a day is the amounts{fee} of the {transfers} of that day from it that are "
-            "posted or pending, added up."
+            f"The outflow of a {account} on a day is the sum of the amounts{fee} of the {transfers} of that day from "
+            "it that are posted or pending."
         )
 
     def able_policy(self) -> str:
         """Which account can send."""
         account = self.world.word("account")
         cost = "the amount plus its fee" if self.fees else "the amount"
-        text = f"A {account} is able to send an amount of at least 1 credit if {cost} is at most its available balance"
+        text = f"A {account} can send an amount of at least 1 credit if {cost} is at most its available balance"
         if self.limited:
             limits = [f"{limit} credits for a {name} {account}" for name, limit in self.limits.items()]
             text += f", and its outflow of today plus {cost} is at most its daily limit ({listed(limits)})"
-        return f"{text}.{f' The house {account} is able to send nothing.' if self.fees else ''}"
+        return f"{text}.{f' The house {account} can send nothing.' if self.fees else ''}"
 
     def wealth_policy(self) -> str:
         """What wealth means."""
         person, accounts = self.world.word("person"), self.world.plural("account")
-        return f"The wealth of a {person} is the available balances of all {accounts} that the {person} owns, added up."
+        return (
+            f"The wealth of a {person} is the sum of the available balances of all {accounts} that the {person} owns."
+        )
 
     # attributes -------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ class ActionTexts(DerivedTexts):
                 f"Where that {rule} has the effect deny, nothing can be granted; a new one has the effect allow."
             )
         if self.archiving:
-            policy.append(f"Nothing can be granted on a {folder} in state archived.")
+            policy.append(f"Nothing can be granted on an archived {folder}.")
         return Action(
             name="grant_level",
             phrase="grant {team} level {level} on {folder}",

@@ -280,7 +280,7 @@ class DerivedTexts(Bindings):
         word = self.world.word
         team, membership = word("team"), word("membership")
         below = f" or in a {team} below it" if self.team_tree else ""
-        guest = f"; a {membership} of standing guest counts in its own {team} only" if self.guests else ""
+        guest = f"; a {membership} whose standing is guest counts in its own {team} only" if self.guests else ""
         return (
             f"The headcount of a {team} is how many different {self.world.plural('person')} have a current {membership} in "
             f"it{below}{guest}."
@@ -294,7 +294,7 @@ class DerivedTexts(Bindings):
         rule, team = word("accessrule"), word("team")
         folders = " or for one that it lies below" if self.folder_tree else ""
         teams = f" or in a {team} below it" if self.team_tree else ""
-        guest = f" (a {membership} of standing guest counts in that {team} itself only)" if self.guests else ""
+        guest = f" (a {membership} whose standing is guest counts in that {team} itself only)" if self.guests else ""
         text = (
             f"The access level of a {folder} for a {person} (0 none, 1 read, 2 write, 3 manage) follows from the {rules} "
             f"that apply. A {rule} applies if it is for this {folder}{folders}, and the {person} has a current "
@@ -311,7 +311,7 @@ class DerivedTexts(Bindings):
         else:
             text += "of those that apply, 0 if there is none."
         if self.archiving:
-            text += f" For a {folder} in state archived it is 1 at most."
+            text += f" For an archived {folder} it is 1 at most."
         if self.owners:
             text += f" Whatever the {rules} say, it is {TOP} for the owner of the {folder}."
         return text

@@ -74,7 +74,7 @@ class Pricing:
                 ID,
                 NAME,
                 Col(name="kind", kind="enum", label="kind", values=("percent", "flat")),
-                Col(name="value", kind="num", label="value", unit="points"),
+                Col(name="value", kind="num", label="value", unit="worth"),
                 Col(name="minimum", kind="num", label="minimum cost", unit="credits"),
                 *((group,) if rules["groups"] else ()),
                 *((until,) if rules["dated"] else ()),
@@ -149,8 +149,8 @@ class Pricing:
     def policy(self, world: Composed) -> list[str]:
         """What a voucher is worth."""
         return [
-            f"The value of a {world.word('coupon')} of kind percent is a percentage; that of one of kind flat is in "
-            "credits."
+            f"The value of a {world.word('coupon')} of the kind percent is a percentage; that of one of the kind flat "
+            "is in credits."
         ]
 
 

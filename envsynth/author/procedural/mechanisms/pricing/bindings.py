@@ -177,27 +177,31 @@ class Bindings:
         """What cost means."""
         item, breaks = self.world.word("item"), self.world.plural("pricebreak")
         return (
-            f"The cost of a quantity of a {item} is its list price times the quantity, less the largest reduction among "
-            f"the {breaks} of that {item} whose minimum quantity is at most the quantity (no reduction if there is none), "
-            f"rounded {'up' if self.round_up else 'down'} to whole credits."
+            f"The cost of a quantity of a {item} is its list price times the quantity, less a percentage of that: the "
+            f"largest reduction among the {breaks} of that {item} whose minimum quantity is at most the quantity, or 0 "
+            f"percent if there is none; what is left is rounded {'up' if self.round_up else 'down'} to whole credits."
         )
 
     def best_policy(self) -> str:
         """What best price means."""
         word, coupons, cap = self.world.word("coupon"), self.world.plural("coupon"), 100 - self.kept
-        limits = ["each needs a cost of at least its minimum cost"]
+        limits = [f" A {word} can be used only if the cost is at least its minimum cost"]
         if self.dated:
-            limits.append(f"none may be used whose last day lies before {self.today}")
+            limits.append(f" and its last day is {self.today} or later")
+        limits.append(".")
+        together: list[str] = []
         if self.groups:
-            limits.append("at most one of each stacking group")
+            together.append("at most one of each stacking group")
         if self.most:
-            limits.append(f"at most {self.most} for one {self.world.word('order')}")
-        steps = ["the percentages add up and their share, rounded down, comes off"]
-        steps.insert(0 if self.flat_first else 1, "the flat values come off")
+            together.append(f"at most {self.most} in all")
+        if together:
+            limits.append(f" One {self.world.word('order')} takes {', '.join(together)}.")
+        steps = ["the percentages are added up and that percentage of the amount, rounded down, is taken off"]
+        steps.insert(0 if self.flat_first else 1, "the flat values are taken off")
         if self.flat_first:
             steps[0] += " (to no less than 0)"
         return (
-            f"The {word} price of a quantity is the lowest that any set of {coupons} gives: from the cost, first "
-            f"{steps[0]}, then {steps[1]}; the result is never below {self.kept} percent of the cost, rounded down "
-            f"({coupons} take off at most {cap} percent). Limits: {'; '.join(limits)}."
+            f"The {word} price of a quantity is the lowest that any set of {coupons} gives. The amount begins as the cost; "
+            f"first {steps[0]}, then {steps[1]}; the result is never below {self.kept} percent of the cost, rounded down "
+            f"({coupons} take off at most {cap} percent).{''.join(limits)}"
         )

@@ -68,7 +68,5 @@ class DerivedTexts(Bindings):
                 "def g_spent(db, row):\n"
                 f"    return credits_of_persons().get(row[{self.person_key!r}], 0)\n"
             ),
-            policy=(
-                f"The spending of a {person} is the amounts of all {orders} of that {person} in stage open, added up."
-            ),
+            policy=(f"The spending of a {person} is the sum of the amounts of all open {orders} of that {person}."),
         )

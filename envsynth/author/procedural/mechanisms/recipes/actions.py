@@ -64,7 +64,7 @@ class ActionTexts(Bindings):
             ),
             tables=("batch",),
             policy=self.size_policy()
-            + (f" A new {self.world.word('batch')} is in progress planned." if self.states else ""),
+            + (f" The progress of a new {self.world.word('batch')} is planned." if self.states else ""),
         )
 
     def most_sql(self, size: str, recipe: str) -> str:
@@ -89,7 +89,7 @@ class ActionTexts(Bindings):
         """Change the size of a batch, and its cost with it."""
         size = self.rounded_sql("{portions}", "r")
         planned = " AND b.\"progress\" = 'planned'" if self.states else ""
-        state = f" Only a {self.world.word('batch')} in progress planned can be resized." if self.states else ""
+        state = f" Only a {self.world.word('batch')} whose progress is planned can be resized." if self.states else ""
         return Action(
             name="resize_batch",
             phrase="resize {batch} to {portions}",
@@ -146,7 +146,7 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("batch",),
-            policy=f"Only a {batch} in progress planned can be started; it is then in progress running.",
+            policy=f"Only a {batch} whose progress is planned can be started; its progress becomes running.",
         )
 
     def swap_policy(self) -> str:
@@ -155,7 +155,7 @@ class ActionTexts(Bindings):
         since = f" with first day {self.today} or earlier" if self.dated else ""
         measure = ", in the same measure as before" if self.measured else ""
         return (
-            f"To enter the stand-in in a {word('component')} replaces its {item} by the stand-in of the "
+            f"To put the stand-in into a {word('component')} replaces its {item} by the stand-in of the "
             f"{word('substitute')}{since} of that {item} (the one with the smallest id), and its quantity by that quantity "
             f"times the ratio in percent, rounded up{measure}."
         )
@@ -164,7 +164,7 @@ class ActionTexts(Bindings):
         """Replace the good of a line by its stand-in."""
         return Action(
             name="swap_item",
-            phrase="enter the stand-in in {component}",
+            phrase="put the stand-in into {component}",
             params=(("component", Type("row", "component")),),
             oracle_sql=(
                 f"SELECT 'update', 'component', json_object('id', c.\"id\", '{self.item}', j.\"{self.item_key}\","

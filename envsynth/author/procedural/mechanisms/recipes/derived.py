@@ -77,8 +77,8 @@ class DerivedTexts(Bindings):
                 "    return units_of_goods(row['id'], portions).get(item['id'], 0)\n"
             ),
             policy=(
-                f"The demand of a {recipe} for a {item} at a number of portions is the units of that {item} that these "
-                "portions take, added up over all lines and levels."
+                f"The demand of a {recipe} for a {item} at a number of portions is how many units of that {item} these "
+                "portions take on all lines and levels together."
             ),
         )
 
@@ -95,8 +95,8 @@ class DerivedTexts(Bindings):
             plan=self.plan_cost(),
             goal=self.goal_cost(),
             policy=(
-                f"The material cost of a {recipe} for a number of portions is the units of each {item} that they take times "
-                f"the list price of that {item}, added up."
+                f"The material cost of a {recipe} for a number of portions is the sum, over every {item} that they take, of "
+                "its units times its list price."
             ),
         )
 

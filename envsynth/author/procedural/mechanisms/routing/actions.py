@@ -25,10 +25,10 @@ class ActionTexts(Bindings):
             goal=self.dispatch_goal(),
             tables=("consignment", "shipment"),
             policy=(
-                f"To dispatch a {shipment} in state waiting by the cheapest chain, book each {lane} of a chain that "
+                f"To dispatch a {shipment} whose state is waiting by the cheapest chain, book each {lane} of a chain that "
                 f"arrives at or before the deadline and costs no more than the freight cost, in order and each for the "
                 f"day on which the {shipment} leaves by it; every such chain will do. The {plural('consignment')} are "
-                f"numbered by position from 1, and with the last one the {shipment} is in state booked."
+                f"numbered by position from 1, and with the last one the state of the {shipment} becomes booked."
             ),
         )
 
@@ -104,7 +104,7 @@ class ActionTexts(Bindings):
         counted = ", those that are not recalled," if self.trace else ""
         return Action(
             name="call_back",
-            phrase="call back {shipment}",
+            phrase="call {shipment} back",
             params=SHIPMENT,
             oracle_sql=self.call_back_sql(),
             plan=(
@@ -113,8 +113,8 @@ class ActionTexts(Bindings):
             goal=self.call_back_goal(),
             tables=("consignment", "shipment"),
             policy=(
-                f"Only a {shipment} in state booked or underway can be called back: its {plural('consignment')}{counted} "
-                f"are {done} and it is in state waiting again.{soon}"
+                f"Only a {shipment} whose state is booked or underway can be called back: its {plural('consignment')}{counted} "
+                f"are {done} and its state becomes waiting again.{soon}"
             ),
         )
 
@@ -194,7 +194,7 @@ class ActionTexts(Bindings):
             ),
             tables=("shipment",),
             policy=(
-                f"To defer a {shipment} adds the hours to both its ready time and its deadline; only one in state "
+                f"To defer a {shipment} adds the hours to both its ready time and its deadline; only one whose state is "
                 f"{'waiting or held' if self.holds else 'waiting'} can be deferred, and its ready time may not exceed "
                 f"{self.horizon} hours then."
             ),
@@ -225,5 +225,5 @@ class ActionTexts(Bindings):
                 "    return None\n"
             ),
             tables=("shipment",),
-            policy=f"Only a held {shipment} can be released; it is in state waiting then.",
+            policy=f"Only a held {shipment} can be released; its state becomes waiting then.",
         )

@@ -435,7 +435,7 @@ class Bindings:
         if self.bundle:
             bundle = (
                 f" If a {word('consignment')} of another {word('shipment')} of the same sender goes by that "
-                f"{word('lane')} on that day, {self.bundle} percent of this (rounded down) come off{self.live_words()}."
+                f"{word('lane')} on that day, {self.bundle} percent of this, rounded down, is taken off{self.live_words()}."
             )
         return (
             f"Each {word('lane')} of a chain is charged at its basic cost{each}.{bundle} The charges of the "

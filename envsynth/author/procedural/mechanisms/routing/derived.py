@@ -63,8 +63,7 @@ class DerivedTexts(Bindings):
             goal=self.goal_arrival(),
             policy=(
                 f"The earliest arrival of a {shipment} is the earliest hour at which any chain brings it to its "
-                f"destination, whatever its deadline; without a chain it counts as {NEVER} hours. It is worked out alike "
-                f"for a {shipment} in any state."
+                f"destination, whatever its deadline; without a chain it counts as {NEVER} hours."
             ),
         )
 
@@ -85,7 +84,8 @@ class DerivedTexts(Bindings):
             goal=self.goal_cost(),
             policy=(
                 f"The freight cost of a {shipment} is the lowest cost of a chain that arrives at or before its deadline; "
-                f"without one it counts as {NO_COST} credits. It is worked out alike for a {shipment} in any state."
+                f"without one it counts as {NO_COST} credits. Like the earliest arrival, it is worked out alike for a "
+                f"{shipment} in any state."
             ),
         )
 

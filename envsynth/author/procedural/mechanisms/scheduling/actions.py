@@ -112,7 +112,7 @@ class ActionTexts(DerivedTexts):
         suits = f" The {machine} must be of the kind of the {job}." if self.kinds else ""
         slot = world.word("sched_slot")
         return (
-            f"Only a {job} in state planned or assigned can be scheduled, and only while no {job} that a "
+            f"Only a {job} whose state is planned or assigned can be scheduled, and only while no {job} that a "
             f"{world.word('precedence')} puts after it has a {slot} (cancelled ones aside). As early as possible means: "
             f"from its earliest start on that {machine}. It gets a {slot} from its first to its last day there, or the one "
             f"that it has is changed, and its state becomes assigned.{suits}"
@@ -238,7 +238,7 @@ class ActionTexts(DerivedTexts):
         """What is next, when it can begin, and what that does."""
         job, slot, machine = (self.world.word(name) for name in ("job", "sched_slot", "machine"))
         return (
-            f"What is next on a {machine} is the {job} in state assigned whose {slot} there has the earliest first day. It "
+            f"What is next on a {machine} is the assigned {job} whose {slot} there has the earliest first day. It "
             f"can begin on {self.today} if that is its earliest start there, even if its {slot} begins later. Its state "
             f"becomes running, and its {slot} then lasts from {self.today} for its duration in open days."
         )
@@ -293,7 +293,7 @@ class ActionTexts(DerivedTexts):
             else "done"
         )
         return (
-            f"What runs on a {machine} is the {job} in state running that has a {slot} there; to finish it makes "
+            f"What runs on a {machine} is the running {job} that has a {slot} there; to finish it makes "
             f"{self.today} the last day of that {slot}, and its state becomes {state}."
         )
 
@@ -302,7 +302,7 @@ class ActionTexts(DerivedTexts):
         job = self.world.word("job")
         return Action(
             name="cancel_job",
-            phrase="call off {job}",
+            phrase="call {job} off",
             params=(("job", JOB),),
             oracle_sql=(
                 "SELECT 'update', 'job', json_object('id', xj.\"id\", 'state', 'cancelled') FROM \"job\" xj"
@@ -320,7 +320,7 @@ class ActionTexts(DerivedTexts):
             ),
             tables=("job",),
             policy=(
-                f"A {job} in state planned or assigned can be called off; its state becomes cancelled, and its "
+                f"A {job} whose state is planned or assigned can be called off; its state becomes cancelled, and its "
                 f"{self.world.word('sched_slot')}, if it has one, stays in the list."
             ),
         )

@@ -129,8 +129,9 @@ class Subscription:
         return [*found, texts.pause_draft()] if texts.pauses else found
 
     def policy(self, world: Composed) -> list[str]:
-        """Which day it is."""
-        return [f"Today is {world.now[:10]}."]
+        """What billing days and days left are."""
+        texts = DerivedTexts(world)
+        return [texts.calendar_policy(), texts.left_policy()]
 
 
 MECHANISM = Subscription()

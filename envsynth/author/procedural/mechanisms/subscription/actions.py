@@ -46,7 +46,7 @@ class ActionTexts(PauseTexts):
                 f"month that holds it, {self.rounded_words}"
             )
         trial = (
-            f" A {contract} in state trial becomes active, and its old monthly price counts as 0 here."
+            f" A {contract} whose state is trial becomes active, and its old monthly price counts as 0 here."
             if self.trials
             else ""
         )
@@ -58,10 +58,9 @@ class ActionTexts(PauseTexts):
             )
             effect = "the day of effect"
         return (
-            f"Only a {contract} in state {' or '.join(self.movable)} that is not overdue can be upgraded, only to a {tariff} "
-            f"with a higher monthly price than its own{limit}. It has the new {tariff} at once, and a {charge} of kind change "
-            f"in state open is added for it, whose day is {effect}, even if its amount is 0. The amount is {amount}. "
-            f"{self.left_policy()}{trial}"
+            f"Only a {contract} whose state is {' or '.join(self.movable)} and that is not overdue can be upgraded, only to a {tariff} "
+            f"with a higher monthly price than its own{limit}. It has the new {tariff} at once, and an open {charge} of the kind "
+            f"change is added for it, whose day is {effect}, even if its amount is 0. The amount is {amount}.{trial}"
         )
 
     def upgrade_sql(self) -> str:
@@ -159,7 +158,7 @@ class ActionTexts(PauseTexts):
         word = self.world.word
         contract, charge, tariff = word("contract"), word("charge"), word("tariff")
         how = (
-            f"The {charge} becomes refunded, and a {charge} of kind refund in state paid is added for the same {contract}, "
+            f"The {charge} becomes refunded, and a paid {charge} of the kind refund is added for the same {contract}, "
             f"whose day is today, {self.today}, and whose amount is what is refunded."
             if self.refund_rows
             else f"The {charge} becomes refunded, and its refunded amount is what is refunded."
@@ -173,7 +172,7 @@ class ActionTexts(PauseTexts):
             goal=self.refund_goal(),
             tables=("charge",),
             policy=(
-                f"Only a {charge} of kind monthly in state paid can be refunded, and at most as many days as the refund limit "
+                f"Only a paid {charge} of the kind monthly can be refunded, and at most as many days as the refund limit "
                 f"of the {tariff} that its {contract} has now. What is refunded for a number of days is the amount of the "
                 f"{charge} times that number, divided by all days of the billing month that begins on its day, "
                 f"{self.rounded_words}. {how}"
@@ -269,7 +268,7 @@ class ActionTexts(PauseTexts):
                 "    return None\n"
             ),
             tables=("charge",),
-            policy=f"Only a {charge} in state open can be collected; it becomes paid.",
+            policy=f"Only an open {charge} can be collected; it becomes paid.",
         )
 
     def suspend(self) -> Action:
@@ -301,7 +300,7 @@ class ActionTexts(PauseTexts):
                 "    return None\n"
             ),
             tables=("contract",),
-            policy=f"Only an overdue {contract} in state {' or '.join(self.served)} can be suspended; it becomes suspended.",
+            policy=f"Only an overdue {contract} whose state is {' or '.join(self.served)} can be suspended; it becomes suspended.",
         )
 
     def terminate(self) -> Action:
@@ -333,7 +332,7 @@ class ActionTexts(PauseTexts):
             ),
             tables=("contract",),
             policy=(
-                f"Only a {contract} in state {listed} can be terminated; it becomes ended, and its last "
+                f"Only a {contract} whose state is {listed} can be terminated; it becomes ended, and its last "
                 f"day becomes today, {self.today}. Its {self.world.plural('charge')} stay as they are."
             ),
         )

@@ -304,11 +304,11 @@ class Bindings:
     def left_policy(self) -> str:
         """Which days are left on a day."""
         contract = self.world.word("contract")
-        which = "that day included" if self.skip == 0 else "that day not included"
+        which = "itself included" if self.skip == 0 else "itself not included"
         paused = ""
         if self.pauses:
-            paused = f", without those within a {self.world.word('freeze')} of the {contract} (its first and last day included)"
+            paused = f", without those within a {self.world.word('freeze')} of the {contract} (its first and its last day belong to it)"
         return (
-            f"The days left on a day are the days of the billing month that holds it from that day to the end, {which}"
+            f"The days left on a day are the days from that day, {which}, to the end of the billing month that holds it"
             f"{paused}."
         )

@@ -25,10 +25,7 @@ class DerivedTexts(Bindings):
                 self.goal_calendar() + "def g_next_bill(db, row, day):\n"
                 f"    return day_called(bills_around(row[{self.anchor!r}], day, 1)[1])\n"
             ),
-            policy=(
-                f"{self.calendar_policy()} The next billing day of a {contract} after a day is the first one later than "
-                "that day."
-            ),
+            policy=(f"The next billing day of a {contract} after a day is the first one later than that day."),
         )
 
     def unused_value(self) -> Derived:
@@ -61,9 +58,9 @@ class DerivedTexts(Bindings):
                 "    return share_of_month(price, paid_days(row, day), row, day)\n"
             ),
             policy=(
-                f"{self.left_policy()} The unused value of a {contract} on a day is the monthly price of its {tariff} times "
+                f"The unused value of a {contract} on a day is the monthly price of its {tariff} times "
                 f"the days left on that day, divided by all days of the billing month that holds it, {self.rounded_words}. "
-                f"It is 0 for a {contract} in state {' or '.join(self.idle)}."
+                f"It is 0 for a {contract} whose state is {' or '.join(self.idle)}."
             ),
         )
 
@@ -87,7 +84,7 @@ class DerivedTexts(Bindings):
                 self.goal_late() + f"def g_overdue(db, row):\n    return row[{self.charged_key!r}] in owed_too_long()\n"
             ),
             policy=(
-                f"A {charge} is late if it is in state open and today, {self.today}, is more than {self.grace_words()} after "
+                f"A {charge} is late if its state is open and today, {self.today}, is more than {self.grace_words()} after "
                 f"its day. A {contract} is overdue if at least one of its {self.world.plural('charge')} is late."
             ),
         )
@@ -98,7 +95,7 @@ class DerivedTexts(Bindings):
         return Derived(
             entity="person",
             name="arrears",
-            label="arrears",
+            label="overdue debt",
             type=CREDITS,
             sql=(
                 '(SELECT COALESCE(SUM(h."amount"), 0) FROM "contract" c, "charge" h'
@@ -121,7 +118,7 @@ class DerivedTexts(Bindings):
                 f"    return arrears_of_holders().get(row[{self.holder_key!r}], 0)\n"
             ),
             policy=(
-                f"The arrears of a {person} are the amounts of all late {self.world.plural('charge')} of the {contracts} that "
-                f"the {person} holds, added up."
+                f"The overdue debt of a {person} is the sum of the amounts of all late {self.world.plural('charge')} of the "
+                f"{contracts} that the {person} holds."
             ),
         )

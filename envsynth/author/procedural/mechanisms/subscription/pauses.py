@@ -38,7 +38,7 @@ class PauseTexts(Bindings):
                 f"billing day after that one; the state of the {contract} stays active until then"
             )
         return (
-            f"Only a {contract} in state active that is not overdue can be paused, only if no {freeze} of it ends today or "
+            f"Only an active {contract} that is not overdue can be paused, only if no {freeze} of it ends today or "
             f"later, and for at most as many months as the longest pause of its {tariff}. To pause it for n months adds a "
             f"{freeze} that {span}."
         )

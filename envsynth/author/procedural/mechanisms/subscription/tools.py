@@ -214,7 +214,7 @@ class ToolTexts(Bindings):
             ),
             parameters=arguments_schema(properties),
             returns=(
-                f"id: id of the {f'new {word} of kind refund' if self.refund_rows else word}; amount: what is refunded, in "
+                f"id: id of the {f'new {word} of the kind refund' if self.refund_rows else word}; amount: what is refunded, in "
                 "credits."
             ),
             errors=("not_found", "invalid", "conflict"),

@@ -14,15 +14,15 @@ class ActionTexts(Bindings):
         """Which alarms are acknowledged, and by whom."""
         word, alarms = self.world.word, self.world.plural("alarm")
         alarm = word("alarm")
-        text = f"Only a {alarm} in state {self.open_words} can be acknowledged; its state becomes acknowledged."
+        text = f"Only a {alarm} whose state is {self.open_words} can be acknowledged; its state becomes acknowledged."
         if self.assigned:
             text = (
-                f"Only a {alarm} in state {self.open_words} can be acknowledged; its state becomes acknowledged and the "
+                f"Only a {alarm} whose state is {self.open_words} can be acknowledged; its state becomes acknowledged and the "
                 f"{word('person')} for whom it is done becomes its assignee."
             )
         if self.group:
             text += (
-                f" To acknowledge a {alarm} means to acknowledge as well all other {alarms} in state {self.open_words} "
+                f" To acknowledge a {alarm} means to acknowledge as well all other {alarms} whose state is {self.open_words}, "
                 f"of the same {word('sensor')} and the same day whose hour is at most {self.window} hours before or "
                 "after its own."
             )
@@ -120,7 +120,7 @@ class ActionTexts(Bindings):
             ),
             tables=("alarm",),
             policy=(
-                f"A {alarm} in state raised or acknowledged can be cleared; a cleared one stays cleared.{escalated}"
+                f"A {alarm} whose state is raised or acknowledged can be cleared; a cleared one stays cleared.{escalated}"
             ),
         )
 

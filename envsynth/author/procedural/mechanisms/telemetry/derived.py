@@ -177,7 +177,7 @@ class DerivedTexts(Bindings):
         twice = "; the level of an escalated one counts twice" if self.escalation else ""
         idle = f", unless its {sensor} was in maintenance at its day and hour" if self.maintained else ""
         return (
-            f"The open load of a {person} is the levels of all open {alarms} {whose}, added up{twice}. A "
+            f"The open load of a {person} is the sum of the levels of all open {alarms} {whose}{twice}. A "
             f"{word('alarm')} is open if its state is {self.open_words}{idle}."
         )
 

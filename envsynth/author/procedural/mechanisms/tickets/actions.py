@@ -61,11 +61,11 @@ class ActionTexts(Bindings):
             goal=self.assign_goal(),
             tables=("incident", "dispatch"),
             policy=(
-                f"A {word('incident')} in progress {self.words(self.open)} is assigned to a suited {assignee} that does "
-                f"not handle it yet (none of its {plural('dispatch')} in standing current are of that {assignee}), with the "
+                f"A {word('incident')} whose progress is {self.words(self.open)} is assigned to a suited {assignee} that does "
+                f"not handle it yet (none of its {plural('dispatch')} whose standing is current is of that {assignee}), with the "
                 f"lowest current load among those (any one if several share it): its "
-                f"{plural('dispatch')} in standing current end, it gets a new {word('dispatch')} in standing current from "
-                f"{self.today} on, and it is in progress assigned."
+                f"current {plural('dispatch')} end, it gets a new current {word('dispatch')} from {self.today} on, and its "
+                f"progress becomes assigned."
             ),
         )
 
@@ -149,10 +149,10 @@ class ActionTexts(Bindings):
             ),
             tables=("incident", "dispatch"),
             policy=(
-                f"A {word('incident')} in progress {self.words(self.open)} may be escalated if its remaining time is at most "
-                f"{hours} and its {word('queue')} is not of support level {TIERS[-1]}. It moves to a {word('queue')} of the "
-                f"next support level with the largest capacity (any one if several share it), is in progress triaged "
-                f"again, and its current {plural('dispatch')} end."
+                f"A {word('incident')} whose progress is {self.words(self.open)} may be escalated if its remaining time is at most "
+                f"{hours} and the support level of its {word('queue')} is not {TIERS[-1]}. It moves to a {word('queue')} of the "
+                f"next support level with the largest capacity (any one if several share it), its progress "
+                f"becomes triaged again, and its current {plural('dispatch')} end."
             ),
         )
 
@@ -187,7 +187,7 @@ class ActionTexts(Bindings):
             ),
             tables=("incident", "dispatch"),
             policy=(
-                f"Only a {word('incident')} in progress {self.words(self.held)} can be resolved; its current {plural('dispatch')} end "
+                f"Only a {word('incident')} whose progress is {self.words(self.held)} can be resolved; its current {plural('dispatch')} end "
                 "with it."
             ),
         )
@@ -202,7 +202,7 @@ class ActionTexts(Bindings):
         state_goal = "'new' if incident['progress'] == 'new' else 'triaged'" if fresh else "'triaged'"
         return Action(
             name="transfer_incident",
-            phrase="hand {incident} over to {queue}",
+            phrase="move {incident} over to {queue}",
             params=(*INCIDENT, ("queue", Type("row", "queue"))),
             oracle_sql=(
                 f'WITH "case" AS (SELECT i.*, q."{self.queue_key}" AS "next" FROM "incident" i, "queue" q'
@@ -232,8 +232,8 @@ class ActionTexts(Bindings):
             ),
             tables=("incident", "dispatch"),
             policy=(
-                f"A {word('incident')} in progress {self.words(self.unfinished)} can be moved to any other "
-                f"{word('queue')}; its current {plural('dispatch')} end, and it is in progress triaged again"
+                f"A {word('incident')} whose progress is {self.words(self.unfinished)} can be moved to any other "
+                f"{word('queue')}; its current {plural('dispatch')} end, and its progress becomes triaged again"
                 f"{' unless it is new, which it stays' if fresh else ''}."
             ),
         )
@@ -285,9 +285,9 @@ class ActionTexts(Bindings):
             ),
             tables=("incident",),
             policy=(
-                f"A {word('incident')} in progress new or triaged is triaged into a {word('queue')} with the largest "
+                f"A {word('incident')} whose progress is new or triaged is triaged into a {word('queue')} with the largest "
                 f"capacity (any one if several share it) among those of its support level, which is "
-                f"{by_priority(LEVELS, TIERS[0])}; it is then in progress triaged. One in progress triaged that is in such "
-                f"a {word('queue')} already cannot be triaged again."
+                f"{by_priority(LEVELS, TIERS[0])}; its progress becomes triaged. One that is triaged and in such a "
+                f"{word('queue')} already cannot be triaged again."
             ),
         )

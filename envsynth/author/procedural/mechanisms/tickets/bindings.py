@@ -60,8 +60,8 @@ def stages(rules: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def by_priority(values: Mapping[int, str], rest: str) -> str:
-    """Words for what depends on the priority: "third for priority urgent, second for priority high, first otherwise"."""
-    listed = ", ".join(f"{value} for priority {PRIORITIES[level - 1]}" for level, value in values.items())
+    """Words for what depends on the priority: "third if its priority is urgent, second if its priority is high, first otherwise"."""
+    listed = ", ".join(f"{value} if its priority is {PRIORITIES[level - 1]}" for level, value in values.items())
     return f"{listed}, {rest} otherwise"
 
 

@@ -41,11 +41,13 @@ class DerivedTexts(Bindings):
         """How long an incident takes."""
         incident = self.world.word("incident")
         if self.weight == "severity":
-            listed = ", ".join(f"{minutes} minutes for severity {severity}" for severity, minutes in EXTRA.items())
+            listed = ", ".join(
+                f"{minutes} minutes if its severity is {severity}" for severity, minutes in EXTRA.items()
+            )
             return f"The workload of a {incident} is its estimated effort plus {listed}."
         if self.weight == "priority":
             listed = ", ".join(
-                f"{STEP * (4 - level)} minutes for priority {PRIORITIES[level - 1]}" for level in range(1, 5)
+                f"{STEP * (4 - level)} minutes if its priority is {PRIORITIES[level - 1]}" for level in range(1, 5)
             )
             return f"The workload of a {incident} is its estimated effort plus {listed}."
         return f"The workload of a {incident} is its estimated effort."
@@ -54,9 +56,9 @@ class DerivedTexts(Bindings):
         """Priority of an incident."""
         incident = self.world.word("incident")
         parts = [
-            f"for severity {severity}, "
+            f"if its severity is {severity}, "
             + ", ".join(
-                f"{PRIORITIES[level - 1]} with reach {reach}" for reach, level in zip(REACHES, levels, strict=True)
+                f"{PRIORITIES[level - 1]} for the reach {reach}" for reach, level in zip(REACHES, levels, strict=True)
             )
             for severity, levels in self.matrix.items()
         ]
@@ -84,7 +86,7 @@ class DerivedTexts(Bindings):
         """Working hours until an incident is due."""
         incident = self.world.word("incident")
         targets = ", ".join(
-            f"{hours} hours for priority {word}" for word, hours in zip(PRIORITIES, self.targets, strict=True)
+            f"{hours} hours if its priority is {word}" for word, hours in zip(PRIORITIES, self.targets, strict=True)
         )
         waits = (
             " Its waiting time does not count as worked."
@@ -111,7 +113,7 @@ class DerivedTexts(Bindings):
     def load(self) -> Derived:
         """Minutes of work that an agent has."""
         word, plural = self.world.word, self.world.plural
-        idle = "" if self.idle else f"; {plural('incident')} in progress waiting do not count"
+        idle = "" if self.idle else f"; {plural('incident')} whose progress is waiting do not count"
         return Derived(
             entity="assignee",
             name="load",
@@ -121,8 +123,8 @@ class DerivedTexts(Bindings):
             plan=self.plan_load(),
             goal=self.goal_load(),
             policy=(
-                f"The current load of a {word('assignee')} is the workloads of the {plural('incident')} of all its "
-                f"{plural('dispatch')} in standing current, added up{idle}."
+                f"The current load of a {word('assignee')} is the sum of the workloads of the {plural('incident')} of all "
+                f"its {plural('dispatch')} whose standing is current{idle}."
             ),
         )
 

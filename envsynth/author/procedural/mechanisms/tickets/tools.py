@@ -154,7 +154,7 @@ class ToolTexts(Bindings):
         )
         return self.draft(
             self.triage_tool,
-            f"Put a {world.word('incident')} in progress new or triaged into a {world.word('queue')}.",
+            f"Put a {world.word('incident')} whose progress is new or triaged into a {world.word('queue')}.",
             "queue",
             self.state_source("new", "triaged")
             + f"    if incident['progress'] == 'triaged' and incident[{self.queue!r}] == queue[{self.queue_key!r}]:\n"
