@@ -107,11 +107,11 @@ class DerivedTexts(PlanTexts, GoalTexts):
         parts.append(f"its {self.cost_words} is at most the free budget of its {fund}")
         parts.append(f"no granted {claim} excludes it")
         if self.quota != "none":
-            what = f"it and the granted {plural('claim')} of the same {fund} and track"
-            how = (
-                "are no more in number than" if self.quota == "count" else "have amounts that together are no more than"
-            )
-            parts.append(f"{what} {how} the ceiling of the {word('quota')} for that {fund} and track, if there is one")
+            what = f"the granted {plural('claim')} of the same {fund} and track"
+            how = f"with it, {what} are no more in number than"
+            if self.quota != "count":
+                how = f"its amount and those of {what} add up to no more than"
+            parts.append(f"{how} the ceiling of the {word('quota')} for that {fund} and track, if there is one")
         if self.holder:
             parts.append(
                 f"its applicant has fewer than {self.holder} granted {plural('claim')} in all {plural('fund')} together"
