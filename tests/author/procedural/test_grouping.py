@@ -262,30 +262,30 @@ FIVE = Atom(Attr("headcount"), ">", people(5))
 BUSIEST = GroupBy("booking", (FIVE,), "resource", "count", "max")
 SENTENCES = {
     ("count", "max", "plain"): [
-        "Find the booked place with the most room bookings whose headcount is more than 5 people; call it X1.",
-        "Of the room bookings whose headcount is more than 5 people, work out which booked place has the most; call it X1.",
-        "Work out which booked place has the most room bookings whose headcount is more than 5 people; call it X1.",
+        "Find the booked place with the most room bookings whose headcount is more than 5 people; call that booked place X1.",
+        "Of the room bookings whose headcount is more than 5 people, work out which booked place has the most; call that booked place X1.",
+        "Work out which booked place has the most room bookings whose headcount is more than 5 people; call that booked place X1.",
     ],
     ("count", "min", "formal"): [
         "Let X1 denote the booked place with the smallest number of room bookings whose headcount is greater than 5 people "
         "(rooms with none do not count).",
         "Determine the booked place that has the smallest number of room bookings whose headcount is greater than 5 people "
-        "(rooms with none do not count); it is referred to as X1.",
+        "(rooms with none do not count); that booked place is referred to as X1.",
         "Of the room bookings whose headcount is greater than 5 people, let X1 be the booked place with the smallest number "
         "(rooms with none do not count).",
     ],
     ("sum", "max", "terse"): [
-        "X1 = the booked place with the max combined headcount over the room bookings whose headcount > 5 people.",
-        "X1: over the room bookings whose headcount > 5 people, the booked place with the max combined headcount.",
-        "Get X1: the booked place with the max combined headcount over the room bookings whose headcount > 5 people.",
+        "X1 = the booked place with the max total headcount over the room bookings whose headcount > 5 people.",
+        "X1: over the room bookings whose headcount > 5 people, the booked place with the max total headcount.",
+        "Get X1: the booked place with the max total headcount over the room bookings whose headcount > 5 people.",
     ],
     ("sum", "min", "plain"): [
         "Find the booked place with the lowest combined headcount over the room bookings whose headcount is more than 5 "
-        "people (rooms with none do not count); call it X1.",
+        "people (rooms with none do not count); call that booked place X1.",
         "Over the room bookings whose headcount is more than 5 people, work out which booked place has the lowest combined "
-        "headcount (rooms with none do not count); call it X1.",
+        "headcount (rooms with none do not count); call that booked place X1.",
         "Work out which booked place has the lowest combined headcount over the room bookings whose headcount is more than "
-        "5 people (rooms with none do not count); call it X1.",
+        "5 people (rooms with none do not count); call that booked place X1.",
     ],
 }
 

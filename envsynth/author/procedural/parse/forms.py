@@ -91,9 +91,9 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Let {new} denote the {key} with the {extreme} combined {attr} over {pool}{none}.",
         "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; that {key} is referred to as {new}.",
         "Over {pool}, let {new} be the {key} with the {extreme} combined {attr}{none}.",
-        "{new} = the {key} with the {extreme} combined {attr} over {pool}{none}.",
-        "{new}: over {pool}, the {key} with the {extreme} combined {attr}{none}.",
-        "Get {new}: the {key} with the {extreme} combined {attr} over {pool}{none}.",
+        "{new} = the {key} with the {extreme} total {attr} over {pool}{none}.",
+        "{new}: over {pool}, the {key} with the {extreme} total {attr}{none}.",
+        "Get {new}: the {key} with the {extreme} total {attr} over {pool}{none}.",
     ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),

@@ -145,9 +145,9 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Over {pool}, let {var} be the {rel} with the {extreme} combined {attr}{none}.",
         ),
         "terse": (
-            "{var} = the {rel} with the {extreme} combined {attr} over {pool}{none}.",
-            "{var}: over {pool}, the {rel} with the {extreme} combined {attr}{none}.",
-            "Get {var}: the {rel} with the {extreme} combined {attr} over {pool}{none}.",
+            "{var} = the {rel} with the {extreme} total {attr} over {pool}{none}.",
+            "{var}: over {pool}, the {rel} with the {extreme} total {attr}{none}.",
+            "Get {var}: the {rel} with the {extreme} total {attr} over {pool}{none}.",
         ),
     },
     "first_act": {
