@@ -77,16 +77,16 @@ def test_the_ladder_is_counted_over_the_skills_of_all_and_apart_for_the_deepest(
 
     root, alone = version(None, "root", "x"), version(None, "alone", "xyz")
     child = version(root[0], "child", "xy")
-    last, sister = version(child[0], "last", "xyw"), version(root[0], "sister", "xyzw")
+    last, sister = version(child[0], "last", "xyw"), version(root[0], "sister", "xyzv")
     with Store.open(tmp_path / "l.db") as store:
         store.add_environment(environment)
         for task, its_report in (root, alone, child, last, sister):
             store.add_task(task, its_report)
         found = stored_yields(store)
     assert found.ladder == (
-        LadderShare(depth=0, versions=2, passing=0.5, deep=0.75),
-        LadderShare(depth=1, versions=2, passing=0.25, deep=0.5),
-        LadderShare(depth=2, versions=1, passing=0.25, deep=0.25),
+        LadderShare(depth=0, versions=2, passing=0.6, deep=0.8),
+        LadderShare(depth=1, versions=2, passing=0.4, deep=0.6),
+        LadderShare(depth=2, versions=1, passing=0.4, deep=0.4),
     )
     assert found.skills == {3: 2, 4: 1}
 
