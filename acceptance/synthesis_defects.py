@@ -8,14 +8,20 @@ in its gaps, is flagged for each of them, and the mended one passes. `--fast`: a
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
 
 from acceptance.claims import Claims
 from acceptance.defects import of_play, of_specs, of_verifiers
 from acceptance.defects.bases import BASES
 from acceptance.defects.plants import PLANTS, Plant
+from acceptance.defects.trip import DISTRACTORS, GAPS, published_trip
+from envsynth.environments.examples import trip_planning
 from envsynth.gates import check
+from envsynth.gates.wording import loose_limits, tier_faults, tier_groups
 from envsynth.report import GateReport
 
 ROOMS = (of_specs, of_play, of_verifiers)
@@ -62,6 +68,41 @@ def sound(claims: Claims, pairs: Iterable[tuple[str, int]]) -> None:
     )
 
 
+def trip(claims: Claims) -> None:
+    """Check the trip-planning task as published, and mended."""
+    report = check(*published_trip())
+    for gap, (code, words) in GAPS.items():
+        told = [finding.message for finding in report.findings if finding.code == code and words in finding.message]
+        claims.line(f"trip, {gap}", told[0] if told else "not flagged", code, bool(told))
+    found, wanted = codes_of(report), sorted({code for code, _ in GAPS.values()})
+    claims.line("trip, gates that fail", " ".join(found), f"exactly {' '.join(wanted)}", found == wanted)
+    unused = cast("list[str]", report.evidence("SP111")["unused_tools"])
+    distractors = [name for name in DISTRACTORS if name in unused]
+    claims.line(
+        "trip, tools told as distractors",
+        " ".join(distractors),
+        " ".join(DISTRACTORS),
+        len(distractors) == len(DISTRACTORS),
+    )
+    mended = codes_of(check(*trip_planning()))
+    claims.line("mended trip, gates that fail", " ".join(mended) or "none", "none", not mended)
+
+
+def prompts(claims: Claims) -> None:
+    """Read the wording of the fifty prompts of the reference, which people have read."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "prompts.md").read_text(encoding="utf-8")
+    texts = re.findall(r"^\d+\. (.+)$", page, re.M)
+    flagged = [
+        text for text in texts if loose_limits(text) or any(tier_faults(group, text) for group in tier_groups(text))
+    ]
+    claims.line(
+        "prompts of the reference flagged for their wording",
+        f"{len(flagged)} of {len(texts)}",
+        "0 of >= 50",
+        not flagged and len(texts) >= 50,
+    )
+
+
 def main() -> int:
     """Print the lines."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -74,6 +115,8 @@ def main() -> int:
     if not options.only:
         counted = [item for item in PLANTS if not item.planned]
         claims.line("planted defects in the list", len(counted), ">= 40", len(counted) >= 40)
+        trip(claims)
+        prompts(claims)
         sound(claims, [(name, variant) for variant in range(VARIANTS) for name in BASES][::step])
     print(f"      {time.monotonic() - began:.0f} s", flush=True)
     return claims.exit_code()

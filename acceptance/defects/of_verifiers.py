@@ -178,3 +178,14 @@ def _vacuous(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     found = TaskVersion.from_json(text)
     probes = [item.model_dump() for item in found.probes if item.name != "constraint/weight"]
     return spec, task_with(found, probes=probes, ablations={})
+
+
+@plant(
+    "the verifier evaluates the answer's text",
+    "read_atoms",
+    "VF310",
+    planned="VF310: hostile answers, such as one that closes the quotation marks",
+)
+def _evaluated(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    quoted = """eval('"' + answer["part_code"] + '"') in ["""
+    return with_atom(spec, task, "part_code", 'answer["part_code"] in [', quoted)

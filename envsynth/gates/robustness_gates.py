@@ -19,8 +19,9 @@ def order_decides_nothing(case: Case) -> GateResult:
     Why: two rows may share the best value, and the author's solution takes the first one; an honest actor that takes the
     other fails. Where the text names one right answer, a tie is a defect; where any will do, the verifier must accept the
     one that comes first now. Limits: tables with an integer primary key are listed by it in either order, and ties that
-    the solution breaks by another column stay hidden. Where a task program exists, the oracle refuses ties itself. Fix:
-    name the rule for ties in the prompt, let the verifier accept each best row, or change the rows.
+    the solution breaks by another column stay hidden. Where a task program exists, the oracle refuses ties itself.
+
+    Fix: name the rule for ties in the prompt, let the verifier accept each best row, or change the rows.
     """
     if case.task.ir is not None:
         return skipped("EX208", "the oracle of the task program refuses ties")

@@ -75,7 +75,7 @@ def _value(text: str) -> float:
 
 
 def _one_sided(match: re.Match[str], op: str) -> Limit:
-    number, unit = _value(match[1]), (match[2] or "").lower()
+    number, unit = _value(match[1]), match[2] or ""
     if op in (">", ">="):
         return Limit(match[0], match.start(), number, math.inf, op == ">=", False, unit)
     return Limit(match[0], match.start(), -math.inf, number, False, op == "<=", unit)
@@ -94,8 +94,8 @@ def limits(text: str) -> list[Limit]:
     taken: set[int] = set()
     for pattern in _RANGES:
         for match in pattern.finditer(text):
-            unit, low, high = (match[3] or "").lower(), _value(match[1]), _value(match[2])
-            if low < high and not taken & set(range(*match.span())) and unit not in _MONTHS:
+            unit, low, high = match[3] or "", _value(match[1]), _value(match[2])
+            if low < high and not taken & set(range(*match.span())) and unit.lower() not in _MONTHS:
                 found.append(Limit(match[0], match.start(), low, high, True, True, unit))
                 taken.update(range(*match.span()))
     for pattern, op in (*_SUFFIXED, *_PREFIXED):
@@ -175,13 +175,13 @@ def _subject(clause: str) -> frozenset[str]:
 
 def _joined(parts: list[Limit]) -> Limit | None:
     """One stretch of all limits of a clause, when they are about one quantity."""
-    units = {limit.unit for limit in parts if limit.unit}
+    units = {limit.unit.lower(): limit.unit for limit in parts if limit.unit}
     low = max(parts, key=lambda limit: (limit.low, not limit.low_in))
     high = min(parts, key=lambda limit: (limit.high, limit.high_in))
     if len(units) > 1 or len(parts) > 2 or low.low >= high.high:
         return None
     text = " and ".join(limit.text for limit in parts)
-    return Limit(text, parts[0].start, low.low, high.high, low.low_in, high.high_in, next(iter(units), ""))
+    return Limit(text, parts[0].start, low.low, high.high, low.low_in, high.high_in, next(iter(units.values()), ""))
 
 
 def _tiers_of(text: str) -> Iterator[Tier]:
@@ -211,12 +211,16 @@ def tier_groups(text: str) -> tuple[tuple[Tier, ...], ...]:
     groups: list[list[Tier]] = []
     for tier in _tiers_of(text):
         for group in groups:
-            if all(tier.stretch.unit == other.stretch.unit and tier.subject & other.subject for other in group):
+            if all(_same_quantity(tier, other) for other in group):
                 group.append(tier)
                 break
         else:
             groups.append([tier])
     return tuple(tuple(group) for group in groups if _splits(group))
+
+
+def _same_quantity(one: Tier, other: Tier) -> bool:
+    return one.stretch.unit.lower() == other.stretch.unit.lower() and bool(one.subject & other.subject)
 
 
 def _splits(group: Sequence[Tier]) -> bool:

@@ -160,7 +160,7 @@ def tiers_are_whole(case: Case) -> GateResult:
 # -------------------------------------------------------------------------------------------------------------- format
 
 _QUOTED_KEY = re.compile(r"[\"'`\u201c]([A-Za-z_]\w*)[\"'`\u201d]\s*:")
-_QUOTED_AS = re.compile(r"\b(?:as|field|key) [\"`\u201c]([A-Za-z_]\w*)[\"`\u201d]")
+_QUOTED_AS = re.compile(r"\b(?:as|field|key) [\"`\u201c]([A-Za-z_]\w*)[\"`\u201d]", re.I)
 _QUOTED_SNAKE = re.compile(r"[\"'`\u201c]([A-Za-z]+(?:_[A-Za-z]+)+)[\"'`\u201d]")
 
 
@@ -212,6 +212,8 @@ def _keys(schema: JsonValue) -> Iterator[str]:
 
 
 def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
     return word[:-1] if word.endswith("s") and len(word) > 3 else word
 
 
@@ -284,10 +286,17 @@ def relations_are_settled(case: Case) -> GateResult:
     return failed("SP111", findings, unused_tools=[*unused], unspoken_tools=[*unspoken])
 
 
+_VERBS = frozenset(
+    ("get", "list", "find", "search", "read", "info", "fact", "detail", "update", "create", "set", "all", "by")
+)
+"""Words of tools' names that say nothing of their subject."""
+
+
 def _mentions(text: str, name: str) -> bool:
     """Whether a text holds the noun of a name: its longest word, as compounds put the weight there."""
-    words = sorted((_singular(word) for word in name.lower().split("_")), key=len, reverse=True)
-    return re.search(rf"\b{words[0]}", text) is not None
+    words = [_singular(word) for word in name.lower().split("_")]
+    noun = max((word for word in words if word not in _VERBS), key=len, default=words[0])
+    return re.search(rf"\b{noun[:-1] if noun.endswith('y') else noun}", text) is not None
 
 
 def _related(table: Table) -> str | None:
