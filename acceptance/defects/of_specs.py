@@ -65,7 +65,7 @@ def _open_answer(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return spec, task_with(task, answer_schema=schema, verifier={**task.verifier.model_dump(), "program": program})
 
 
-@plant("the answer schema refuses the right answer", "read_atoms", "SP104", "EX201", "EX202")
+@plant("the answer schema refuses the right answer", "read_atoms", "SP104", "EX201", "EX202", "VF320")
 def _refusing(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return spec, task_with(task, answer_schema=closed(part_code={"type": "string"}, parts_counted={"type": "string"}))
 

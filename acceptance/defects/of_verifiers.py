@@ -57,12 +57,12 @@ def _anything(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_program(spec, task, "    reasons = []", '    return {"ok": True}\n    reasons = []')
 
 
-@plant("a guessed number passes", "act_atoms", "VF303")
+@plant("a guessed number passes", "act_atoms", "VF303", "VF320")
 def _guessed(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_atom(spec, task, "left", 'answer["left"] ==', '0 <= answer["left"] != -')
 
 
-@plant("a field is ignored", "read_atoms", "VF303", "VF302")
+@plant("a field is ignored", "read_atoms", "VF303", "VF320")
 def _field(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_atom(spec, task, "parts_counted", "== len(found)", ">= 0")
 

@@ -96,13 +96,14 @@ def test_what_closes_a_hole():
 @pytest.mark.parametrize(
     "text",
     [
-        "If the weight is at least 5 kg, it costs 9; otherwise 4. If the weight is between 7 and 9 kg, wrap it.",
-        "If the weight is at least 5 kg, wrap it. If the weight is more than 9 kg, refuse it.",
-        "If the weight is at least 5 kg and at most 9 kg, wrap it. If the price is at least 5 credits, wait.",
+        "If the weight is at least 5 kg, it costs 9; otherwise 4. If the weight is between 3 and 6 kg, wrap it.",
+        "If the weight is at least 5 kg, wrap it. If the weight is between 7 and 9 kg, mark it.",
+        "If the weight is at least 5 kg and at most 9 kg, wrap it. If the price is at least 9 credits, wait.",
+        "If the hotel costs at least 5 CNY and at most 9 CNY, stop. If the dinner costs at least 9 CNY, wait.",
         "For the parts whose price is at least 5 credits, add up. For the parts whose price is at most 9 credits, count.",
         "If the hotel costs at least 5 CNY and at most 9 CNY, stop.",
     ],
-    ids=["otherwise", "nested", "other quantity", "no condition", "alone"],
+    ids=["otherwise", "nested", "other unit", "other subject", "no condition", "alone"],
 )
 def test_conditions_that_are_no_tiers(text):
     assert tier_groups(text) == ()
@@ -189,7 +190,7 @@ def test_sp109_compares_keys(jail, shop, value_task, prompt, wanted):
 
 
 def test_sp109_says_what_was_perhaps_meant(jail, shop, value_task):
-    report = check(shop, value_task.model_copy(update={"prompt": 'As "vaule".'}), jail=jail, select=["SP109"])
+    report = check(shop, value_task.model_copy(update={"prompt": 'As "valued".'}), jail=jail, select=["SP109"])
     assert report.findings[0].fix == "meant is perhaps 'value'"
 
 
