@@ -48,9 +48,9 @@ def planted(claims: Claims, items: Iterable[Plant]) -> None:
     """Check specs with a defect, and print a line for each."""
     for item in items:
         found = codes_of(check(*item.pair()))
-        if item.planned:
+        if item.pending:
             print(
-                f"LATER {item.name} ({item.base}): {' '.join(found) or 'nothing'}  (needs {item.planned})", flush=True
+                f"LATER {item.name} ({item.base}): {' '.join(found) or 'nothing'}  ({item.code} is to come)", flush=True
             )
             continue
         target = item.code + (f", perhaps {' '.join(sorted(item.also))}" if item.also else ", nothing else")
@@ -132,7 +132,7 @@ def main() -> int:
     step = 3 if options.fast else 1
     planted(claims, [item for item in PLANTS if options.only in item.name][::step])
     if not options.only:
-        counted = [item for item in PLANTS if not item.planned]
+        counted = [item for item in PLANTS if not item.pending]
         claims.line("planted defects in the list", len(counted), ">= 40", len(counted) >= 40)
         command_line(claims)
         trip(claims)

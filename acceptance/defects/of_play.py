@@ -58,19 +58,19 @@ def _both_pass(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_rows(spec, task_with(task, oracle={"answer": answer}), "parts", ("P-099", "S-10", 33, 110))
 
 
-@plant("a tool tells the time", "read_program", "EX203")
+@plant("a tool tells the time", "read_program", "EX203", "SE504")
 def _time(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     spec, task = with_source(spec, task, "list_loans", '"pages": pages', '"pages": pages, "at": time.perf_counter_ns()')
     return with_source(spec, task, "list_loans", "def list_loans", "import time\n\n\ndef list_loans")
 
 
-@plant("a tool draws from the system's randomness", "optimise_atoms", "EX203")
+@plant("a tool draws from the system's randomness", "optimise_atoms", "EX203", "SE504")
 def _random(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     spec, task = with_source(spec, task, "list_vans", '"pages": pages', '"pages": pages, "luck": os.urandom(4).hex()')
     return with_source(spec, task, "list_vans", "def list_vans", "import os\n\n\ndef list_vans")
 
 
-@plant("a tool counts its calls across episodes", "read_atoms", "EX203")
+@plant("a tool counts its calls across episodes", "read_atoms", "EX203", "SE504")
 def _counter(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     spec, task = with_source(
         spec, task, "list_parts", "    pages =", "    json.served = getattr(json, 'served', 0) + 1\n    pages ="
@@ -79,12 +79,7 @@ def _counter(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_source(spec, task, "list_parts", "def list_parts", "import json\n\n\ndef list_parts")
 
 
-@plant(
-    "a tool lists a set in the order of its hashes",
-    "plan_atoms",
-    "EX203",
-    planned="EX2xx: a sweep over PYTHONHASHSEED; workers of one process share their seed",
-)
+@plant("a tool lists a set in the order of its hashes", "plan_atoms", "EX205")
 def _set_order(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_source(
         spec, task, "list_gear", '"pages": pages', '"pages": pages, "kinds": list({row["kind"] for row in found})'

@@ -50,7 +50,7 @@ def _mute_tool(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_tool(spec, task, "supplier_facts", description="")
 
 
-@plant("a tool's source defines another function", "read_atoms", "SP103", "EX201", "EX202")
+@plant("a tool's source defines another function", "read_atoms", "SP103", "EX201", "EX202", "DF403", "VF309")
 def _lost_tool(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_tool(spec, task, "supplier_facts", source="def facts(db, code):\n    return code\n")
 

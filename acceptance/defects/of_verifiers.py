@@ -18,7 +18,7 @@ from acceptance.defects.plants import (
 from envsynth.spec import EnvironmentSpec, TaskVersion
 
 
-@plant("nothing is left to do", "act_program", "VF301", "VF302", "VF308", "DF401")
+@plant("nothing is left to do", "act_program", "VF301", "VF302", "VF308", "VF309", "DF401")
 def _already_done(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     rows = {"bookings": tuple((code, who, "firm", paid) for code, who, _, paid in spec.world.rows["bookings"])}
     program = replaced(
@@ -52,22 +52,33 @@ def _empty(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     )
 
 
-@plant("any answer of the right form passes", "read_program", "VF303", "VF301", "VF302", "VF304", "VF305", "DF401")
+@plant(
+    "any answer of the right form passes",
+    "read_program",
+    "VF303",
+    "VF301",
+    "VF302",
+    "VF304",
+    "VF305",
+    "VF309",
+    "VF310",
+    "DF401",
+)
 def _anything(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_program(spec, task, "    reasons = []", '    return {"ok": True}\n    reasons = []')
 
 
-@plant("a guessed number passes", "act_atoms", "VF303", "VF320")
+@plant("a guessed number passes", "act_atoms", "VF303", "VF310", "VF320")
 def _guessed(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_atom(spec, task, "left", 'answer["left"] ==', '0 <= answer["left"] != -')
 
 
-@plant("a field is ignored", "read_atoms", "VF303", "VF320")
+@plant("a field is ignored", "read_atoms", "VF303", "VF310", "VF320")
 def _field(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_atom(spec, task, "parts_counted", "== len(found)", ">= 0")
 
 
-@plant("the answer is matched as a part of a text", "read_atoms", "VF303")
+@plant("the answer is matched as a part of a text", "read_atoms", "VF303", "SE503", "VF310")
 def _substring(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     loose = 'any(r["code"] in answer["part_code"] for r in found if r["price"] == low)'
     return with_atom(
@@ -87,7 +98,7 @@ def _double(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_atom(spec, task, "count", "len(set(names)) == len(names) == ", "")
 
 
-@plant("the verifier breaks on an unknown name", "plan_atoms", "VF303", "VF301", "VF302")
+@plant("the verifier breaks on an unknown name", "plan_atoms", "VF303", "VF301", "VF302", "VF309", "VF310")
 def _breaks(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return with_definitions(
         spec,
@@ -180,12 +191,7 @@ def _vacuous(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return spec, task_with(found, probes=probes, ablations={})
 
 
-@plant(
-    "the verifier evaluates the answer's text",
-    "read_atoms",
-    "VF310",
-    planned="VF310: hostile answers, such as one that closes the quotation marks",
-)
+@plant("the verifier evaluates the answer's text", "read_atoms", "SE503", "VF310")
 def _evaluated(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     quoted = """eval('"' + answer["part_code"] + '"') in ["""
     return with_atom(spec, task, "part_code", 'answer["part_code"] in [', quoted)

@@ -8,6 +8,7 @@ from typing import Any
 
 from acceptance.defects.bases import BASES
 from acceptance.defects.making import Pair
+from envsynth.gates import all_gates
 from envsynth.spec import EnvironmentSpec, GoalAtom, TaskVersion
 
 Edit = Callable[[EnvironmentSpec, TaskVersion], Pair]
@@ -27,8 +28,11 @@ class Plant:
     """Gates that may fail as well, because the same defect breaks what they look at."""
     edit: Edit
     """Plants it."""
-    planned: str = ""
-    """What is missing to flag it, when no gate can; it is shown and not counted."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether its gate is still to come; then it is shown and not counted."""
+        return self.code not in {item.code for item in all_gates()}
 
     def pair(self) -> Pair:
         """The spec with the defect.
@@ -46,12 +50,12 @@ PLANTS: list[Plant] = []
 """All planted defects, in order of their codes."""
 
 
-def plant(name: str, base: str, code: str, *also: str, planned: str = "") -> Callable[[Edit], Edit]:
+def plant(name: str, base: str, code: str, *also: str) -> Callable[[Edit], Edit]:
     """Register an edit."""
 
     def register(edit: Edit) -> Edit:
         assert name not in {item.name for item in PLANTS}, name
-        PLANTS.append(Plant(name, base, code, frozenset(also), edit, planned))
+        PLANTS.append(Plant(name, base, code, frozenset(also), edit))
         return edit
 
     return register
