@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envsynth.gates import difficulty_gates, execution_gates, security_gates, spec_gates, verifier_gates
+from envsynth.gates import (
+    atom_gates,
+    difficulty_gates,
+    execution_gates,
+    robustness_gates,
+    security_gates,
+    spec_gates,
+    verifier_gates,
+    wording_gates,
+)
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import Gate, all_gates, find_gate
 from envsynth.gates.rehearsal import Rehearsal
@@ -14,7 +23,16 @@ from envsynth.spec import EnvironmentSpec, TaskVersion
 
 __all__ = ["Case", "Gate", "Rehearsal", "all_gates", "check", "explain", "find_gate"]
 
-_ROOMS = (spec_gates, execution_gates, security_gates, difficulty_gates, verifier_gates)
+_ROOMS = (
+    spec_gates,
+    wording_gates,
+    execution_gates,
+    robustness_gates,
+    security_gates,
+    difficulty_gates,
+    verifier_gates,
+    atom_gates,
+)
 """Importing them registers their gates."""
 
 
