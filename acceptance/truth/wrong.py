@@ -179,16 +179,19 @@ def _touched(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
 def _other_answer(columns: list[dict[Any, None]], outcome: Right, rng: random.Random) -> tuple[tuple[str, Any], ...]:
     place = rng.randrange(len(outcome.answer))
     name, value = outcome.answer[place]
+    one = min(value) if isinstance(value, frozenset) else value
+    pool = [
+        cell for cell in _same_column(columns, one) if cell not in (value if isinstance(value, frozenset) else (value,))
+    ]
+    unknown = f"{one} II" if isinstance(one, str) else one + 100_000
     if isinstance(value, frozenset):
-        members = sorted(value)
-        pool = [cell for cell in _same_column(columns, members[0]) if cell not in value]
-        gone = rng.sample(members, rng.randint(1, min(len(members), len(pool)))) if pool else []
-        value = (value - frozenset(gone)) | frozenset(rng.sample(pool, len(gone)))
+        pool = rng.sample(pool, min(len(pool), len(value))) if rng.random() < 0.8 else [unknown]
+        gone = rng.sample(sorted(value), rng.randint(1, max(1, min(len(pool), len(value)))))
+        value = (value - frozenset(gone)) | frozenset((pool or [unknown])[: len(gone)])
+    elif isinstance(value, int):
+        value = rng.choice([value + by for by in (-10, -3, -2, -1, 1, 2, 3, 10)] + rng.sample(pool, min(4, len(pool))))
     else:
-        pool = [cell for cell in _same_column(columns, value) if cell != value]
-        if isinstance(value, int):
-            pool = [value + by for by in (-10, -3, -2, -1, 1, 2, 3, 10)] + rng.sample(pool, min(4, len(pool)))
-        value = rng.choice(pool or [f"{value} "])
+        value = rng.choice(pool) if pool and rng.random() < 0.9 else unknown
     return (*outcome.answer[:place], (name, value), *outcome.answer[place + 1 :])
 
 
