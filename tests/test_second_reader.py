@@ -309,8 +309,12 @@ def test_what_the_policy_forbids_has_no_right_outcome():
 @pytest.mark.parametrize("place", range(len(POLICY)))
 def test_an_unknown_policy_is_not_covered(place):
     changed = (*POLICY[:place], POLICY[place].replace("is", "is never").replace("are", "are never") + " Mostly.")
-    with pytest.raises(NotCoveredError, match="policy not understood"):
-        answers(FREE.format(12, 13), (*changed, *POLICY[place + 1 :]))
+    prompt = FREE.format(12, 13)
+    if POLICY[place].startswith("The arrival time"):  # names no table of the three, so it must be what the prompt needs
+        prompt = "Find the hub with the earliest arrival time from the hub Ash leaving at or after 8 o'clock among all hubs; "
+        prompt += 'call it X1. Report the name of X1 as "n" (a name).'
+    with pytest.raises(NotCoveredError, match=r"policy not understood|policy says nothing of (hours|snapshot|arrival)"):
+        answers(prompt, (*changed, *POLICY[place + 1 :]))
 
 
 def test_a_missing_policy_is_not_covered():

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 
 from acceptance.truth.facts import Facts
-from acceptance.truth.world import Handle, Value, World
+from acceptance.truth.world import Handle, NotCoveredError, Value, World
 
 
 class ImpossibleError(Exception):
@@ -63,7 +63,10 @@ class Deeds:
 
         Raises:
             ImpossibleError: the policy does not allow it.
+            NotCoveredError: the action is another mechanism's.
         """
+        if action not in self._ways:
+            raise NotCoveredError(f"no rule for the action {action}")
         return self._ways[action](**arguments)
 
     def _allow(self, allowed: bool, why: str) -> None:

@@ -1,4 +1,6 @@
-"""Reads the policy of a world: every sentence must be one that is known here, else the world is not covered.
+"""Reads the policy of a world. An entry that is not known here and names a table of the three mechanisms is not covered.
+
+Other entries may be about other mechanisms: whatever they say must not matter, and what matters is asked for by name.
 
 A template is one policy entry. `<site>` is the singular of an entity, `<sites>` its plural; `a <site>` may be `an`.
 `{name#}` is a number, `{name@}` a day, `{name=...}` words; `[...]` may be absent, `(...|...)` is one of several.
@@ -90,6 +92,12 @@ TEMPLATES: dict[str, str] = {
 """Every entry of a policy that this reader knows, by a name of its own."""
 
 
+OWN = (
+    "resource", "booking", "closure", "leg", "ticket", "attraction", "fund", "claim", "clash", "topic", "quota", "share",
+)  # fmt: skip
+"""Tables of the three mechanisms alone; others are shared with more mechanisms."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """What a policy says: the names of its entries, and the values in them."""
@@ -132,7 +140,7 @@ class Rules:
 
 
 def read_policy(policy: tuple[str, ...], nouns: dict[str, tuple[str, str]], labels: dict[str, str]) -> Rules:
-    """Understand all entries of a policy.
+    """Understand the entries of a policy that are about booking, allocation and itinerary.
 
     Args:
         policy: The entries.
@@ -143,9 +151,12 @@ def read_policy(policy: tuple[str, ...], nouns: dict[str, tuple[str, str]], labe
         What they say.
 
     Raises:
-        NotCoveredError: an entry is not known, or is said twice.
+        NotCoveredError: an entry about them is not known, or is said twice, or the world has none of them.
     """
     words = tuple(sorted((nouns | {key: (label, label) for key, label in labels.items()}).items()))
+    own = "|".join(rf"\b{re.escape(noun)}\b" for key in OWN if key in nouns for noun in nouns[key])
+    if not own:
+        raise NotCoveredError("the world has none of the three mechanisms")
     entries: list[str] = []
     values: dict[str, str] = {}
     for told in policy:
@@ -156,10 +167,13 @@ def read_policy(policy: tuple[str, ...], nouns: dict[str, tuple[str, str]], labe
                 values.update({key: value for key, value in match.groupdict().items() if value is not None})
                 break
         else:
-            raise NotCoveredError(f"policy not understood: {told[:100]!r}")
+            if re.search(own, told):
+                raise NotCoveredError(f"policy not understood: {told[:100]!r}")
     if len(set(entries)) != len(entries):
         raise NotCoveredError("the policy has an entry twice")
-    return Rules(frozenset(entries), values)
+    rules = Rules(frozenset(entries), values)
+    rules.need("snapshot")
+    return rules
 
 
 @cache
