@@ -51,6 +51,9 @@ LINEAGES, EDITS = 4, 5
 RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 """Right outcomes of a task that are judged (a sample of more), wrong ones, and the fewest wrong ones that count."""
 
+PLACES = 25
+"""Parts of policies, such as the gap between bookings, on which a task of a full run must depend."""
+
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
 
@@ -128,6 +131,10 @@ class Tally:
     """Wrong outcomes by whether the verifier refuses."""
     sources: Counter[str] = field(default_factory=Counter[str])
     """Wrong outcomes by their making."""
+    places: Counter[str] = field(default_factory=Counter[str])
+    """Covered tasks by the part of the policy that they depend on: misread, it leads to a wrong outcome."""
+    looked_at: set[str] = field(default_factory=set[str])
+    """Parts of policies that the outcomes were worked out with."""
     disagreements: list[str] = field(default_factory=list[str])
 
     @property
@@ -166,6 +173,11 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
         raise NotCoveredError("speaks of none of the three mechanisms")
     rng = random.Random(task.hash)
     right = rng.sample(solved.outcomes, min(RIGHT_JUDGED, len(solved.outcomes)))
+    told = f"{task.hash[:12]} {task.prompt}"
+    if not right:
+        tally.accepted[False] += 1
+        tally.disagreements.append(f"no outcome is right: {told}; its oracle: {task.oracle.to_json()[:300]}")
+        return
     wrong = wrong_outcomes(solved, rng, WRONG_JUDGED)
     if len(wrong) < WRONG_NEEDED:
         raise NotCoveredError(f"fewer than {WRONG_NEEDED} wrong outcomes")
@@ -178,10 +190,8 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
     tally.accepted.update(status == "pass" for status in yes)
     tally.refused.update(status == "fail" for status in no)
     tally.sources.update(item.source for item in wrong)
-    told = f"{task.hash[:12]} {task.prompt}"
-    if not right:
-        tally.accepted[False] += 1
-        tally.disagreements.append(f"no outcome is right: {told}; its oracle: {task.oracle.to_json()[:300]}")
+    tally.places.update({item.place for item in wrong if item.place})
+    tally.looked_at |= solved.rules.used.intersection(solved.rules.values)
     for outcome, status in zip(outcomes[: len(right)], yes, strict=True):
         if status != "pass":
             tally.disagreements.append(f"right, but {status}: {outcome.to_json()[:300]}: {told}")
@@ -249,6 +259,13 @@ def report(claims: Claims, tally: Tally, wanted: int, each: int) -> None:
         "wrong outcomes refused", shown, f"1, of >= {WRONG_NEEDED} a task",
         tally.refused[True] == wrong >= WRONG_NEEDED * tally.tasks > 0,
     )  # fmt: skip
+    depended = f"{len(tally.places)} of {len(tally.looked_at)}"
+    if each >= 60:
+        claims.line("parts of policies on which a task depends", depended, f">= {PLACES}", len(tally.places) >= PLACES)
+    print(
+        f"      parts of policies on which tasks depend ({depended}): "
+        + ", ".join(f"{name} {tally.places[name]}" for name in sorted(tally.looked_at))
+    )
     for told in tally.disagreements[:20]:
         print(f"      {told}")
 

@@ -306,6 +306,15 @@ def test_what_the_policy_forbids_has_no_right_outcome():
     assert solve(make(prompt + "Return an empty object.")).outcomes == ()
 
 
+def test_a_description_of_one_row_that_fits_more_or_none_has_no_right_outcome():
+    prompt = 'Find the room whose capacity is {} people; call it X1. Report the name of X1 as "a" (a name).'
+    assert answers(prompt.format("exactly 4")) == [{"a": "Fir"}]
+    assert answers(prompt.format("exactly 8")) == answers(prompt.format("exactly 5")) == []
+    prompt = 'Find the room with the {} capacity among all rooms; call it X1. Report the name of X1 as "a" (a name).'
+    assert answers(prompt.format("lowest")) == [{"a": "Fir"}]
+    assert answers(prompt.format("highest")) == []
+
+
 @pytest.mark.parametrize("place", range(len(POLICY)))
 def test_an_unknown_policy_is_not_covered(place):
     changed = (*POLICY[:place], POLICY[place].replace("is", "is never").replace("are", "are never") + " Mostly.")
@@ -453,3 +462,11 @@ def test_a_wrong_rule_of_the_reader_is_noticed(few, jail, monkeypatch):
 
     monkeypatch.setattr(Facts, "value", off_by_one)
     assert synthesis_truth.measure(few, jail, 100, 0).disagreements
+
+
+def test_a_task_without_a_right_outcome_is_noticed(few, jail, monkeypatch):
+    solved = synthesis_truth.solve(synthesis_truth.public(*few[0]))
+    monkeypatch.setattr(synthesis_truth, "solve", lambda task: dataclasses.replace(solved, outcomes=()))
+    tally = synthesis_truth.measure(few[:1], jail, 100, 0)
+    assert set(tally.accepted) == {False}
+    assert "no outcome is right" in tally.disagreements[0]

@@ -80,7 +80,8 @@ def solve(task: PublicTask) -> Solved:
         task: What a player knows, and the rows.
 
     Returns:
-        The outcomes; none when the policy does not allow what is asked.
+        The outcomes; none when the policy does not allow what is asked, or when a description of one row fits another
+        number of rows.
 
     Raises:
         NotCoveredError: the prompt or the policy is not understood, or leaves the outcome open.
@@ -138,11 +139,11 @@ class Solver:
     def _named(self, step: Step, scope: Scope) -> Iterator[Value]:
         match step:
             case Only(_, rows):
-                yield self._single(self.rows(rows, scope))
+                yield from self._single(self.rows(rows, scope))
             case Best(_, rows, term, largest):
                 values = {handle: self.term(handle, term, scope) for handle in self.rows(rows, scope)}
                 peak = (max if largest else min)(values.values(), default=None)
-                yield self._single([handle for handle, value in values.items() if value == peak])
+                yield from self._single([handle for handle, value in values.items() if value == peak])
             case Follow(_, of):
                 yield self.operand(of, scope)
             case Total(_, rows, None):
@@ -154,10 +155,9 @@ class Solver:
             case _:
                 raise NotCoveredError(f"no description: {step}")
 
-    def _single(self, handles: list[Handle]) -> Handle:
-        if len(handles) != 1:
-            raise NotCoveredError(f"a description fits {len(handles)} rows, not one")
-        return handles[0]
+    def _single(self, handles: list[Handle]) -> list[Handle]:
+        """The row that a description of one row means: none, so that nothing is right, when it fits several or none."""
+        return handles if len(handles) == 1 else []
 
     def rows(self, rows: Rows, scope: Scope) -> list[Handle]:
         """Rows that meet conditions."""

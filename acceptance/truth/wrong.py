@@ -38,6 +38,8 @@ class Wrong:
     """Answer and changes."""
     source: str
     """`program`, `policy`, `answer` or `state`."""
+    place: str = ""
+    """Which part of the policy was misread."""
 
 
 def wrong_outcomes(solved: Solved, rng: random.Random, wanted: int) -> list[Wrong]:
@@ -63,7 +65,7 @@ def wrong_outcomes(solved: Solved, rng: random.Random, wanted: int) -> list[Wron
             rows = [change.row for change in known.deed if change.row is not None]
             if known not in right and len(set(rows)) == len(rows):
                 found.setdefault(known, told)
-    return [Wrong(outcome, told) for outcome, told in found.items()]
+    return [Wrong(outcome, *told.split()) for outcome, told in found.items()]
 
 
 def effect(world: World, outcome: Right) -> Right:
@@ -88,7 +90,7 @@ def _careless(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]
     misread, programs = list(_misread(solved.rules)), list(dict.fromkeys(variants(solved.world, solved.program)))
     rng.shuffle(misread)
     rng.shuffle(programs)
-    tried = [(Facts(solved.world, other), solved.program, "policy") for other in misread[:VARIANTS]]
+    tried = [(Facts(solved.world, other), solved.program, f"policy {place}") for place, other in misread[:VARIANTS]]
     tried += [(facts, program, "program") for program in programs[:VARIANTS]]
     for known, program, told in tried:
         try:
@@ -99,19 +101,19 @@ def _careless(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]
             yield outcome, told
 
 
-def _misread(rules: Rules) -> Iterator[Rules]:
+def _misread(rules: Rules) -> Iterator[tuple[str, Rules]]:
+    """The rules with one part misread that the outcome was worked out with."""
     for key in sorted(rules.used.intersection(rules.values)):
         value = rules.values[key]
-        if value.isdigit():
-            yield from (replace(rules, values=rules.values | {key: str(int(value) + by)}) for by in (-1, 1))
+        others: list[str | None] = [str(int(value) + by) for by in (-1, 1)] if value.isdigit() else []
         if key in MISREADABLE:
-            yield replace(rules, values={name: told for name, told in rules.values.items() if name != key})
+            others.append(None)
         if " or " in value:
-            yield replace(rules, values=rules.values | {key: value.partition(" or ")[0]})
-        if value == "active":
-            yield replace(rules, values=rules.values | {key: "active or tentative"})
-        if value in ("full cost", "full costs"):
-            yield replace(rules, values=rules.values | {key: "amount"})
+            others.append(value.partition(" or ")[0])
+        others += {"active": ["active or tentative"], "full cost": ["amount"], "full costs": ["amounts"]}.get(value, [])
+        for other in others:
+            values = {name: told for name, told in rules.values.items() if name != key}
+            yield key, replace(rules, values=values if other is None else values | {key: other})
 
 
 def variants(world: World, item: Any) -> Iterator[Any]:
