@@ -1,0 +1,403 @@
+"""Reads a prompt: follows every reading and keeps those that reach its last character."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import TypeVar
+
+from acceptance.truth import frames
+from acceptance.truth.program import (
+    Act,
+    Best,
+    Choose,
+    Condition,
+    Demand,
+    Each,
+    Fixed,
+    Follow,
+    Found,
+    Named,
+    Of,
+    Only,
+    Operand,
+    Program,
+    Rows,
+    Step,
+    Term,
+    Total,
+    When,
+)
+from acceptance.truth.world import Attribute, Handle, NotCoveredError, World
+
+T = TypeVar("T")
+Reads = Iterator[tuple[T, int]]
+"""What stands at a place, with the place after it."""
+Scope = dict[str, tuple[str, str]]
+"""What each name stands for: `row`, `set` or `num`, and the entity."""
+
+
+class Reader:
+    """Reads the prompt of a world.
+
+    Args:
+        world: Whose words it uses.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.text = world.task.prompt
+        self.furthest = 0
+
+    def programs(self) -> list[Program]:
+        """All readings of the prompt.
+
+        Raises:
+            NotCoveredError: there is none; the message quotes where the reader stopped.
+        """
+        found = list(dict.fromkeys(self._whole(0, {}, ())))
+        if not found:
+            raise NotCoveredError(f"prompt not understood at: {self.text[self.furthest : self.furthest + 60]!r}")
+        return found
+
+    # ------------------------------------------------------------------------------------------------- sentences
+
+    def _whole(self, at: int, scope: Scope, steps: tuple[Step, ...]) -> Iterator[Program]:
+        for report, end in self._report(at, scope):
+            if end == len(self.text):
+                yield Program(steps, report)
+        for kind, ways in frames.STEPS.items():
+            for way in ways:
+                for found, end in self._frame(way, at, scope):
+                    step = _step(kind, found)
+                    if step is not None and self.text[end : end + 1] == " ":
+                        yield from self._whole(end + 1, scope | self._declared(step), (*steps, step))
+
+    def _declared(self, step: Step) -> Scope:
+        match step:
+            case Only(name, rows) | Best(name, rows):
+                return {name: ("row", rows.entity)}
+            case Follow(name, of):
+                return {name: ("row", of.term.attribute.unit)}
+            case Total(name):
+                return {name: ("num", "")}
+            case Choose(name, _, rows):
+                return {name: ("set", rows.entity)}
+            case _:
+                return {}
+
+    def _report(self, at: int, scope: Scope) -> Reads[tuple[tuple[str, Operand], ...]]:
+        for told in frames.NOTHING:
+            if self.text.startswith(told, at):
+                yield (), at + len(told)
+        for begins, way in (
+            *((told, '"{field}": {tell} ({form})') for told in frames.FIELDS_FIRST),
+            *((told, '{tell} as "{field}" ({form})') for told in frames.VALUES_FIRST),
+        ):
+            if self.text.startswith(begins, at):
+                for items, end in self._list(lambda place, way=way: self._frame(way, place, scope), at + len(begins)):
+                    if self.text.startswith(".", end):
+                        yield tuple((item["field"], item["tell"]) for item in items), end + 1
+
+    def _list(self, item: Callable[[int], Reads[T]], at: int, least: int = 1) -> Reads[tuple[T, ...]]:
+        """`a`, `a and b`, `a, b and c`."""
+        for first, end in item(at):
+            if least == 1:
+                yield (first,), end
+            if self.text.startswith(" and ", end):
+                for second, last in item(end + 5):
+                    yield (first, second), last
+            if self.text.startswith(", ", end):
+                for rest, last in self._list(item, end + 2, 2):
+                    yield (first, *rest), last
+
+    def _frame(self, way: str, at: int, scope: Scope) -> Reads[Found]:
+        """Match a frame: its words literally, its slots by their readers."""
+        head, brace, rest = way.partition("{")
+        self.furthest = max(self.furthest, at)
+        if not self.text.startswith(head, at):
+            return
+        if not brace:
+            yield {}, at + len(head)
+            return
+        slot, _, rest = rest.partition("}")
+        for value, end in self._slots[slot](at + len(head), scope):
+            for found, last in self._frame(rest, end, scope):
+                yield {slot: value, **found}, last
+
+    @cached_property
+    def _slots(self) -> dict[str, Callable[[int, Scope], Reads[object]]]:
+        return {
+            "new": self._new, "noun": self._noun, "one": self._one, "rows": self._rows, "some": self._some,
+            "term": self._any_term, "peak": self._peak, "link": self._link, "choice": self._choice,
+            "which": lambda at, scope: self._pattern(r"such|best", at), "act": self._act, "other": self._other,
+            "test": self._test, "field": lambda at, scope: self._pattern(r"\w+", at), "tell": self._tell,
+            "form": lambda at, scope: self._pattern(r"[^()]+", at),
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------------ rows
+
+    def _pattern(self, pattern: str, at: int) -> Reads[str]:
+        match = re.compile(pattern).match(self.text, at)
+        if match:
+            yield match[0], match.end()
+
+    def _new(self, at: int, scope: Scope) -> Reads[str]:
+        yield from ((name, end) for name, end in self._pattern(r"X\d+", at) if name not in scope)
+
+    def _noun(self, at: int, scope: Scope) -> Reads[str]:
+        for entity, (noun, _) in self.world.nouns.items():
+            if self.text.startswith(noun, at):
+                yield entity, at + len(noun)
+
+    def _one(self, at: int, scope: Scope) -> Reads[Rows]:
+        for entity, end in self._noun(at, scope):
+            yield from self._narrowed(entity, end, scope, needed=True)
+
+    def _some(self, at: int, scope: Scope) -> Reads[Rows]:
+        start = at + 4 if self.text.startswith("all ", at) else at
+        for entity, (_, nouns) in self.world.nouns.items():
+            if self.text.startswith(nouns, start):
+                end = start + len(nouns)
+                yield Rows(entity), end
+                if start == at:
+                    yield from self._narrowed(entity, end, scope, needed=True)
+
+    def _rows(self, at: int, scope: Scope) -> Reads[Rows]:
+        if self.text.startswith("all ", at):
+            yield from self._some(at, scope)
+        elif self.text.startswith("the ", at):
+            yield from self._some(at + 4, scope)
+
+    def _narrowed(self, entity: str, at: int, scope: Scope, *, needed: bool) -> Reads[Rows]:
+        if not needed:
+            yield Rows(entity), at
+        if self.text.startswith(" ", at):
+            for conditions, end in self._list(lambda place: self._condition(entity, place, scope), at + 1):
+                yield Rows(entity, conditions), end
+
+    def _condition(self, entity: str, at: int, scope: Scope) -> Reads[Condition]:
+        for begins in ("that are ", "that is "):
+            if self.text.startswith(begins, at):
+                for term, end in self._term(entity, at + len(begins), scope):
+                    if term.attribute.kind == "bool":
+                        yield Condition(term, "yes", None), end
+        if self.text.startswith("whose ", at):
+            for term, end in self._term(entity, at + 6, scope):
+                if term.attribute.kind != "bool":
+                    for sign, start in self._sign(end):
+                        for value, last in self._value(term.attribute.kind, term.attribute.unit, start, scope):
+                            yield Condition(term, sign, value), last
+
+    def _sign(self, at: int) -> Reads[str]:
+        for sign, ways in frames.COMPARATORS.items():
+            for way in ways:
+                if self.text.startswith(f" {way} ", at):
+                    yield sign, at + len(way) + 2
+
+    def _choice(self, at: int, scope: Scope) -> Reads[tuple[int, Rows, tuple[Demand, ...]]]:
+        for size, end in self._pattern(r"\d+(?= different )", at):
+            for rows, start in self._some(end + 11, scope):
+                yield (int(size), rows, ()), start
+                if self.text.startswith(" such that ", start):
+                    entity = rows.entity
+                    for demands, last in self._list(lambda at, to=entity: self._demand(to, at, scope), start + 11):
+                        yield (int(size), rows, demands), last
+
+    def _filled(self, entity: str, way: str, at: int, scope: Scope) -> Reads[Term]:
+        """A phrase with an attribute in it."""
+        head, _, rest = way.partition("{term}")
+        if self.text.startswith(head, at):
+            for term, end in self._term(entity, at + len(head), scope):
+                if self.text.startswith(rest, end):
+                    yield term, end + len(rest)
+
+    def _demand(self, entity: str, at: int, scope: Scope) -> Reads[Demand]:
+        for kind, ways in (("distinct", frames.DISTINCT), *frames.GOALS.items()):
+            for way in ways:
+                yield from ((Demand(kind, term), end) for term, end in self._filled(entity, way, at, scope))
+        for way in frames.SUMS:
+            for term, end in self._filled(entity, way, at, scope):
+                for sign, start in self._sign(end):
+                    for value, last in self._value("num", term.attribute.unit, start, scope):
+                        yield Demand(sign, term, value), last
+
+    # ---------------------------------------------------------------------------------------------------- values
+
+    def _any_term(self, at: int, scope: Scope) -> Reads[Term]:
+        for entity in self.world.nouns:
+            yield from self._term(entity, at, scope)
+
+    def _term(self, entity: str, at: int, scope: Scope, names: str = "") -> Reads[Term]:
+        for attribute in self.world.attributes[entity]:
+            if names and attribute.label not in ("name", "id"):
+                continue
+            for arguments, end in self._labelled(attribute, attribute.label + names, at, scope):
+                yield Term(attribute, arguments), end
+
+    def _labelled(self, attribute: Attribute, label: str, at: int, scope: Scope) -> Reads[tuple[Operand, ...]]:
+        head, brace, rest = label.partition("{")
+        if not self.text.startswith(head, at):
+            return
+        if not brace:
+            yield (), at + len(head)
+            return
+        number, _, rest = rest.partition("}")
+        for value, end in self._value(*attribute.parameters[int(number)], at + len(head), scope):
+            for values, last in self._labelled(attribute, rest, end, scope):
+                yield (value, *values), last
+
+    def _peak(self, at: int, scope: Scope) -> Reads[tuple[bool, Term]]:
+        for word, largest in frames.PEAKS.items():
+            if self.text.startswith(f"{word} ", at):
+                for term, end in self._any_term(at + len(word) + 1, scope):
+                    if term.attribute.kind in ("num", "date"):
+                        yield (largest, term), end
+
+    def _of(self, at: int, scope: Scope) -> Reads[Of]:
+        """`the home campus of X1`."""
+        if self.text.startswith("the ", at):
+            for name, (what, entity) in scope.items():
+                for term, end in self._term(entity, at + 4, scope) if what == "row" else ():
+                    if self.text.startswith(f" of {name}", end) and not self.text[end + 4 + len(name)].isdigit():
+                        yield Of(term, name), end + 4 + len(name)
+
+    def _link(self, at: int, scope: Scope) -> Reads[Of]:
+        yield from ((of, end) for of, end in self._of(at, scope) if of.term.attribute.kind == "row")
+
+    def _tell(self, at: int, scope: Scope) -> Reads[Operand]:
+        yield from self._of(at, scope)
+        for name, (what, entity) in scope.items():
+            if what == "num" and re.compile(rf"{name}(?!\d)").match(self.text, at):
+                yield Named(name), at + len(name)
+            if what == "set" and self.text.startswith("the ", at):
+                for term, end in self._term(entity, at + 4, scope, "s"):
+                    if self.text.startswith(f" of {name}", end):
+                        yield Of(term, name), end + 4 + len(name)
+
+    def _value(self, kind: str, unit: str, at: int, scope: Scope) -> Reads[Operand]:
+        for name, end in self._pattern(r"X\d+|it\b", at):
+            what, entity = scope.get(name, ("", ""))
+            if (kind == "num" and what == "num") or (kind == "row" and what == "row" and entity == unit):
+                yield Named(name), end
+        for of, end in self._of(at, scope):
+            attribute = of.term.attribute
+            if attribute.kind == kind and (kind != "row" or attribute.unit == unit):
+                yield of, end
+        if kind == "num":
+            yield from self._amount(unit, at)
+        elif kind == "date":
+            yield from ((Fixed(day), end) for day, end in self._pattern(r"\d{4}-\d\d-\d\d", at))
+        elif kind == "str":
+            yield from ((Fixed(text[1:-1]), end) for text, end in self._pattern(r"'[^']*'|\"[^\"]*\"", at))
+        elif kind == "row":
+            yield from ((Fixed(handle), end) for handle, end in self._row(unit, at))
+
+    def _amount(self, unit: str, at: int) -> Reads[Fixed]:
+        words = self.world.task.docs["units"].get(unit, "")
+        for digits, end in self._pattern(r"-?(?:0|[1-9]\d*)(?!\d)", at):
+            singular = {"people": "person"}.get(words, words.removesuffix("s") if unit != "oclock" else words)
+            said = "" if not words else f" {singular if int(digits) == 1 else words}"
+            if self.text.startswith(said, end):
+                yield Fixed(int(digits)), end + len(said)
+
+    def _row(self, entity: str, at: int) -> Reads[Handle]:
+        begins = f"the {self.world.nouns[entity][0]} "
+        if not self.text.startswith(begins, at):
+            return
+        start = at + len(begins)
+        for handle in self.world.handles(entity):
+            row = self.world[handle]
+            ways = [f"with id {row['id']}"] if "id" in row else []
+            if "name" in row:
+                ways += [str(row["name"]), f'"{row["name"]}"']
+            for way in ways:
+                if self.text.startswith(way, start) and not self.text[start + len(way)].isalnum():
+                    yield handle, start + len(way)
+
+    # --------------------------------------------------------------------------------------------------- actions
+
+    def _test(self, at: int, scope: Scope) -> Reads[tuple[Operand, str, Operand]]:
+        lefts: list[tuple[Operand, str, str, int]] = [
+            (of, of.term.attribute.kind, of.term.attribute.unit, end) for of, end in self._of(at, scope)
+        ]
+        lefts += [
+            (Named(name), "num", "", end)
+            for name, end in self._pattern(r"X\d+", at)
+            if scope.get(name, " ")[0] == "num"
+        ]
+        for left, kind, unit, end in lefts:
+            for sign, start in self._sign(end):
+                for right, last in self._value(kind, unit, start, scope):
+                    yield (left, sign, right), last
+
+    def _other(self, at: int, scope: Scope) -> Reads[Act | None]:
+        if self.text.startswith("do nothing", at):
+            yield None, at + len("do nothing")
+        yield from self._act(at, scope)
+
+    def _act(self, at: int, scope: Scope) -> Reads[Act]:
+        for name, phrase, parameters in self.world.task.docs["actions"]:
+            kinds = {key: (kind, unit) for key, (kind, unit) in parameters}
+            yield from ((Act(name, found), end) for found, end in self._phrase(phrase, kinds, at, scope))
+
+    def _phrase(
+        self, phrase: str, kinds: dict[str, tuple[str, str]], at: int, scope: Scope
+    ) -> Reads[tuple[tuple[str, Operand], ...]]:
+        head, brace, rest = phrase.partition("{")
+        if not self.text.startswith(head, at):
+            return
+        if not brace:
+            yield (), at + len(head)
+            return
+        slot, _, rest = rest.partition("}")
+        kind, unit = kinds[slot]
+        values = self._value(kind, unit, at + len(head), scope | {"it": ("row", unit)})
+        for value, end in values:
+            for others, last in self._phrase(rest, kinds, end, scope):
+                yield ((slot, value), *others), last
+
+
+def _uses_it(act: Act | None) -> bool:
+    return act is not None and any(isinstance(value, Named) and value.name == "it" for _, value in act.arguments)
+
+
+def _step(kind: str, found: Found) -> Step | None:
+    """What a matched frame asks for; None when its parts do not fit one another."""
+    if kind in ("act", "when", "each"):
+        return _doing(kind, found)
+    step: Step | None
+    match kind:
+        case "best":
+            (largest, term), rows = found["peak"], found["rows"]
+            step = Best(found["new"], rows, term, largest)
+            if not term.attribute.entity == rows.entity == found.get("noun", rows.entity):
+                step = None
+        case "only":
+            step = Only(found["new"], found["one"])
+        case "follow":
+            step = Follow(found["new"], found["link"])
+        case "count":
+            step = Total(found["new"], found["rows" if "rows" in found else "some"], None)
+        case "sum":
+            fits = found["term"].attribute.entity == found["rows"].entity
+            step = Total(found["new"], found["rows"], found["term"]) if fits else None
+        case _:
+            size, rows, demands = found["choice"]
+            best = any(demand.kind in frames.GOALS for demand in demands)
+            step = Choose(found["new"], size, rows, demands) if best == (found["which"] == "best") else None
+    return step
+
+
+def _doing(kind: str, found: Found) -> Step | None:
+    """The same for sentences with an action: only one that is done for each row may say "it"."""
+    act, other = found["act"], found.get("other")
+    if _uses_it(other) or _uses_it(act) != (kind == "each"):
+        return None
+    if kind == "act":
+        return act
+    if kind == "each":
+        return Each(found["rows"], act)
+    left, sign, right = found["test"]
+    return When(left, sign, right, act, other)

@@ -1,0 +1,294 @@
+"""Enumerates every right outcome of a task: all rows, all sets, all ways to act."""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from acceptance.truth.deeds import Change, Deed, Deeds, ImpossibleError, after
+from acceptance.truth.facts import Facts
+from acceptance.truth.program import (
+    Act,
+    Best,
+    Choose,
+    Condition,
+    Demand,
+    Each,
+    Fixed,
+    Follow,
+    Named,
+    Of,
+    Only,
+    Operand,
+    Program,
+    Rows,
+    Step,
+    Term,
+    Total,
+    When,
+)
+from acceptance.truth.reader import Reader
+from acceptance.truth.rules import Rules, read_policy
+from acceptance.truth.world import Handle, NotCoveredError, PublicTask, Value, World
+
+SETS_LIMIT = 400_000
+"""Sets of rows that are tried one by one; a task with more is not covered."""
+OUTCOMES_LIMIT = 60_000
+"""Right outcomes that are kept; a task with more is not covered."""
+SIGNS = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+
+Scope = dict[str, Value]
+"""What each name stands for: a handle, a number, or a tuple of handles."""
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Right:
+    """One right outcome."""
+
+    answer: tuple[tuple[str, Any], ...]
+    """By field; a frozen set where the order does not matter."""
+    deed: Deed
+    """All changed rows."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A task that was understood and worked out."""
+
+    world: World
+    """Its tables."""
+    rules: Rules
+    """What its policy says."""
+    program: Program
+    """What its prompt asks for."""
+    outcomes: tuple[Right, ...]
+    """Every right outcome."""
+    entities: tuple[str, ...]
+    """Tables that the prompt speaks of, in order."""
+
+
+def solve(task: PublicTask) -> Solved:
+    """Work out every right outcome of a task.
+
+    Args:
+        task: What a player knows, and the rows.
+
+    Returns:
+        The outcomes; none when the policy does not allow what is asked, or when a description of one row fits another
+        number of rows.
+
+    Raises:
+        NotCoveredError: the prompt or the policy is not understood, or leaves the outcome open.
+    """
+    world = World(task)
+    named = {("share", "stage"): "stage", ("claim", "person"): "applicant"}
+    known = [item for entity in ("share", "claim") for item in world.attributes.get(entity, ())]
+    labels = {named[item.entity, item.key]: item.label for item in known if (item.entity, item.key) in named}
+    facts = Facts(world, read_policy(task.policy, world.nouns, labels))
+    programs = Reader(world).programs()
+    found = [frozenset(Solver(facts).outcomes(program)) for program in programs]
+    if len(set(found)) > 1:
+        raise NotCoveredError("the prompt has several meanings with different outcomes")
+    outcomes = tuple(sorted(found[0], key=repr))
+    return Solved(world, facts.rules, programs[0], outcomes, tuple(spoken_of(programs[0])))
+
+
+class Solver:
+    """Runs programs over one state.
+
+    Args:
+        facts: The state before the first change.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self.world = facts.world
+
+    def outcomes(self, program: Program) -> Iterator[Right]:
+        """Every right outcome of a program.
+
+        Raises:
+            NotCoveredError: it depends on when the actions are done, or there are too many.
+        """
+        looks = [step for step in program.steps if not isinstance(step, Act | When | Each)]
+        acts = [step for step in program.steps if isinstance(step, Act | When | Each)]
+        for count, scope in enumerate(self._scopes(looks, {})):
+            if count > OUTCOMES_LIMIT:
+                raise NotCoveredError("too many right outcomes to enumerate")
+            answer = tuple((name, self._told(value, scope)) for name, value in program.report)
+            deeds = [deed for step in acts for deed in self._calls(step, scope)]
+            for deed in self._carried_out(deeds):
+                yield Right(answer, deed)
+
+    # ---------------------------------------------------------------------------------------------- descriptions
+
+    def _scopes(self, steps: list[Step], scope: Scope) -> Iterator[Scope]:
+        if not steps:
+            yield scope
+            return
+        name, values = steps[0].name, self._named(steps[0], scope)
+        for value in values:
+            yield from self._scopes(steps[1:], scope | {name: value})
+
+    def _named(self, step: Step, scope: Scope) -> Iterator[Value]:
+        match step:
+            case Only(_, rows):
+                yield from self._single(self.rows(rows, scope))
+            case Best(_, rows, term, largest):
+                values = {handle: self.term(handle, term, scope) for handle in self.rows(rows, scope)}
+                peak = (max if largest else min)(values.values(), default=None)
+                yield from self._single([handle for handle, value in values.items() if value == peak])
+            case Follow(_, of):
+                yield self.operand(of, scope)
+            case Total(_, rows, None):
+                yield len(self.rows(rows, scope))
+            case Total(_, rows, term):
+                yield sum(self.term(handle, term, scope) for handle in self.rows(rows, scope))
+            case Choose(_, size, rows, demands):
+                yield from self._choices(self.rows(rows, scope), size, demands, scope)
+            case _:
+                raise NotCoveredError(f"no description: {step}")
+
+    def _single(self, handles: list[Handle]) -> list[Handle]:
+        """The row that a description of one row means: none, so that nothing is right, when it fits several or none."""
+        return handles if len(handles) == 1 else []
+
+    def rows(self, rows: Rows, scope: Scope) -> list[Handle]:
+        """Rows that meet conditions."""
+        handles = self.world.handles(rows.entity)
+        return [handle for handle in handles if all(self._meets(handle, item, scope) for item in rows.conditions)]
+
+    def _meets(self, handle: Handle, condition: Condition, scope: Scope) -> bool:
+        value = self.term(handle, condition.term, scope)
+        if condition.value is None:
+            return bool(value)
+        return bool(SIGNS[condition.sign](value, self.operand(condition.value, scope)))
+
+    def term(self, handle: Handle, term: Term, scope: Scope) -> Value:
+        """The value of an attribute of a row."""
+        arguments = tuple(self.operand(item, scope) for item in term.arguments)
+        return self.facts.value(handle, term.attribute.key, arguments)
+
+    def operand(self, operand: Operand, scope: Scope) -> Value:
+        """What an operand stands for."""
+        match operand:
+            case Fixed(value):
+                return value
+            case Named(name):
+                return scope[name]
+            case Of(term, name):
+                return self.term(scope[name], term, scope)
+
+    def _choices(
+        self, handles: list[Handle], size: int, demands: tuple[Demand, ...], scope: Scope
+    ) -> Iterator[tuple[Handle, ...]]:
+        sets = list(itertools.islice(itertools.combinations(handles, size), SETS_LIMIT + 1))
+        if len(sets) > SETS_LIMIT:
+            raise NotCoveredError("too many sets to enumerate")
+        for demand in sorted(demands, key=lambda item: item.kind in ("most", "least")):
+            values = {handle: self.term(handle, demand.term, scope) for handle in handles}
+            if demand.kind == "distinct":
+                sets = [chosen for chosen in sets if len({values[handle] for handle in chosen}) == size]
+                continue
+            sums = [sum(values[handle] for handle in chosen) for chosen in sets]
+            if demand.value is None:
+                bound, sign = (max if demand.kind == "most" else min)(sums, default=0), "="
+            else:
+                bound, sign = self.operand(demand.value, scope), demand.kind
+            sets = [chosen for chosen, total in zip(sets, sums, strict=True) if SIGNS[sign](total, bound)]
+        yield from sets
+
+    def _told(self, operand: Operand, scope: Scope) -> Value:
+        if isinstance(operand, Of) and isinstance(scope[operand.name], tuple):
+            return frozenset(self.term(handle, operand.term, scope) for handle in scope[operand.name])
+        value = self.operand(operand, scope)
+        if isinstance(value, Handle | bool):
+            raise NotCoveredError("a row or a truth in an answer")
+        return value
+
+    # --------------------------------------------------------------------------------------------------- actions
+
+    def _calls(self, step: Step, scope: Scope) -> list[tuple[str, dict[str, Value]]]:
+        match step:
+            case Act(action, arguments):
+                return [(action, {key: self.operand(value, scope) for key, value in arguments})]
+            case When(left, sign, right, then, otherwise):
+                holds = SIGNS[sign](self.operand(left, scope), self.operand(right, scope))
+                taken = then if holds else otherwise
+                return [] if taken is None else self._calls(taken, scope)
+            case Each(rows, act):
+                return [call for row in self.rows(rows, scope) for call in self._calls(act, scope | {"it": row})]
+            case _:
+                raise NotCoveredError(f"no action: {step}")
+
+    def _carried_out(self, calls: list[tuple[str, dict[str, Value]]]) -> Iterator[Deed]:
+        """All ways to do all calls; each in the state that those before left, which must not matter.
+
+        Raises:
+            NotCoveredError: it does matter.
+        """
+        if not calls:
+            yield ()
+            return
+        if len(calls) == 1:
+            yield from (tidy(deed) for deed in self._ways(self.facts, *calls[0]))
+            return
+        orders = [calls, calls[::-1]]
+        found = [{tidy(deed) for deed in self._in_turn(self.facts, order, ())} for order in orders]
+        each_alone = [self._ways(self.facts, *call) for call in calls]
+        found.append({tidy(tuple(itertools.chain(*ways))) for ways in itertools.product(*each_alone)})
+        if not found[0] == found[1] == found[2]:
+            raise NotCoveredError("the outcome depends on the order of the actions")
+        yield from found[0]
+
+    def _in_turn(self, facts: Facts, calls: list[tuple[str, dict[str, Value]]], done: Deed) -> Iterator[Deed]:
+        if not calls:
+            yield done
+            return
+        for deed in self._ways(facts, *calls[0]):
+            yield from self._in_turn(Facts(after(facts.world, deed), facts.rules), calls[1:], (*done, *deed))
+
+    def _ways(self, facts: Facts, action: str, arguments: dict[str, Value]) -> list[Deed]:
+        try:
+            return Deeds(facts).ways(action, arguments)
+        except ImpossibleError:
+            return []
+
+
+def tidy(deed: Deed) -> Deed:
+    """The same changes in one order, each row once."""
+    return tuple(sorted(dict.fromkeys(deed), key=repr))
+
+
+def cells(world: World, change: Change) -> dict[str, Value]:
+    """The columns of a change: new cells, and the primary key of a row that was there before."""
+    named = {world.columns[change.entity][key]: world.cell(change.entity, key, value) for key, value in change.cells}
+    return named if change.row is None else world.identity(change.row) | named
+
+
+def spoken_of(program: Program) -> Iterator[str]:
+    """Entities of a program: of its descriptions, of what it reads of rows, of what it acts on."""
+    seen: dict[str, None] = {}
+
+    def visit(item: Any) -> None:
+        if isinstance(item, Term):
+            seen.setdefault(f"{item.attribute.entity}.{item.attribute.key}")
+        if isinstance(item, Rows):
+            seen.setdefault(item.entity)
+        if isinstance(item, Act):
+            seen.setdefault(f"action.{item.action}")
+        if isinstance(item, tuple):
+            for part in item:
+                visit(part)
+        elif hasattr(item, "__dataclass_fields__"):
+            for name in item.__dataclass_fields__:
+                visit(getattr(item, name))
+
+    visit(program)
+    yield from seen

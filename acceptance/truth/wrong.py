@@ -1,0 +1,248 @@
+"""Wrong outcomes of a task that was worked out: what a careless player would end with, never one that is right.
+
+Three sources: programs with one thing changed, policies with one thing misread, and right outcomes with one cell, row or
+field changed. Whatever is among the enumerated right outcomes is left out, so each of these must be refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from acceptance.truth.deeds import Change, Deed
+from acceptance.truth.facts import Facts
+from acceptance.truth.program import Best, Condition, Demand, Fixed, Program, Term, When
+from acceptance.truth.rules import Rules
+from acceptance.truth.solver import SIGNS, Right, Solved, Solver, tidy
+from acceptance.truth.world import Handle, NotCoveredError, World
+
+VARIANTS = 60
+"""Changed programs and policies that are tried for a task."""
+EACH = 8
+"""Wrong outcomes that one changed program may give."""
+MISREADABLE = (
+    "gap", "gap_after", "evening", "longest", "daily", "party", "handed", "closed", "kept", "refunds", "released", "fee",
+    "reserve", "shares", "stage", "phase", "bar", "quota", "most", "also_down", "since", "listed_bar", "all_quotas",
+)  # fmt: skip
+"""Parts of a policy that a careless reader may overlook."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong outcome and where it comes from."""
+
+    outcome: Right
+    """Answer and changes."""
+    source: str
+    """`program`, `policy`, `answer` or `state`."""
+    place: str = ""
+    """Which part of the policy was misread."""
+
+
+def wrong_outcomes(solved: Solved, rng: random.Random, wanted: int) -> list[Wrong]:
+    """Make wrong outcomes of a task.
+
+    Args:
+        solved: The task with its right outcomes.
+        rng: Source of the choice.
+        wanted: How many at most.
+
+    Returns:
+        Distinct wrong outcomes, as far as there are so many.
+    """
+    right = {effect(solved.world, item) for item in solved.outcomes}
+    found: dict[Right, str] = {}
+    careless = itertools.islice(_careless(solved, rng), wanted * 3)
+    touched = itertools.islice(_touched(solved, rng), wanted * 40)
+    for limit, source in ((wanted * 2 // 3, careless), (wanted, touched)):
+        for outcome, told in source:
+            if len(found) >= limit:
+                break
+            known = effect(solved.world, outcome)
+            rows = [change.row for change in known.deed if change.row is not None]
+            if known not in right and len(set(rows)) == len(rows):
+                found.setdefault(known, told)
+    return [Wrong(outcome, *told.split()) for outcome, told in found.items()]
+
+
+def effect(world: World, outcome: Right) -> Right:
+    """The outcome without changes that change nothing."""
+    kept: list[Change] = []
+    for change in outcome.deed:
+        cells = change.cells
+        if change.row is not None:
+            before = world[change.row]
+            cells = tuple((key, value) for key, value in cells if before[key] != value)
+        if cells:
+            kept.append(replace(change, cells=cells))
+    return Right(outcome.answer, tidy(tuple(kept)))
+
+
+# --------------------------------------------------------------------------------------------------- careless readers
+
+
+def _careless(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
+    """Outcomes under misread policies, of what the outcome was worked out with, then of changed programs."""
+    facts = Facts(solved.world, solved.rules)
+    misread, programs = list(_misread(solved.rules)), list(dict.fromkeys(variants(solved.world, solved.program)))
+    rng.shuffle(misread)
+    rng.shuffle(programs)
+    tried = [(Facts(solved.world, other), solved.program, f"policy {place}") for place, other in misread[:VARIANTS]]
+    tried += [(facts, program, "program") for program in programs[:VARIANTS]]
+    for known, program, told in tried:
+        try:
+            outcomes = list(itertools.islice(Solver(known).outcomes(program), EACH * 20))
+        except NotCoveredError:
+            continue  # the changed program has no outcome of its own
+        for outcome in rng.sample(outcomes, min(EACH, len(outcomes))):
+            yield outcome, told
+
+
+def _misread(rules: Rules) -> Iterator[tuple[str, Rules]]:
+    """The rules with one part misread that the outcome was worked out with."""
+    for key in sorted(rules.used.intersection(rules.values)):
+        value = rules.values[key]
+        others: list[str | None] = [str(int(value) + by) for by in (-1, 1)] if value.isdigit() else []
+        if key in MISREADABLE:
+            others.append(None)
+        if " or " in value:
+            others.append(value.partition(" or ")[0])
+        others += {"active": ["active or tentative"], "full cost": ["amount"], "full costs": ["amounts"]}.get(value, [])
+        for other in others:
+            values = {name: told for name, told in rules.values.items() if name != key}
+            yield key, replace(rules, values=values if other is None else values | {key: other})
+
+
+def variants(world: World, item: Any) -> Iterator[Any]:
+    """A program, or a part of one, with one thing changed."""
+    if isinstance(item, tuple):
+        for place, part in enumerate(item):
+            if isinstance(part, Condition | Demand):
+                yield (*item[:place], *item[place + 1 :])
+            yield from ((*item[:place], other, *item[place + 1 :]) for other in variants(world, part))
+        return
+    if not is_dataclass(item) or isinstance(item, Handle):
+        return
+    yield from _changed(world, item)
+    names = [] if isinstance(item, Fixed | Term) else [part.name for part in fields(item)]
+    if isinstance(item, Term):
+        names = ["arguments"]
+    if isinstance(item, Program):
+        names = ["steps"]
+    for name in names:
+        yield from (replace(item, **{name: other}) for other in variants(world, getattr(item, name)))
+
+
+def _changed(world: World, item: Any) -> Iterator[Any]:
+    match item:
+        case Condition(_, sign, value) if value is not None:
+            signs = [other for other in SIGNS if other != sign] if sign in ("<", "<=", ">", ">=") else ["=", "!="]
+            yield from (replace(item, sign=other) for other in signs if other != sign)
+        case Best():
+            yield replace(item, largest=not item.largest)
+        case When():
+            yield replace(item, then=item.otherwise, otherwise=item.then)
+        case Demand("most" | "least"):
+            yield replace(item, kind="least" if item.kind == "most" else "most")
+        case Fixed(int() as number):
+            yield from (Fixed(number + by) for by in (-5, -1, 1, 5))
+        case Fixed(Handle() as handle):
+            yield from (Fixed(other) for other in world.handles(handle.entity) if other != handle)
+        case Term(attribute):
+            for other in world.attributes[attribute.entity]:
+                alike = (other.kind, other.unit, other.parameters) == (
+                    attribute.kind, attribute.unit, attribute.parameters,
+                )  # fmt: skip
+                if alike and other.key != attribute.key and attribute.key not in ("id", "name"):
+                    yield replace(item, attribute=other)
+        case _:
+            return
+
+
+# ------------------------------------------------------------------------------------------------- touched outcomes
+
+
+def _touched(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
+    """Right outcomes with one field, cell or row changed, without end."""
+    if not solved.outcomes:
+        return
+    columns = _columns(solved.world)
+    while True:
+        outcome = rng.choice(solved.outcomes)
+        if outcome.answer and rng.random() < (0.5 if outcome.deed else 0.9):
+            yield Right(_other_answer(columns, outcome, rng), outcome.deed), "answer"
+        else:
+            yield Right(outcome.answer, _other_deed(solved, outcome.deed, rng)), "state"
+
+
+def _other_answer(columns: list[dict[Any, None]], outcome: Right, rng: random.Random) -> tuple[tuple[str, Any], ...]:
+    place = rng.randrange(len(outcome.answer))
+    name, value = outcome.answer[place]
+    one = min(value) if isinstance(value, frozenset) else value
+    pool = [
+        cell for cell in _same_column(columns, one) if cell not in (value if isinstance(value, frozenset) else (value,))
+    ]
+    unknown = f"{one} II" if isinstance(one, str) else one + 100_000
+    if isinstance(value, frozenset):
+        pool = rng.sample(pool, min(len(pool), len(value))) if rng.random() < 0.8 else [unknown]
+        gone = rng.sample(sorted(value), rng.randint(1, max(1, min(len(pool), len(value)))))
+        value = (value - frozenset(gone)) | frozenset((pool or [unknown])[: len(gone)])
+    elif isinstance(value, int):
+        value = rng.choice([value + by for by in (-10, -3, -2, -1, 1, 2, 3, 10)] + rng.sample(pool, min(4, len(pool))))
+    else:
+        value = rng.choice(pool) if pool and rng.random() < 0.9 else unknown
+    return (*outcome.answer[:place], (name, value), *outcome.answer[place + 1 :])
+
+
+def _columns(world: World) -> list[dict[Any, None]]:
+    """Distinct values of every column, in order."""
+    return [
+        dict.fromkeys(row[key] for row in rows) for entity, rows in world.rows.items() for key in world.columns[entity]
+    ]
+
+
+def _same_column(columns: list[dict[Any, None]], value: Any) -> list[Any]:
+    """Distinct values of the columns that hold a value."""
+    found: dict[Any, None] = {}
+    for column in columns:
+        if value in column:
+            found |= {cell: None for cell in column if type(cell) is type(value)}
+    return list(found)
+
+
+def _other_deed(solved: Solved, deed: Deed, rng: random.Random) -> Deed:
+    if not deed:
+        return (_stray(solved.world, rng),)
+    place = rng.randrange(len(deed))
+    change, others = deed[place], (*deed[:place], *deed[place + 1 :])
+    turn = rng.randrange(4)
+    if turn == 0:
+        return others
+    if turn == 1:
+        return (*deed, _stray(solved.world, rng))
+    if turn == 2 and change.row is not None:
+        return (*others, replace(change, row=rng.choice(solved.world.handles(change.entity))))
+    spot = rng.randrange(len(change.cells))
+    key, value = change.cells[spot]
+    told = sorted({row[key] for row in solved.world.rows[change.entity]} - {value}, key=repr)
+    if isinstance(value, Handle):
+        told = [other for other in solved.world.handles(value.entity) if other != value]
+    if not told:
+        return others
+    cells = (*change.cells[:spot], (key, rng.choice(told)), *change.cells[spot + 1 :])
+    return (*others, replace(change, cells=cells))
+
+
+def _stray(world: World, rng: random.Random) -> Change:
+    """A change that nobody asked for: one cell of one row takes the value of another row."""
+    while True:
+        entity = rng.choice(list(world.rows))
+        keys = [key for key in world.columns[entity] if key not in ("id", "name")]
+        if keys and world.rows[entity]:
+            key, handle = rng.choice(keys), rng.choice(world.handles(entity))
+            value = rng.choice(world.rows[entity])[key]
+            if value != world[handle][key]:
+                return Change(entity, handle, ((key, value),))
