@@ -301,6 +301,37 @@ def test_conditions_and_repeats_change_rows():
     assert right.deed == (Change("booking", Handle("booking", 2), (("status", "cancelled"),)),)
 
 
+def test_a_route_with_a_ticket_held_already_is_not_bought(monkeypatch):
+    monkeypatch.setitem(ROWS, "ticket", [*ROWS["ticket"], (2, 3, 1)])
+    prompt = "Please buy tickets for the member {} from the hub Ash to the hub Cedar by the cheapest route. Answer: an empty object."
+    legs = {
+        name: {tuple(sorted(dict(change.cells)["leg"].index for change in item.deed)) for item in found.outcomes}
+        for name in ("Ann Lee", "Bob Ray")
+        for found in [solve(make(prompt.format(name)))]
+    }
+    assert legs == {"Ann Lee": {(0, 1)}, "Bob Ray": {(0, 1), (2,)}}
+
+
+def test_a_cancelled_slot_is_not_cancelled_again(monkeypatch):
+    prompt = "Please cancel the slot with id 3. Answer: an empty object."
+    assert len(solve(make(prompt)).outcomes) == 1
+    monkeypatch.setitem(ROWS, "booking", [(*row[:-1], "cancelled") for row in ROWS["booking"]])
+    assert solve(make(prompt)).outcomes == ()
+
+
+@pytest.mark.parametrize("added", [" Thanks.", " ", " Report: an empty object."])
+def test_a_prompt_is_understood_to_its_last_character(added):
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        answers(FREE.format(12, 13) + added)
+
+
+def test_a_name_is_given_once():
+    prompt = "Count the rooms; call the number X1. " + FREE.format(12, 13)
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        answers(prompt)
+    assert answers(prompt.replace("X1", "X2", 1)) == [{"n": 2}]
+
+
 def test_what_the_policy_forbids_has_no_right_outcome():
     prompt = "Please buy tickets for the member Ann Lee from the hub Cedar to the hub Ash by the cheapest route. "
     assert solve(make(prompt + "Return an empty object.")).outcomes == ()
