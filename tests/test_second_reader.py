@@ -147,7 +147,7 @@ ROWS = {
     "claim": [
         (1, "P", 1, 1, 1, 60, 30, "open"),
         (2, "Q", 1, 1, 2, 39, 20, "open"),
-        (3, "R", 1, 2, 1, 70, 35, "open"),
+        (3, "R", 1, 2, 1, 39, 21, "open"),
         (4, "S", 1, 2, 3, 100, 90, "open"),
         (5, "T", 1, 2, 2, 38, 20, "open"),
     ],
@@ -268,7 +268,7 @@ def test_all_cheapest_routes_are_right():
 
 
 def test_all_best_sets_of_a_fund_are_right():
-    # 111 less 12 leaves 99: P and Q, or P and T, are worth 50; S alone is too dear; P and R exclude one another
+    # 111 less 12 leaves 99: P and Q, or P and T, are worth 50; S alone is too dear; P and R, worth more, exclude one another
     solved = solve(make("Then distribute the fund Gold by merit. Answer: an empty object."))
     granted = {tuple(sorted(change.row.index for change in item.deed)) for item in solved.outcomes}
     assert granted == {(0, 1), (0, 4)}
