@@ -52,6 +52,7 @@ class Jail:
         total_memory_mb: Memory of all workers together, MiB, where the host may make control groups; half of the
             machine's when None.
         forks_per_zygote: Workers after which a fresh zygote takes over.
+        hash_seed: Seed of the workers' hashes of texts, which order sets; one for all workers of a jail.
 
     Raises:
         SandboxError: The jail could not be started or could not confine itself.
@@ -68,6 +69,7 @@ class Jail:
         max_workers: int = MAX_WORKERS,
         total_memory_mb: int | None = None,
         forks_per_zygote: int = FORKS_PER_ZYGOTE,
+        hash_seed: int = 0,
     ) -> None:
         self._limits = limits or Limits()
         self._owner = os.getpid()
@@ -79,6 +81,9 @@ class Jail:
         self._retired: list[Zygote] = []
         self._pools: OrderedDict[str, WorkerPool] = OrderedDict()
         self._code: OrderedDict[str, bytes] = OrderedDict()
+        self._hash_seed = hash_seed
+        self._total_memory_mb = total_memory_mb
+        self._reseeded: Jail | None = None
         self._affinity: set[int] | None = None
         if pin is not False:
             self._pin(self._owner if pin is True else pin)
@@ -115,6 +120,29 @@ class Jail:
     def alive(self) -> bool:
         """Whether it is open."""
         return not self._closed
+
+    def reseeded(self) -> Jail:
+        """Return a jail of the same limits whose workers hash texts with another seed: their sets have other orders.
+
+        It is started on first use and closed with this one.
+
+        Raises:
+            SandboxError: It could not be started, or this one is closed or belongs to another process.
+        """
+        with self._lock:
+            self._check_owner()
+            if self._reseeded is None or not self._reseeded.alive:
+                self._reseeded = Jail(
+                    self._limits,
+                    namespaces=bool(self._options["namespaces"]),
+                    landlock=bool(self._options["landlock"]),
+                    extra_modules=tuple(self._options["extra_modules"]),
+                    max_workers=self._max_workers,
+                    total_memory_mb=self._total_memory_mb,
+                    forks_per_zygote=self._forks_per_zygote,
+                    hash_seed=self._hash_seed + 1,
+                )
+            return self._reseeded
 
     def __enter__(self) -> Self:
         return self
@@ -247,7 +275,7 @@ class Jail:
         return self._max_workers - len(self._workers)
 
     def _start_zygote(self) -> Zygote:
-        return Zygote(self._options, self._group.add)
+        return Zygote(self._options, self._group.add, self._hash_seed)
 
     def _ended(self, worker: Worker) -> None:
         if os.getpid() != self._owner:  # in a fork another thread may have held the lock, for ever
@@ -281,6 +309,8 @@ class Jail:
         if self._closed:
             return
         self._closed = True
+        if self._reseeded is not None:
+            self._reseeded.close()
         zygotes = [self._zygote, *self._retired]
         if os.getpid() != self._owner:  # a fork of the owner: drop our copies of the sockets, leave the processes alone
             for zygote in zygotes:
