@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel
@@ -52,11 +52,13 @@ class Jail:
         total_memory_mb: Memory of all workers together, MiB, where the host may make control groups; half of the
             machine's when None.
         forks_per_zygote: Workers after which a fresh zygote takes over.
-        hash_seed: Seed of the workers' hashes of texts, which order sets; one for all workers of a jail.
 
     Raises:
         SandboxError: The jail could not be started or could not confine itself.
     """
+
+    _HASH_SEED: ClassVar[int] = 0
+    """Seed of the workers' hashes of texts, which order sets."""
 
     def __init__(
         self,
@@ -69,7 +71,6 @@ class Jail:
         max_workers: int = MAX_WORKERS,
         total_memory_mb: int | None = None,
         forks_per_zygote: int = FORKS_PER_ZYGOTE,
-        hash_seed: int = 0,
     ) -> None:
         self._limits = limits or Limits()
         self._owner = os.getpid()
@@ -81,7 +82,6 @@ class Jail:
         self._retired: list[Zygote] = []
         self._pools: OrderedDict[str, WorkerPool] = OrderedDict()
         self._code: OrderedDict[str, bytes] = OrderedDict()
-        self._hash_seed = hash_seed
         self._total_memory_mb = total_memory_mb
         self._reseeded: Jail | None = None
         self._affinity: set[int] | None = None
@@ -132,7 +132,7 @@ class Jail:
         with self._lock:
             self._check_owner()
             if self._reseeded is None or not self._reseeded.alive:
-                self._reseeded = Jail(
+                self._reseeded = _Reseeded(
                     self._limits,
                     namespaces=bool(self._options["namespaces"]),
                     landlock=bool(self._options["landlock"]),
@@ -140,7 +140,6 @@ class Jail:
                     max_workers=self._max_workers,
                     total_memory_mb=self._total_memory_mb,
                     forks_per_zygote=self._forks_per_zygote,
-                    hash_seed=self._hash_seed + 1,
                 )
             return self._reseeded
 
@@ -275,7 +274,7 @@ class Jail:
         return self._max_workers - len(self._workers)
 
     def _start_zygote(self) -> Zygote:
-        return Zygote(self._options, self._group.add, self._hash_seed)
+        return Zygote(self._options, self._group.add, self._HASH_SEED)
 
     def _ended(self, worker: Worker) -> None:
         if os.getpid() != self._owner:  # in a fork another thread may have held the lock, for ever
@@ -334,6 +333,12 @@ class Jail:
         if self._affinity is not None:
             os.sched_setaffinity(0, self._affinity)
             self._affinity = None
+
+
+class _Reseeded(Jail):
+    """A jail whose workers hash texts with another seed."""
+
+    _HASH_SEED = 1
 
 
 # ------------------------------------------------------------------------------------------------------------- shared
