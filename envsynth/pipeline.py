@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from pydantic import JsonValue
 
 from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.author.procedural.nano import NanoAuthor
 from envsynth.errors import AuthorError, SandboxError, SpecError
-from envsynth.executors import run_all
+from envsynth.executors import Executor, run_all
 from envsynth.gates import check
 from envsynth.hardening import MAX_STEPS, MAX_TRIES, Step, find_root, harden
 from envsynth.report import GateReport
@@ -81,6 +81,16 @@ class SynthesisResult:
     """Refusals by code, of the units that this call made."""
     resumed: int = 0
     """Units that an earlier call had finished."""
+    dataset: str = ""
+    """Hash over the hashes of environments and tasks, in order of index (`Store.dataset_hash`)."""
+
+
+class _Options(TypedDict):
+    """How units are run."""
+
+    workers: int
+    executor: Executor | None
+    ray_address: str | None
 
 
 def make_unit(request: UnitRequest) -> Unit:
@@ -147,6 +157,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     workers: int = 1,
     tier: Tier = "full",
     held_out: bool = False,
+    executor: Executor | None = None,
+    ray_address: str | None = None,
+    on_start: Callable[[int], None] | None = None,
     on_unit: Callable[[Unit], None] | None = None,
 ) -> SynthesisResult:
     """Make environments with hardened tasks from a category sentence.
@@ -165,6 +178,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         workers: Processes.
         tier: Which author; a nano task is a lineage of one version.
         held_out: Nano tier: take nouns and fields from the held-out lists.
+        executor: What makes the units; `serial` for one worker and `pool` for more when None. All give equal hashes.
+        ray_address: Executor `ray`: address of the cluster, see `envsynth.executors.run_all`.
+        on_start: Called once with the number of units that are to be made, before the first of them.
         on_unit: Called in this process with each unit, after it was stored.
 
     Returns:
@@ -172,7 +188,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
 
     Raises:
         AuthorError: the category is empty.
-        WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task.
+        WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task. Or Ray failed.
+        MissingExtra: Ray is not installed.
         ValueError: `count`, `lineages` or `workers` is below 1, or `held_out` is asked of another tier than nano.
     """
     for name, value in (("count", count), ("lineages", lineages), ("workers", workers)):
@@ -213,8 +230,10 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
             if index not in done
         ]
         result = SynthesisResult(run=key, resumed=count - len(requests))
-        _work(requests, store, key, result, workers, on_unit)
-        _collect(store, key, count, result)
+        if on_start is not None:
+            on_start(len(requests))
+        _work(requests, store, result, on_unit, workers=workers, executor=executor, ray_address=ray_address)
+        _collect(store, count, result)
         store.finish_run(key)
     finally:
         if own:
@@ -225,25 +244,28 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
 def _work(
     requests: list[UnitRequest],
     store: Store,
-    key: str,
     result: SynthesisResult,
-    workers: int,
     on_unit: Callable[[Unit], None] | None,
+    **options: Unpack[_Options],
 ) -> None:
     def keep(_: int, unit: Unit) -> None:
-        store.commit_unit(key, unit.index, environment=unit.environment, tasks=unit.tasks, rejections=unit.rejections)
+        store.commit_unit(
+            result.run, unit.index, environment=unit.environment, tasks=unit.tasks, rejections=unit.rejections
+        )
         result.rejections.update(item.code for item in unit.rejections)
         if on_unit is not None:
             on_unit(unit)
 
-    run_all(make_unit, requests, workers=min(workers, max(1, len(requests))), on_result=keep)
+    # A unit is stored when it arrives: none is kept here, however many there are.
+    run_all(make_unit, requests, on_result=keep, keep=False, **options)
 
 
-def _collect(store: Store, key: str, count: int, result: SynthesisResult) -> None:
-    for unit in store.units(key):
+def _collect(store: Store, count: int, result: SynthesisResult) -> None:
+    for unit in store.units(result.run):
         if unit.unit < count:
             result.environments += [unit.environment] if unit.environment else []
             result.tasks += unit.tasks
+    result.dataset = store.dataset_hash(result.run, count)
 
 
 @dataclass(frozen=True, kw_only=True)
