@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, cast
@@ -39,6 +39,7 @@ from envsynth import __version__
 from envsynth.errors import EnvsynthError, SpecError, WorkError
 
 if TYPE_CHECKING:
+    from envsynth.executors import Executor
     from envsynth.yields import Yields
 
 app = typer.Typer(
@@ -53,7 +54,12 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Store file or URL; default $ENVSYNTH_STORE or ./envsynth.db.")
+    str | None,
+    typer.Option(
+        "--store",
+        "--db",
+        help="Store: a file, or postgresql+psycopg://USER@HOST/DATABASE; default $ENVSYNTH_STORE or ./envsynth.db.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
@@ -266,6 +272,24 @@ def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
     return name
 
 
+def _executor(name: str | None, ray_address: str | None) -> Executor | None:
+    """Check which executor is meant.
+
+    Raises:
+        typer.BadParameter: there is no such executor, or it has no address.
+    """
+    from envsynth.executors import EXECUTORS
+
+    if ray_address is not None and name != "ray":
+        raise typer.BadParameter("only the executor ray has an address", param_hint="--ray-address")
+    if name is None:
+        return None
+    found = next((item for item in EXECUTORS if item == name), None)
+    if found is None:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(EXECUTORS)}", param_hint="--executor")
+    return found
+
+
 @app.command()
 def synthesize(
     category: Annotated[str, typer.Argument(help='A task category, such as "planning a travel itinerary".')],
@@ -278,25 +302,42 @@ def synthesize(
     ] = "full",
     held_out: Annotated[bool, typer.Option("--held-out", help="Nano tier: names that no training world has.")] = False,
     workers: WorkersOption = 2,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="serial, pool or ray (extra [ray]); default: serial for one worker, else pool."),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster: HOST:PORT or auto; default $RAY_ADDRESS, or one of its own.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make environments with hardened tasks and store them. The same command resumes an interrupted run."""
+    from dataclasses import asdict
+
     from envsynth.author.procedural.reading import read_category
     from envsynth.pipeline import Unit
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
+    from envsynth.yields import Funnel
 
     author = _tier(tier, held_out)
+    chosen = _executor(executor, ray_address)
     if author == "full":
         _say(err, read_category(category).explain(), "dim")
+    funnel = Funnel()
     with Store.open(store) as opened:
-        with _progress("environments", count) as advance:
+        with ExitStack() as shown:
+            advance: Callable[[str], None] = str
+
+            def begin(missing: int) -> None:
+                nonlocal advance
+                if missing:
+                    advance = shown.enter_context(_progress("environments", missing))
 
             def show(unit: Unit) -> None:
-                advance(
-                    f"{unit.environment.slug}: {_count(len(unit.tasks), 'task version')}, {len(unit.rejections)} refused"
-                )
+                funnel.add(len(unit.tasks), unit.rejections)
+                advance(f"{funnel}; {unit.environment.slug}: {_count(len(unit.tasks), 'task version')}")
 
             result = run(
                 category,
@@ -308,6 +349,9 @@ def synthesize(
                 workers=workers,
                 tier=author,
                 held_out=held_out,
+                executor=chosen,
+                ray_address=ray_address,
+                on_start=begin,
                 on_unit=show,
             )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
@@ -317,15 +361,18 @@ def synthesize(
             "environments": result.environments,
             "tasks": result.tasks,
             "resumed": result.resumed,
+            "dataset": result.dataset,
         }
-        _print_json(summary | {"rejections": dict(sorted(result.rejections.items()))})
+        summary |= {"rejections": dict(sorted(result.rejections.items()))}
+        _print_json(summary | {"gates": [asdict(item) for item in funnel.passages()]})
         return
     if result.resumed:
         there = "all" if result.resumed == count else f"{result.resumed} of"
         _say(err, f"{there} {_count(count, 'environment')} had been made before")
     for digest in result.environments:
         _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
-    _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
+    counts = f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}"
+    _say(out, f"{counts}, dataset {result.dataset}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- stats
