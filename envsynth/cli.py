@@ -40,7 +40,8 @@ from envsynth.errors import EnvsynthError, SpecError, WorkError
 
 if TYPE_CHECKING:
     from envsynth.executors import Executor
-    from envsynth.yields import Yields
+    from envsynth.pipeline import Unit
+    from envsynth.yields import Funnel, Yields
 
 app = typer.Typer(
     name="envsynth",
@@ -284,10 +285,26 @@ def _executor(name: str | None, ray_address: str | None) -> Executor | None:
         raise typer.BadParameter("only the executor ray has an address", param_hint="--ray-address")
     if name is None:
         return None
-    found = next((item for item in EXECUTORS if item == name), None)
-    if found is None:
+    if name not in EXECUTORS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(EXECUTORS)}", param_hint="--executor")
-    return found
+    return name
+
+
+@contextmanager
+def _unit_progress(funnel: Funnel) -> Generator[tuple[Callable[[int], None], Callable[[Unit], None]]]:
+    """Progress over the units that are still to be made; yields what to call with their number and with each unit."""
+    with ExitStack() as shown:
+        advance: list[Callable[[str], None]] = []
+
+        def begin(missing: int) -> None:
+            if missing:
+                advance.append(shown.enter_context(_progress("environments", missing)))
+
+        def show(unit: Unit) -> None:
+            funnel.add(len(unit.tasks), unit.rejections)
+            advance[0](f"{funnel}; {unit.environment.slug}: {_count(len(unit.tasks), 'task version')}")
+
+        yield begin, show
 
 
 @app.command()
@@ -316,7 +333,6 @@ def synthesize(
     from dataclasses import asdict
 
     from envsynth.author.procedural.reading import read_category
-    from envsynth.pipeline import Unit
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
     from envsynth.yields import Funnel
@@ -327,18 +343,7 @@ def synthesize(
         _say(err, read_category(category).explain(), "dim")
     funnel = Funnel()
     with Store.open(store) as opened:
-        with ExitStack() as shown:
-            advance: Callable[[str], None] = str
-
-            def begin(missing: int) -> None:
-                nonlocal advance
-                if missing:
-                    advance = shown.enter_context(_progress("environments", missing))
-
-            def show(unit: Unit) -> None:
-                funnel.add(len(unit.tasks), unit.rejections)
-                advance(f"{funnel}; {unit.environment.slug}: {_count(len(unit.tasks), 'task version')}")
-
+        with _unit_progress(funnel) as (begin, show):
             result = run(
                 category,
                 count=count,
@@ -356,15 +361,9 @@ def synthesize(
             )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
     if as_json:
-        summary = {
-            "run": result.run,
-            "environments": result.environments,
-            "tasks": result.tasks,
-            "resumed": result.resumed,
-            "dataset": result.dataset,
-        }
-        summary |= {"rejections": dict(sorted(result.rejections.items()))}
-        _print_json(summary | {"gates": [asdict(item) for item in funnel.passages()]})
+        gates = [asdict(item) for item in funnel.passages()]
+        facts = {name: getattr(result, name) for name in ("run", "environments", "tasks", "resumed", "dataset")}
+        _print_json({**facts, "rejections": dict(sorted(result.rejections.items())), "gates": gates})
         return
     if result.resumed:
         there = "all" if result.resumed == count else f"{result.resumed} of"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict, Unpack
 
 from pydantic import JsonValue
@@ -215,20 +215,11 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         key = content_hash(params)
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
-        requests = [
-            UnitRequest(
-                category=category,
-                seed=str(seed),
-                index=index,
-                lineages=lineages,
-                steps=steps,
-                tries=tries,
-                tier=tier,
-                held_out=held_out,
-            )
-            for index in range(count)
-            if index not in done
-        ]
+        first = UnitRequest(
+            category=category, seed=str(seed), index=0, lineages=lineages, steps=steps, tries=tries, tier=tier,
+            held_out=held_out,
+        )  # fmt: skip
+        requests = [replace(first, index=index) for index in range(count) if index not in done]
         result = SynthesisResult(run=key, resumed=count - len(requests))
         if on_start is not None:
             on_start(len(requests))
