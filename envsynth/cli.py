@@ -40,7 +40,7 @@ from envsynth.errors import EnvsynthError, SpecError, WorkError
 
 if TYPE_CHECKING:
     from envsynth.executors import Executor
-    from envsynth.pipeline import Unit
+    from envsynth.pipeline import SynthesisResult, Unit
     from envsynth.yields import Funnel, Yields
 
 app = typer.Typer(
@@ -364,13 +364,18 @@ def synthesize(
         gates = [asdict(item) for item in funnel.passages()]
         facts = {name: getattr(result, name) for name in ("run", "environments", "tasks", "resumed", "dataset")}
         _print_json({**facts, "rejections": dict(sorted(result.rejections.items())), "gates": gates})
-        return
+    else:
+        _print_synthesized(result, entries)
+
+
+def _print_synthesized(result: SynthesisResult, slugs: dict[str, str]) -> None:
+    count = len(result.environments)
     if result.resumed:
         there = "all" if result.resumed == count else f"{result.resumed} of"
         _say(err, f"{there} {_count(count, 'environment')} had been made before")
     for digest in result.environments:
-        _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
-    counts = f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}"
+        _say(out, f"{digest[:12]}  envsynth/{slugs[digest]}-v1")
+    counts = f"{_count(count, 'environment')}, {_count(len(result.tasks), 'task version')}"
     _say(out, f"{counts}, dataset {result.dataset}")
 
 
