@@ -4,8 +4,9 @@ The solver half, `acceptance/truth`, imports nothing of the package and gets a `
 rows. It was written from the prompt language and from policies, not from the author's code. This half draws tasks over
 booking, allocation and itinerary without gates, or reads them from a store, and asks their verifiers.
 
-Full: until 300 tasks are covered, at least 60 of each mechanism. `--fast`: 20 tasks. A task that the second reader does not
-understand is not covered, and told with its reason. `--store PATH`: all tasks of a store, whatever their worlds join.
+Full: until 300 tasks are covered, at least 60 of each mechanism, that depend on enough parts of policies. `--fast`: 20
+tasks. A task that the second reader does not understand is not covered, and told with its reason. `--store PATH`: all
+tasks of a store, whatever their worlds join.
 """
 
 from __future__ import annotations
@@ -51,8 +52,12 @@ LINEAGES, EDITS = 4, 5
 RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 """Right outcomes of a task that are judged (a sample of more), wrong ones, and the fewest wrong ones that count."""
 
+GROUPED = 40
+"""Covered tasks of a full run, at least, that compare groups of rows."""
 PLACES = 25
 """Parts of policies, such as the gap between bookings, on which a task of a full run must depend."""
+LONGEST = 2
+"""Drawing goes on until a run has covered this many times the tasks that it needs, when too few parts matter by then."""
 
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
@@ -121,6 +126,8 @@ class Tally:
 
     covered: Counter[str] = field(default_factory=Counter[str])
     """By kind and by mechanism."""
+    sentences: Counter[str] = field(default_factory=Counter[str])
+    """Covered tasks by the kinds of their sentences."""
     uncovered: Counter[str] = field(default_factory=Counter[str])
     """By reason."""
     drawn: int = 0
@@ -200,11 +207,12 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
             tally.disagreements.append(f"wrong ({item.source}), but {status}: {outcome.to_json()[:300]}: {told}")
 
 
-def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally:
-    """Cover tasks until there are enough, in all and of each mechanism."""
+def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int, places: int = 0) -> Tally:
+    """Cover tasks until there are enough, in all, of each mechanism and of parts of policies that matter."""
     tally, began = Tally(), time.monotonic()
     for spec, task in tasks:
-        if tally.tasks >= wanted and all(tally.covered[name] >= each for name in MECHANISMS):
+        enough = tally.tasks >= wanted and all(tally.covered[name] >= each for name in MECHANISMS)
+        if enough and (len(tally.places) >= places or tally.tasks >= LONGEST * wanted):
             break
         tally.drawn += 1
         try:
@@ -214,6 +222,7 @@ def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally
             tally.uncovered[str(reason)] += 1
             continue
         tally.covered.update(["all", task.kind, *mechanisms_of(solved)])
+        tally.sentences.update({type(step).__name__.lower() for step in solved.program.steps})
         if tally.tasks % 50 == 0:
             print(f"      {tally.tasks} tasks, {time.monotonic() - began:.0f} s", flush=True)
     return tally
@@ -232,7 +241,7 @@ def main() -> int:
         if options.store:
             tally, wanted, each = measure(stored(options.store), jail, sys.maxsize, 0), 1, 0
         else:
-            tally = measure(drawn(options.seed), jail, wanted, each)
+            tally = measure(drawn(options.seed), jail, wanted, each, 0 if options.fast else PLACES)
     report(claims, tally, wanted, each)
     return claims.exit_code()
 
@@ -244,6 +253,14 @@ def report(claims: Claims, tally: Tally, wanted: int, each: int) -> None:
     claims.line("tasks covered", f"{tally.tasks} ({counts})", f">= {wanted}", tally.tasks >= wanted)
     if each:
         claims.line("fewest of a mechanism", least, f">= {each}", least >= each)
+    kinds = ", ".join(f"{name} {tally.sentences[name]}" for name in sorted(tally.sentences))
+    if each >= 60:
+        grouped = tally.sentences["group"]
+        claims.line(
+            "tasks that compare groups", f"{grouped} (of sentences: {kinds})", f">= {GROUPED}", grouped >= GROUPED
+        )
+    else:
+        print(f"      tasks with sentences: {kinds}")
     print(f"      {tally.tasks} of {tally.drawn} drawn tasks are covered ({tally.tasks / max(1, tally.drawn):.1%})")
     for reason, count in tally.uncovered.most_common(10):
         print(f"      not covered, {count}: {reason}")
