@@ -4,9 +4,8 @@ The solver half, `acceptance/truth`, imports nothing of the package and gets a `
 rows. It was written from the prompt language and from policies, not from the author's code. This half draws tasks over
 booking, allocation and itinerary without gates, or reads them from a store, and asks their verifiers.
 
-Full: until 300 tasks are covered, at least 60 of each mechanism, that depend on enough parts of policies. `--fast`: 20
-tasks. A task that the second reader does not understand is not covered, and told with its reason. `--store PATH`: all
-tasks of a store, whatever their worlds join.
+Full: until 300 tasks are covered, at least 60 of each mechanism. `--fast`: 20 tasks. A task that the second reader does not
+understand is not covered, and told with its reason. `--store PATH`: all tasks of a store, whatever their worlds join.
 """
 
 from __future__ import annotations
@@ -56,8 +55,6 @@ GROUPED = 40
 """Covered tasks of a full run, at least, that compare groups of rows."""
 PLACES = 25
 """Parts of policies, such as the gap between bookings, on which a task of a full run must depend."""
-LONGEST = 2
-"""Drawing goes on until a run has covered this many times the tasks that it needs, when too few parts matter by then."""
 
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
@@ -207,12 +204,11 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
             tally.disagreements.append(f"wrong ({item.source}), but {status}: {outcome.to_json()[:300]}: {told}")
 
 
-def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int, places: int = 0) -> Tally:
-    """Cover tasks until there are enough, in all, of each mechanism and of parts of policies that matter."""
+def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally:
+    """Cover tasks until there are enough, in all and of each mechanism."""
     tally, began = Tally(), time.monotonic()
     for spec, task in tasks:
-        enough = tally.tasks >= wanted and all(tally.covered[name] >= each for name in MECHANISMS)
-        if enough and (len(tally.places) >= places or tally.tasks >= LONGEST * wanted):
+        if tally.tasks >= wanted and all(tally.covered[name] >= each for name in MECHANISMS):
             break
         tally.drawn += 1
         try:
@@ -241,7 +237,7 @@ def main() -> int:
         if options.store:
             tally, wanted, each = measure(stored(options.store), jail, sys.maxsize, 0), 1, 0
         else:
-            tally = measure(drawn(options.seed), jail, wanted, each, 0 if options.fast else PLACES)
+            tally = measure(drawn(options.seed), jail, wanted, each)
     report(claims, tally, wanted, each)
     return claims.exit_code()
 
