@@ -128,9 +128,11 @@ def _measure(store: Store, claims: Claims, trials: int) -> None:
         )
         claims.line(name, f"{killed} of {total}", "100 %", killed == total and total > 0)
     passed = sum(
-        report.evidence("VF302").get("killed") == report.evidence("VF302")["total"] for report in reports.values()
+        report.evidence("VF302").get("killed") == report.evidence("VF302")["total"]
+        and report.evidence("VF309")["passing"] == 0
+        for report in reports.values()
     )
-    walks = sum(int(report.evidence("VF302")["walks"]) for report in reports.values())
+    walks = sum(int(report.evidence("VF309")["walks"]) for report in reports.values())
     claims.line(
         f"constant, echoed and typed random answers and {walks} random walks refused",
         f"{passed} of {len(tasks)}",

@@ -53,8 +53,6 @@ RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 
 GROUPED = 40
 """Covered tasks of a full run, at least, that compare groups of rows."""
-PLACES = 25
-"""Parts of policies, such as the gap between bookings, on which a task of a full run must depend."""
 
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
@@ -273,8 +271,7 @@ def report(claims: Claims, tally: Tally, wanted: int, each: int) -> None:
         tally.refused[True] == wrong >= WRONG_NEEDED * tally.tasks > 0,
     )  # fmt: skip
     depended = f"{len(tally.places)} of {len(tally.looked_at)}"
-    if each >= 60:
-        claims.line("parts of policies on which a task depends", depended, f">= {PLACES}", len(tally.places) >= PLACES)
+    # no claim: a limit that only forbids cannot make another outcome right of what can be done
     print(
         f"      parts of policies on which tasks depend ({depended}): "
         + ", ".join(f"{name} {tally.places[name]}" for name in sorted(tally.looked_at))

@@ -502,6 +502,9 @@ def check(
     target: TargetArgument,
     select: Annotated[list[str] | None, typer.Option("--select", help="Only these gate codes.")] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep the reports in the store.")] = False,
+    thorough: Annotated[
+        bool, typer.Option("--thorough", help="Play 192 random walks, and judge the rarer hostile answers as well.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -521,7 +524,7 @@ def check(
     reports: list[Any] = []
     with _progress("checks", len(found.pairs)) as advance:
         for spec, task in found.pairs:
-            reports.append(run(spec, task, select=codes))
+            reports.append(run(spec, task, select=codes, thorough=thorough))
             advance(f"{task.hash[:12]} {'pass' if reports[-1].ok else 'FAIL'}")
     if save:
         with Store.open(store) as keep:

@@ -9,7 +9,7 @@ from envsynth.actors.chat_actor import ChatActor
 from envsynth.actors.factory import ActorFactory, actor_factory, actor_names
 from envsynth.actors.guesses import GUESS_LIMIT, columns_of, guess_share, guess_shares, guess_value
 from envsynth.actors.human import HumanActor, command_to_action
-from envsynth.actors.random_play import RandomActor
+from envsynth.actors.random_play import RandomActor, RandomPlay
 from envsynth.actors.scripted import ConstantActor, EchoActor, EmptyActor, IdleActor
 from envsynth.actors.slots import SlotActor, answer_move, call_move
 from envsynth.actors.solution import AblatedActor, OracleActor
@@ -27,6 +27,7 @@ __all__ = [
     "IdleActor",
     "OracleActor",
     "RandomActor",
+    "RandomPlay",
     "SlotActor",
     "actor_factory",
     "actor_names",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -17,11 +18,43 @@ _MAX_SEEN = 200
 """Scalars remembered under one key."""
 
 
+class RandomPlay:
+    """What a random player has seen, and what it does next.
+
+    Args:
+        rng: Source of all draws.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self._seen: dict[str, list[JsonValue]] = {}
+
+    def see(self, observation: str) -> None:
+        """Remember the scalars of an observation of a call."""
+        _remember(json.loads(observation), "", self._seen)
+
+    def call(self, tools: Sequence[dict[str, JsonValue]]) -> tuple[str, dict[str, JsonValue]]:
+        """Draw a call of one of some tools, documented as `tool_docs` does.
+
+        Args:
+            tools: At least one.
+
+        Returns:
+            Its name, and arguments of the right types.
+        """
+        function = cast("dict[str, Any]", self.rng.choice(tools)["function"])
+        arguments = random_value(function["parameters"], self.rng, self._seen)
+        return function["name"], cast("dict[str, JsonValue]", arguments)
+
+    def answer(self, schema: Mapping[str, JsonValue]) -> JsonValue:
+        """Draw an answer of the right type."""
+        return random_value(schema, self.rng, self._seen)
+
+
 @dataclass
 class _Play:
-    rng: random.Random
+    random: RandomPlay
     left: int
-    seen: dict[str, list[JsonValue]] = field(default_factory=dict[str, list[JsonValue]])
     started: bool = False
 
 
@@ -50,20 +83,18 @@ class RandomActor(SlotActor):
     def begin(self, slot: int, episode: Episode) -> None:
         """Seed the episode."""
         rng = random.Random(f"random-actor/{self._seed}/{episode.task}/{episode.seed}")
-        self._plays[slot] = _Play(rng, rng.randint(0, self._max_calls))
+        self._plays[slot] = _Play(RandomPlay(rng), rng.randint(0, self._max_calls))
 
     def move(self, slot: int, episode: Episode, observation: str) -> Move:
         """Call or answer."""
         play = self._plays[slot]
         if play.started:
-            _remember(json.loads(observation), "", play.seen)
+            play.random.see(observation)
         play.started = True
         if play.left == 0 or not episode.tools:
-            return answer_move(random_value(episode.answer_schema, play.rng, play.seen))
+            return answer_move(play.random.answer(episode.answer_schema))
         play.left -= 1
-        function = cast("dict[str, Any]", play.rng.choice(episode.tools)["function"])
-        arguments = random_value(function["parameters"], play.rng, play.seen)
-        return call_move(function["name"], cast("dict[str, JsonValue]", arguments))
+        return call_move(*play.random.call(episode.tools))
 
     def close(self) -> None:
         """Forget all episodes."""

@@ -14,6 +14,7 @@ from envsynth.errors import EnvironmentVoid, SandboxError
 from envsynth.sandbox import Failure, Family, Jail, Source, Worker
 from envsynth.sandbox.requests import Request, call, drop_database, drop_image, hold_image, open_held, open_image
 from envsynth.spec import EnvironmentSpec
+from envsynth.verifiers import SchemaCheck
 
 Reset = Literal["reload", "fork"]
 """How a world is made fresh: `reload` fills the database anew and makes new namespaces in the same process, for tools that
@@ -88,6 +89,8 @@ class WorldHosts:
         self._hosts: list[Host] = []
         self._ready: dict[str, Family] = {}  # by key of the image, for fresh workers that have it open
         self._names = (f"w{number}" for number in itertools.count())
+        self.checks: dict[str, SchemaCheck] = {}
+        """Checks of arguments by tool, once used; all slots share them."""
 
     @property
     def jail(self) -> Jail:

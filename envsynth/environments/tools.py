@@ -132,7 +132,7 @@ class ToolRuntime:
         self._hosts = hosts
         self._spec = spec
         self._tools = {tool.name: tool for tool in spec.tools}
-        self._checks: dict[str, SchemaCheck] = {}
+        self._checks = hosts.checks
         self._limits = limits
         self._seat: tuple[Host, str] | None = None
 

@@ -6,11 +6,12 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar, cast
 
-from envsynth.actors import AblatedActor, OracleActor, RandomActor
+from envsynth.actors import AblatedActor, OracleActor, RandomActor, columns_of
 from envsynth.environments import ToolEnv, build_image, make_env
 from envsynth.environments.actions import parse_action
+from envsynth.environments.hosts import WORLDS_PER_WORKER, WorldHosts
 from envsynth.errors import EnvironmentVoid
 from envsynth.gates.rehearsal import Rehearsal
 from envsynth.rollout import Actor, EpisodeRequest, rollout
@@ -18,6 +19,12 @@ from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
 from envsynth.trajectory import Episode, Move, Trajectory, Verdict
 from envsynth.verifiers import Ending, judge, verify_all
+
+T = TypeVar("T")
+Named = tuple[str, Outcome]
+"""An outcome with its name in findings."""
+Maker = Callable[["Case"], Iterable[Named]]
+"""Makes the outcomes that a gate has judged."""
 
 
 class Case:
@@ -32,6 +39,7 @@ class Case:
             move again, so they are taken over.
         rehearsal: Where the ladder is played, for a solution that an author of ours compiled; in proper episodes when
             None.
+        thorough: Whether gates shall do as much as their statements need for a single task.
     """
 
     def __init__(
@@ -42,11 +50,17 @@ class Case:
         seed: str = "gates",
         earlier: Case | None = None,
         rehearsal: Rehearsal | None = None,
+        thorough: bool = False,
     ) -> None:
         self.spec = spec
         self.task = task
         self.jail = jail
         self.seed = seed
+        self.thorough = thorough
+        self._verdicts: dict[int, tuple[Outcome, Verdict]] = {}
+        self._named: dict[Maker, list[Named]] = {}
+        self._expected: list[Maker] = []
+        self._once_made: dict[str, object] = {}
         self._runs: dict[str, Trajectory] = {}
         self._rehearsal = rehearsal
         self._bench = None if rehearsal is None else rehearsal.bench
@@ -80,7 +94,21 @@ class Case:
         A solver that lacks a skill must fail because it is wrong: whether it is also slow depends on the turn limit,
         which is derived from the solution.
         """
-        return make_env(self.spec, self.task, jail=self.jail, max_turns=_room(self.task))
+        return self.envs(self.hosts, 1)[0]
+
+    @cached_property
+    def hosts(self) -> WorldHosts:
+        """Where the worlds of this case live: those that are played at a time share a worker."""
+        return WorldHosts(self.jail, self.spec, share=WORLDS_PER_WORKER)
+
+    def envs(self, hosts: WorldHosts, count: int) -> list[ToolEnv]:
+        """Environments of this task, whose worlds live in some hosts and whose workers are of the hosts' jail.
+
+        Returns:
+            The environments; the caller closes them.
+        """
+        room = _room(self.task)
+        return [make_env(self.spec, self.task, jail=hosts.jail, hosts=hosts, max_turns=room) for _ in range(count)]
 
     @cached_property
     def image(self) -> bytes:
@@ -140,10 +168,31 @@ class Case:
         """An episode of random typed calls and a random typed answer."""
         return self._once(f"random/{index}", lambda: RandomActor(seed=index))
 
-    def play(self, actor: Actor, seed: int = 0) -> Trajectory:
-        """Play one more episode with an actor."""
+    @cached_property
+    def replays(self) -> tuple[Trajectory, ...]:
+        """Two episodes of the solution at a time, in a world that a random walk has dirtied and in a fresh one.
+
+        The worlds share a worker, and tools and verifier hash texts with another seed than in `gold`.
+
+        Raises:
+            SandboxError: there is no second jail to be had.
+        """
+        envs = self.envs(WorldHosts(self.jail.reseeded(), self.spec, share=WORLDS_PER_WORKER), 2)
         try:
-            return rollout([self.env], actor, [EpisodeRequest(self.task.hash, seed)])[0]
+            self._play(envs[:1], RandomActor())
+            return tuple(self._play(envs, OracleActor(self.by_hash, self.jail)))
+        finally:
+            for env in envs:
+                env.close()
+
+    def play(self, actor: Actor) -> Trajectory:
+        """Play one more episode with an actor."""
+        return self._play([self.env], actor)[0]
+
+    def _play(self, envs: Sequence[ToolEnv], actor: Actor) -> list[Trajectory]:
+        """An episode in each environment."""
+        try:
+            return rollout(envs, actor, [EpisodeRequest(self.task.hash, 0)] * len(envs))
         finally:
             actor.close()
 
@@ -153,8 +202,35 @@ class Case:
         return self._runs[name]
 
     def judge(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
-        """Judge outcomes without playing."""
-        return judge(self.jail, self.task, self.image, outcomes, self._bench)
+        """Judge outcomes without playing, each once: together with those that other gates will ask for.
+
+        Starting a verifier worker and working out what holds of the initial rows costs more than most outcomes do.
+        """
+        if any(id(outcome) not in self._verdicts for outcome in outcomes):
+            coming = [outcome for maker in self._expected for _, outcome in self.named(maker)]
+            self._expected.clear()
+            wanted = {id(outcome): outcome for outcome in (*outcomes, *coming) if id(outcome) not in self._verdicts}
+            verdicts = judge(self.jail, self.task, self.image, list(wanted.values()), self._bench)
+            # The outcome is kept with its verdict: a number of an object that is gone could be given to another.
+            pairs = zip(wanted.values(), verdicts, strict=True)
+            self._verdicts.update((id(outcome), (outcome, verdict)) for outcome, verdict in pairs)
+        return [self._verdicts[id(outcome)][1] for outcome in outcomes]
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Make something the first time that it is asked for by this name."""
+        if name not in self._once_made:
+            self._once_made[name] = make()
+        return cast("T", self._once_made[name])
+
+    def expect(self, makers: Iterable[Maker]) -> None:
+        """Announce outcomes that gates will ask `judge` for."""
+        self._expected = list(makers)
+
+    def named(self, maker: Maker) -> list[Named]:
+        """What a maker makes of this case, made once."""
+        if maker not in self._named:
+            self._named[maker] = list(maker(self))
+        return self._named[maker]
 
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own for each purpose, so that gates do not disturb one another."""
@@ -174,8 +250,12 @@ class Case:
     @cached_property
     def columns(self) -> list[tuple[Scalar, ...]]:
         """The cells of every column of the world, in order of tables and columns."""
-        tables = self.spec.world.tables
-        return [cells for table in tables for cells in zip(*self.spec.world.rows.get(table.name, ()), strict=True)]
+        return [cells for _, cells in self.named_columns]
+
+    @cached_property
+    def named_columns(self) -> list[tuple[str, tuple[Scalar, ...]]]:
+        """Name and cells of every column of the world, in order of tables and columns."""
+        return columns_of(self.spec.world)
 
 
 class _Withholding:

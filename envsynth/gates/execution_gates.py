@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from envsynth.actors import OracleActor
+from envsynth.errors import SandboxError
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed
 from envsynth.report import Finding, GateResult
@@ -61,23 +62,64 @@ def deterministic(case: Case) -> GateResult:
     Why: a flaky environment adds noise to every gradient and makes pass rates incomparable. Fix: remove randomness,
     clocks and set order from tools; derive what must vary from the seed.
     """
-    first = case.gold
+    if _same_everywhere(case):
+        return passed("EX203", runs=3)
+    # Something differs: is it so here as well, where hashes are the same and nobody plays at the same time?
     case.play_random(0)
     second = case.play(OracleActor(case.by_hash, case.jail))
     if second.void:
         return _void("EX203", second)
-    findings: list[Finding] = []
+    return failed("EX203", _findings("EX203", _differences(case.gold, second), "between two runs"), runs=2)
+
+
+@gate("EX205", "the same under another hash seed, and side by side")
+def same_elsewhere(case: Case) -> GateResult:
+    """Play two episodes of the solution at a time, tools and verifier with another hash seed, and compare with the first.
+
+    The two worlds share a worker process, as the worlds of a rollout do. A random walk has dirtied one of them before.
+
+    Why: the order of a set of texts follows the hash seed of the interpreter, so a tool that lists one shows something
+    else on another machine; and what a tool keeps outside its database leaks from one episode into its neighbour. Fix:
+    sort what comes from a set; keep everything in the database.
+    """
+    runs = case.replays
+    lost = next((run for run in runs if run.void), None)
+    if lost is not None:
+        return _void("EX205", lost)
+    names = ("in the dirtied world, under another hash seed", "side by side, under another hash seed")
+    findings = [
+        finding
+        for name, run in zip(names, runs, strict=True)
+        for finding in _findings("EX205", _differences(case.gold, run), name)
+    ]
+    return failed("EX205", findings, runs=1 + len(runs))
+
+
+def _same_everywhere(case: Case) -> bool:
+    """Whether the runs of EX205 are as the first: then one more could show nothing new."""
+    try:
+        return not any(run.void or _differences(case.gold, run) for run in case.replays)
+    except SandboxError:
+        return False  # EX205 says so; here the run in the first jail decides
+
+
+def _differences(first: Trajectory, second: Trajectory) -> list[str]:
+    found: list[str] = []
     for index, (left, right) in enumerate(zip(first.turns, second.turns, strict=False)):
         if (left.action, left.observation) != (right.action, right.observation):
-            findings.append(Finding(code="EX203", message=f"turn {index} differs between two runs", where="tools"))
+            found.append(f"turn {index} differs")
             break
     if len(first.turns) != len(second.turns):
-        findings.append(
-            Finding(code="EX203", message=f"{len(first.turns)} turns, then {len(second.turns)}", where="tools")
-        )
+        found.append(f"{len(first.turns)} turns, then {len(second.turns)}")
     if first.final_state != second.final_state:
-        findings.append(Finding(code="EX203", message="the final state differs between two runs", where="tools"))
-    return failed("EX203", findings)
+        found.append("the final state differs")
+    if first.verdict.checks != second.verdict.checks:
+        found.append("the verdict differs")
+    return found
+
+
+def _findings(code: str, differences: list[str], when: str) -> list[Finding]:
+    return [Finding(code=code, message=f"{difference} {when}", where="tools") for difference in differences]
 
 
 @gate("EX204", "the turn limit leaves room")

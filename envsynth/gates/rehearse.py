@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 RESULT_CHARS = 20_000
 """Longest result, as Python text; the limit of an episode is five times that, in characters of JSON."""
@@ -128,7 +128,7 @@ def plain(value: Any) -> Any:
     Raises:
         UnusualError: it is something else, or a number that wires write in several ways.
     """
-    kind: type = type(value)
+    kind = cast("type[Any]", type(value))
     if kind is str or kind is bool or value is None or (kind is int and -WHOLE < value < WHOLE):
         return value
     if kind is list:
@@ -167,7 +167,7 @@ def _matches(pattern: str, value: Any) -> bool:
 
 
 def _all_meet(schema: dict[str, Any], value: Any) -> bool:
-    items: list[Any] = value if type(value) is list else []
+    items = cast("list[Any]", value) if type(value) is list else []
     return items is value and all(_meets(schema, item) for item in items)
 
 

@@ -3,134 +3,62 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterable, Iterator
-from typing import cast
+from collections.abc import Iterator
 
-from pydantic import JsonValue
-
-from envsynth.actors import GUESS_LIMIT, columns_of, guess_shares, guess_value, zero_value
-from envsynth.gates.case import Case
-from envsynth.gates.catalogue import failed, gate, passed, skipped
+from envsynth.actors import GUESS_LIMIT, guess_shares, zero_value
+from envsynth.gates.answers import answer_mutants, fields_of, guess, guesses
+from envsynth.gates.case import Case, Maker, Named
+from envsynth.gates.catalogue import failed, gate, must_refuse, passed, skipped
 from envsynth.report import Finding, GateResult
 from envsynth.spec import Outcome, ProbeCase, RowChange, Scalar, Table
 from envsynth.verifiers import schema_problem
 
-Named = tuple[str, Outcome]
+
+def _nothing(case: Case) -> Iterator[Named]:
+    empty = {name: zero_value(schema) for name, schema in fields_of(case).items()}
+    yield from (("idle", Outcome(answer={})), ("typed empty", Outcome(answer=empty)))
 
 
-def _accepted(case: Case, outcomes: Iterable[Named]) -> tuple[list[str], list[str], int]:
-    """Judge outcomes; return names accepted, names whose verdict is void, and the count."""
-    items = list(outcomes)
-    verdicts = case.judge([outcome for _, outcome in items]) if items else []
-    names = [name for name, _ in items]
-    accepted = [name for name, verdict in zip(names, verdicts, strict=True) if verdict.status == "pass"]
-    void = [
-        f"{name}: {verdict.failure}" for name, verdict in zip(names, verdicts, strict=True) if verdict.status == "void"
-    ]
-    return accepted, void, len(items)
-
-
-def _must_refuse(code: str, case: Case, outcomes: Iterable[Named], what: str) -> GateResult:
-    accepted, void, count = _accepted(case, outcomes)
-    findings = [Finding(code=code, message=f"{what} {name} is accepted", where="task.verifier") for name in accepted]
-    findings += [Finding(code=code, message=f"the verifier broke on {name}", where="task.verifier") for name in void]
-    return failed(code, findings, total=count, killed=count - len(accepted) - len(void))
-
-
-def _fields(case: Case) -> dict[str, dict[str, JsonValue]]:
-    return cast("dict[str, dict[str, JsonValue]]", case.task.answer_schema.get("properties") or {})
-
-
-@gate("VF301", "doing nothing fails")
+@gate("VF301", "doing nothing fails", _nothing)
 def nothing_fails(case: Case) -> GateResult:
     """Judge an untouched world with no answer, an empty answer, and a typed empty answer.
 
     Why: an idle agent passes 38 % of one published airline suite, because nobody asked. Fix: demand something that is
     not already true.
     """
-    empty = {name: zero_value(schema) for name, schema in _fields(case).items()}
-    outcomes = [("idle", Outcome(answer={})), ("typed empty", Outcome(answer=empty))]
-    return _must_refuse("VF301", case, outcomes, "the outcome")
+    return must_refuse("VF301", case, case.named(_nothing), "the outcome")
 
 
-@gate("VF302", "guessing fails")
+@gate("VF302", "guessing fails", guesses)
 def guessing_fails(case: Case) -> GateResult:
-    """Judge constant answers, echoes of the prompt, random typed answers drawn from the data, and random tool walks.
+    """Judge what guessers answer who looked nothing up: constants, echoes, the commonest values, everything at once.
 
-    Why: a verifier that accepts what merely looks like an answer rewards guessing. Random typed answers know the right
-    columns; up to 48 of them and 3 random walks must all fail. A draw that equals the oracle's answer is left out: how
-    often that happens is the business of VF308. Fix: a stricter verifier, or for plans more conditions.
+    Echoes are the prompt, and the texts and numbers that it names, in fields of their type. The commonest values are
+    those of the columns that hold the right ones, where one value leads. Everything at once is a list of all candidates,
+    in fields that ask for several. Up to 48 random typed answers know the right columns as well. All must fail. A random
+    draw that equals the oracle's answer is left out: how often that happens is the business of VF308.
+
+    Why: a verifier that accepts what merely looks like an answer rewards guessing. Fix: a stricter verifier, or for plans
+    more conditions; when the commonest value is the right one, ask for something that is rarer.
     """
-    rng = case.rng("guess")
-    fields = _fields(case)
-    constants: tuple[JsonValue, ...] = (case.task.prompt, 0, 1, "yes", "none", [], True)
-    outcomes: list[Named] = [
-        (f"constant {str(constant)[:20]!r}", Outcome(answer=dict.fromkeys(fields, constant))) for constant in constants
-    ]
-    for index in range(48 if fields else 0):
-        answer = _guess(case, rng, fields)
-        if answer != case.task.oracle.answer:
-            outcomes.append((f"random {index}", Outcome(answer=answer)))
-    result = _must_refuse("VF302", case, outcomes, "the guess")
-    walks = [case.play_random(index) for index in range(3)]
-    lucky = [index for index, run in enumerate(walks) if run.verdict.status == "pass"]
-    findings = [*result.findings, *(Finding(code="VF302", message=f"random walk {index} passes") for index in lucky)]
-    return failed("VF302", findings, **{**result.evidence, "walks": len(walks)})
+    return must_refuse("VF302", case, case.named(guesses), "the guess")
 
 
-def _guess(case: Case, rng: random.Random, fields: dict[str, dict[str, JsonValue]]) -> dict[str, JsonValue]:
-    answer = case.task.oracle.answer
-    return {name: guess_value(rng, schema, answer.get(name), case.same_column) for name, schema in fields.items()}
-
-
-def answer_mutants(case: Case) -> Iterator[Named]:
-    """Vary each field of the oracle's answer: off by one, sign, type, another row's value, dropped, duplicated, extra."""
-    oracle = case.task.oracle
-    accepts_any = case.task.kind in ("plan", "optimise")
-    for name, value in oracle.answer.items():
-        for label, mutant in _value_mutants(case, value, replace=not accepts_any):
-            yield f"{name}/{label}", Outcome(answer={**oracle.answer, name: mutant}, changes=oracle.changes)
-        rest = {key: other for key, other in oracle.answer.items() if key != name}
-        yield f"{name}/missing", Outcome(answer=rest, changes=oracle.changes)
-    if oracle.answer:
-        yield "extra field", Outcome(answer={**oracle.answer, "extra": 1}, changes=oracle.changes)
-
-
-def _value_mutants(case: Case, value: JsonValue, *, replace: bool) -> Iterator[tuple[str, JsonValue]]:
-    if isinstance(value, bool):
-        yield "negated", not value
-    elif isinstance(value, int):
-        yield from (
-            ("plus one", value + 1),
-            ("minus one", value - 1),
-            ("times ten", value * 10 + 1),
-            ("as text", str(value)),
-        )
-        yield "as float", float(value) + 0.5
-    elif isinstance(value, str):
-        others = [other for other in case.same_column(value) if other != value]
-        rng = case.rng(f"answer/{value}")
-        for other in rng.sample(others, min(3, len(others))) if replace else []:
-            yield f"other {other!r}", other
-        yield "as list", [value]
-        yield "decorated", value + " (best)"
-    elif isinstance(value, list) and value:
-        yield from (("dropped", value[:-1]), ("duplicated", [*value[:-1], value[0]]), ("extended", [*value, value[0]]))
-        yield "unknown", [*value[:-1], "No Such Row"]
-
-
-@gate("VF303", "answer mutants are refused")
+@gate("VF303", "answer mutants are refused", answer_mutants)
 def answers_killed(case: Case) -> GateResult:
-    """Judge the oracle's outcome with one field of the answer changed.
+    """Judge the oracle's outcome with one field of the answer changed, at any depth, or with two fields swapped.
+
+    Numbers: off by one, of another sign, in another unit, as text. Texts: another row's, cut, decorated, empty. Lists:
+    an item dropped, repeated, added or unknown; in another order where the prompt demands one. Records: each of their
+    fields. Where several answers are right, values that may be part of another one are not tried.
 
     Why: a verifier that never looks at a field, or compares loosely, pays for wrong answers. Fix: an atom per field,
     compared with type and value.
     """
-    mutants = [item for item in answer_mutants(case) if item[1].answer != case.task.oracle.answer]
+    mutants = case.named(answer_mutants)
     if not mutants:
         return skipped("VF303", "the task asks for no answer")
-    return _must_refuse("VF303", case, mutants, "the mutant")
+    return must_refuse("VF303", case, mutants, "the mutant")
 
 
 def state_mutants(case: Case) -> Iterator[Named]:
@@ -187,14 +115,14 @@ def _referenced(case: Case, name: str) -> bool:
     )
 
 
-@gate("VF304", "state mutants are refused, and nothing else may change")
+@gate("VF304", "state mutants are refused, and nothing else may change", state_mutants)
 def states_killed(case: Case) -> GateResult:
     """Judge the oracle's outcome with its state changed: a write omitted, doubled or off by one, a side effect added.
 
     Why: most published verifiers check only that the wanted change is there; collateral damage passes. The frame
     condition, "nothing else changed", is tested on read tasks as well. Fix: claim exactly the wanted changes.
     """
-    return _must_refuse("VF304", case, state_mutants(case), "the mutant")
+    return must_refuse("VF304", case, case.named(state_mutants), "the mutant")
 
 
 def _probe_gate(code: str, case: Case, probes: list[ProbeCase], accept: bool, what: str) -> GateResult:
@@ -213,7 +141,11 @@ def _probe_gate(code: str, case: Case, probes: list[ProbeCase], accept: bool, wh
     return failed(code, findings, total=len(probes), right=len(probes) - len(wrong))
 
 
-@gate("VF305", "constraint mutants are refused")
+def _probes(accept: bool) -> Maker:
+    return lambda case: [(probe.name, probe.outcome) for probe in case.task.probes if probe.accept is accept]
+
+
+@gate("VF305", "constraint mutants are refused", _probes(False))
 def constraints_killed(case: Case) -> GateResult:
     """Judge witnesses that meet all conditions of the task but one, as the author's oracle made them.
 
@@ -226,7 +158,7 @@ def constraints_killed(case: Case) -> GateResult:
     return _probe_gate("VF305", case, probes, accept=False, what="the mutant")
 
 
-@gate("VF306", "other valid outcomes are accepted")
+@gate("VF306", "other valid outcomes are accepted", _probes(True))
 def alternatives_accepted(case: Case) -> GateResult:
     """Judge other valid outcomes: other best choices, other orders of items and of changes.
 
@@ -239,21 +171,24 @@ def alternatives_accepted(case: Case) -> GateResult:
     return _probe_gate("VF306", case, probes, accept=True, what="the alternative")
 
 
-@gate("VF307", "the answer format alone decides nothing")
+def _halves(case: Case) -> Iterator[Named]:
+    oracle = case.task.oracle
+    if oracle.changes:
+        yield "answer without the changes", Outcome(answer=oracle.answer)
+    if oracle.answer and schema_problem(case.task.answer_schema, {}) is not None:
+        yield "changes without the answer", Outcome(answer={}, changes=oracle.changes)
+
+
+@gate("VF307", "the answer format alone decides nothing", _halves)
 def format_alone_fails(case: Case) -> GateResult:
     """Judge the oracle's answer on an untouched world when the task asks for changes, and the changes without the answer.
 
     Why: half a job must not pay. Fix: check both answer and state.
     """
-    oracle = case.task.oracle
-    outcomes: list[Named] = []
-    if oracle.changes:
-        outcomes.append(("answer without the changes", Outcome(answer=oracle.answer)))
-    if oracle.answer and schema_problem(case.task.answer_schema, {}) is not None:
-        outcomes.append(("changes without the answer", Outcome(answer={}, changes=oracle.changes)))
+    outcomes = case.named(_halves)
     if not outcomes:
         return passed("VF307", total=0)
-    return _must_refuse("VF307", case, outcomes, "half a job:")
+    return must_refuse("VF307", case, outcomes, "half a job:")
 
 
 N_GUESSES = 192
@@ -275,14 +210,14 @@ def guess_is_rare(case: Case) -> GateResult:
     if case.task.oracle.changes:
         return skipped("VF308", "the task asks for changes: an answer alone fails (VF307)")
     if case.task.kind == "read":
-        shares = guess_shares(case.task.oracle.answer, columns_of(case.spec.world), case.task.answer_schema)
+        shares = guess_shares(case.task.oracle.answer, case.named_columns, case.task.answer_schema)
         share = math.prod(shares.values())
         found = (
             [] if share < GUESS_LIMIT else [Finding(code="VF308", message=_often(share), where="task.oracle.answer")]
         )
         return failed("VF308", found, share=share, fields=dict(shares))
-    rng, fields = case.rng("guess share"), _fields(case)
-    verdicts = case.judge([Outcome(answer=_guess(case, rng, fields)) for _ in range(N_GUESSES)])
+    rng = case.rng("guess share")
+    verdicts = case.judge([Outcome(answer=guess(case, rng)) for _ in range(N_GUESSES)])
     share = sum(verdict.status == "pass" for verdict in verdicts) / N_GUESSES
     found = [] if share < GUESS_LIMIT else [Finding(code="VF308", message=_often(share), where="task.verifier")]
     return failed("VF308", found, share=share, guesses=N_GUESSES)

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel
@@ -57,6 +57,9 @@ class Jail:
         SandboxError: The jail could not be started or could not confine itself.
     """
 
+    _HASH_SEED: ClassVar[int] = 0
+    """Seed of the workers' hashes of texts, which order sets."""
+
     def __init__(
         self,
         limits: Limits | None = None,
@@ -79,6 +82,8 @@ class Jail:
         self._retired: list[Zygote] = []
         self._pools: OrderedDict[str, WorkerPool] = OrderedDict()
         self._code: OrderedDict[str, bytes] = OrderedDict()
+        self._total_memory_mb = total_memory_mb
+        self._reseeded: Jail | None = None
         self._affinity: set[int] | None = None
         if pin is not False:
             self._pin(self._owner if pin is True else pin)
@@ -115,6 +120,28 @@ class Jail:
     def alive(self) -> bool:
         """Whether it is open."""
         return not self._closed
+
+    def reseeded(self) -> Jail:
+        """Return a jail of the same limits whose workers hash texts with another seed: their sets have other orders.
+
+        It is started on first use and closed with this one.
+
+        Raises:
+            SandboxError: It could not be started, or this one is closed or belongs to another process.
+        """
+        with self._lock:
+            self._check_owner()
+            if self._reseeded is None or not self._reseeded.alive:
+                self._reseeded = _Reseeded(
+                    self._limits,
+                    namespaces=bool(self._options["namespaces"]),
+                    landlock=bool(self._options["landlock"]),
+                    extra_modules=tuple(self._options["extra_modules"]),
+                    max_workers=self._max_workers,
+                    total_memory_mb=self._total_memory_mb,
+                    forks_per_zygote=self._forks_per_zygote,
+                )
+            return self._reseeded
 
     def __enter__(self) -> Self:
         return self
@@ -247,7 +274,7 @@ class Jail:
         return self._max_workers - len(self._workers)
 
     def _start_zygote(self) -> Zygote:
-        return Zygote(self._options, self._group.add)
+        return Zygote(self._options, self._group.add, self._HASH_SEED)
 
     def _ended(self, worker: Worker) -> None:
         if os.getpid() != self._owner:  # in a fork another thread may have held the lock, for ever
@@ -281,6 +308,8 @@ class Jail:
         if self._closed:
             return
         self._closed = True
+        if self._reseeded is not None:
+            self._reseeded.close()
         zygotes = [self._zygote, *self._retired]
         if os.getpid() != self._owner:  # a fork of the owner: drop our copies of the sockets, leave the processes alone
             for zygote in zygotes:
@@ -304,6 +333,12 @@ class Jail:
         if self._affinity is not None:
             os.sched_setaffinity(0, self._affinity)
             self._affinity = None
+
+
+class _Reseeded(Jail):
+    """A jail whose workers hash texts with another seed."""
+
+    _HASH_SEED = 1
 
 
 # ------------------------------------------------------------------------------------------------------------- shared

@@ -49,6 +49,7 @@ class Zygote:
     Args:
         options: The fields of `envsynth.sandbox.jailed.zygote.Options`.
         on_start: Called with the process number at once, before it has forked or confined itself.
+        hash_seed: Seed of the interpreter's hashes of texts, which order sets.
 
     Raises:
         SandboxError: It could not be started or could not confine itself.
@@ -57,7 +58,9 @@ class Zygote:
     layers: dict[str, str]
     """Which layers hold, for people: layer to state; a state that starts with `off` is missing."""
 
-    def __init__(self, options: dict[str, Any], on_start: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, options: dict[str, Any], on_start: Callable[[int], None] = lambda _: None, hash_seed: int = 0
+    ) -> None:
         self._lock = threading.RLock()
         self._open_tickets: deque[Ticket] = deque()
         self.forks = 0
@@ -65,7 +68,7 @@ class Zygote:
         self.living = 0
         """Workers that have not been closed."""
         self.closed = False
-        self._control, self._process = _start_process(options)
+        self._control, self._process = _start_process(options, hash_seed)
         on_start(self._process.pid)
         self.layers = self._await_ready()
 
@@ -203,7 +206,7 @@ class Zygote:
             self._process.wait()
 
 
-def _start_process(options: dict[str, Any]) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+def _start_process(options: dict[str, Any], hash_seed: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
     if sys.platform != "linux":
         raise SandboxError(f"the process jail needs Linux, this is {sys.platform}")
     if not sys.executable:
@@ -218,7 +221,7 @@ def _start_process(options: dict[str, Any]) -> tuple[socket.socket, subprocess.P
         process = subprocess.Popen(  # a fresh interpreter: nothing of this process's memory is in it
             command,
             pass_fds=[theirs.fileno()],
-            env=_environment(),
+            env=_environment(hash_seed),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -233,9 +236,10 @@ def _start_process(options: dict[str, Any]) -> tuple[socket.socket, subprocess.P
     return ours, process
 
 
-def _environment() -> dict[str, str]:
+def _environment(hash_seed: int) -> dict[str, str]:
     """Return the zygote's whole environment; a fixed hash seed makes the order of sets repeatable."""
-    found = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+    seed = str(hash_seed)
+    found = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": seed, "PYTHONDONTWRITEBYTECODE": "1"}
     if sysconfig.get_config_var("Py_ENABLE_SHARED"):
         folders = (f"{sys.base_prefix}/lib", str(sysconfig.get_config_var("LIBDIR") or ""))
         found["LD_LIBRARY_PATH"] = ":".join(dict.fromkeys(folder for folder in folders if folder))

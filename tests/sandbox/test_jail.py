@@ -309,6 +309,28 @@ def test_environment_of_the_host_is_not_there(monkeypatch: pytest.MonkeyPatch) -
         assert worker.call("look").value == found[3]
 
 
+@pytest.mark.parametrize("closed_first", [False, True])
+def test_reseeded_jail_orders_sets_otherwise_and_ends_with_its_own(closed_first: bool) -> None:
+    look = "def look(): return [hash('a'), list({str(number) for number in range(40)})]"
+    limits = Limits(memory_mb=200)
+    with Jail(limits) as jail:
+        found: list[object] = []
+        for other in (jail, jail.reseeded(), jail.reseeded()):
+            with other.worker("tools") as worker:
+                worker.load(look)
+                found.append(worker.call("look").value)
+        assert found[0] != found[1] == found[2]
+        again = jail.reseeded()
+        assert again is jail.reseeded()
+        assert again.limits is limits
+        if closed_first:
+            again.close()
+            assert jail.reseeded() is not again
+    assert not again.alive
+    with pytest.raises(SandboxError, match="closed"):
+        jail.reseeded()
+
+
 @pytest.mark.parametrize("broken", ["no table", "no interpreter", "no module"])
 def test_jail_that_cannot_confine_does_not_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, broken: str) -> None:
     before = descriptors()

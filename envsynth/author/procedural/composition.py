@@ -172,21 +172,17 @@ class Composition:
 
     def attr_type(self, entity: str, name: str) -> Type | None:
         """Type of a stored or derived attribute, None when the entity lacks it."""
-        if (entity, name) in self.derived:
-            return self.derived[entity, name].type
-        if not self.has(entity, name):
+        derived = self.derived.get((entity, name))
+        if derived is not None:
+            return derived.type
+        col = next((col for col in self.tables.get(entity, ()) if col.name == name), None)
+        if col is None:
             return None
-        col = self.col(entity, name)
-        types = {
-            "id": Type("str", "id"),
-            "name": Type("str", "name"),
-            "num": Type("num", col.unit),
-            "date": Type("date", ""),
-            "enum": Type("str", col.name),
-            "text": Type("str", col.name),
-            "fk": Type("row", col.ref),
-        }
-        return types[col.kind]
+        if col.kind in ("num", "fk"):
+            return Type("num", col.unit) if col.kind == "num" else Type("row", col.ref)
+        if col.kind == "date":
+            return Type("date", "")
+        return Type("str", col.kind if col.kind in ("id", "name") else col.name)
 
     def attr_params(self, entity: str, name: str) -> tuple[Type, ...]:
         """Parameter types of a derived attribute; empty for stored ones."""

@@ -249,7 +249,7 @@ def walk(value: Any) -> Iterator[Any]:
 
 def _gather(value: Any, take: Callable[[Any], None]) -> None:
     take(value)
-    kind: type = type(value)
+    kind = cast("type[Any]", type(value))
     if kind is tuple:
         for item in value:
             _gather(item, take)

@@ -66,18 +66,25 @@ ATOM_DRAWS = 12
 
 _OPEN = 6
 """Databases that stay open: those of the versions that are being hardened."""
-_databases: deque[tuple[Composition, Overlay, Connection]] = deque(maxlen=_OPEN)
+_MOST_KNOWN = 4_000
+_databases: deque[tuple[Composition, Overlay, Connection, dict[Any, Any]]] = deque(maxlen=_OPEN)
 
 
-def _database(world: Composition, overlay: Overlay) -> Connection:
-    """Open the database of a world with its overlay, or the one that is open: an oracle never writes to it."""
-    for known, rows, connection in _databases:
-        if known is world and rows == overlay:
-            return connection
+def _database(world: Composition, overlay: Overlay) -> tuple[Connection, dict[Any, Any]]:
+    """Open the database of a world with its overlay, or find the one that is open, with what was asked of it before.
+
+    An oracle never writes to it.
+    """
+    for owner, rows, connection, known in _databases:
+        if owner is world and rows == overlay:
+            if len(known) > _MOST_KNOWN:
+                known.clear()
+            return connection, known
     connection = connect(world, overlay)
     connection.execute("PRAGMA query_only = ON")
-    _databases.appendleft((world, overlay, connection))
-    return connection
+    asked: dict[Any, Any] = {}
+    _databases.appendleft((world, overlay, connection, asked))
+    return connection, asked
 
 
 @dataclass
@@ -98,8 +105,8 @@ class Sampler:
     """Answers questions about single rows."""
 
     def __post_init__(self) -> None:
-        self.connection = _database(self.world, self.overlay)
-        self.oracle = Oracle(self.world, self.connection)
+        self.connection, known = _database(self.world, self.overlay)
+        self.oracle = Oracle(self.world, self.connection, known)
 
     # ------------------------------------------------------------------------------------------------------- leaves
 

@@ -13,9 +13,9 @@ from envsynth.author.procedural.oracle import OracleResult, Reject
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.errors import Rejected
 
-DRAWS = 16
+DRAWS = 8
 """Draws of a condition and a total for one relation to one named row."""
-MOST_SITES = 4
+MOST_SITES = 3
 """Relations to named rows that are tried."""
 GROUP_SKILLS = frozenset({"no_aggregation", "first_match", "no_filter", "wrong_boundary", "no_pagination"})
 """Skills that comparing groups can make necessary."""

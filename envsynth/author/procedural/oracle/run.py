@@ -22,13 +22,16 @@ from envsynth.author.procedural.ir import (
     If,
     Let,
     Node,
+    Of,
     Only,
     Pick,
+    Ref,
     Step,
     Sum,
     Task,
     To,
     check,
+    walk,
 )
 from envsynth.author.procedural.oracle.outcome import (
     Cell,
@@ -61,15 +64,24 @@ def _met(con: Con, values: list[Any], bound: Key | None) -> bool:
     return _COMPARE[con.op](sum(values), bound)
 
 
+def _is_fixed(value: Atom | Attr) -> bool:
+    """Whether it says the same in every task over the same rows: it refers to no variable."""
+    return not any(isinstance(node, (Ref, Of)) for node in walk(value))
+
+
 class Oracle:
     """Answers tasks over one database.
 
     Args:
         composition: The composed world: columns, derived attributes, actions.
         connection: Its rows; tables are named by entity, columns by `Col.column`. Never written.
+        known: What was asked of these rows before, shared by the oracles over them; None for none.
     """
 
-    def __init__(self, composition: OracleWorld, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, composition: OracleWorld, connection: sqlite3.Connection, known: dict[Any, Any] | None = None
+    ) -> None:
+        self._known = {} if known is None else known
         self._world = composition
         self._connection = connection
         self._relations = Relations(composition, connection)
@@ -154,7 +166,12 @@ class Oracle:
 
     def ids(self, entity: str, atoms: Sequence[Atom]) -> list[Key]:
         """Return the ids of the rows that meet the atoms, ascending."""
-        return [row[0] for row in self._relations.rows(entity, atoms)]
+        if not all(_is_fixed(atom) for atom in atoms):
+            return [row[0] for row in self._relations.rows(entity, atoms)]
+        key = (entity, tuple(atoms))
+        if key not in self._known:
+            self._known[key] = [row[0] for row in self._relations.rows(entity, atoms)]
+        return list(self._known[key])
 
     def value(self, entity: str, row_id: Key, attr: Attr) -> Cell:
         """Return an attribute of one row.
@@ -171,7 +188,12 @@ class Oracle:
 
     def values(self, entity: str, attr: Attr) -> dict[Key, Cell]:
         """Return an attribute of all rows by id, as `value` does but by one query; a boolean as the integer that SQL has."""
-        return dict(self._relations.rows(entity, (), (attr,)))
+        if not _is_fixed(attr):
+            return dict(self._relations.rows(entity, (), (attr,)))
+        key = (entity, attr)
+        if key not in self._known:
+            self._known[key] = dict(self._relations.rows(entity, (), (attr,)))
+        return dict(self._known[key])
 
     def resolve(self, node: Node) -> tuple[Value, LetInfo | None]:
         """Work out one description on its own.
