@@ -310,7 +310,7 @@ def _a_negative_seed(bench: Bench) -> list[Any]:
     return ["evaluate", "first", "--seed", -1]
 
 
-@case(1, r"category ' ' holds no word: give a sentence such as 'planning a travel itinerary'")
+@case(1, r"category '' holds no word: give a sentence such as 'planning a travel itinerary'")
 def _an_empty_category(bench: Bench) -> list[Any]:
     return ["synthesize", " "]
 

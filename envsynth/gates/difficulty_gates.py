@@ -32,6 +32,10 @@ def skills_needed(case: Case) -> GateResult:
     return failed("DF401", findings, skills=[*failing], ladder=len(case.task.ablations))
 
 
+SMALL_CALLS = 2
+"""Calls of a solution that is meant to be no more than a look-up."""
+
+
 @gate("DF403", "no single call tells the whole answer")
 def no_single_call(case: Case) -> GateResult:
     """Call each reading tool with what the prompt names, up to 48 calls, and look for a result that is the answer.
@@ -39,7 +43,8 @@ def no_single_call(case: Case) -> GateResult:
     A result is the answer when its only record holds every field, or when its records' column is the list that is asked
     for: an actor would copy it. Numbers below 1000 count only under a key that the field is named after. A task that
     asks for changes is left out: one call with the prompt's own arguments may be all of a simple root, and what the
-    actor must know before it makes the call is measured by the ladder (DF401).
+    actor must know before it makes the call is measured by the ladder (DF401). So is one whose own solution makes no
+    more than two calls: it is meant to be that small, as those of the nano tier are.
 
     Why: a look-up with one call tests whether the actor can copy, and its pass rate tells nothing about planning.
     Fix: describe the row by its properties, join another table, or aggregate; or split what the tool tells.
@@ -48,6 +53,8 @@ def no_single_call(case: Case) -> GateResult:
         return skipped("DF403", "the task asks for changes")
     if not case.task.oracle.answer:
         return skipped("DF403", "the task asks for no answer")
+    if case.gold.n_calls <= SMALL_CALLS:
+        return skipped("DF403", f"the solution itself makes {case.gold.n_calls} calls")
     calls = single_calls(case)
     results = play_single_calls(case, calls)
     telling = [call for call, result in zip(calls, results, strict=True) if tells_all(result, case.task.oracle.answer)]

@@ -79,8 +79,9 @@ def same_elsewhere(case: Case) -> GateResult:
     The two worlds share a worker process, as the worlds of a rollout do. A random walk has dirtied one of them before.
 
     Why: the order of a set of texts follows the hash seed of the interpreter, so a tool that lists one shows something
-    else on another machine; and what a tool keeps outside its database leaks from one episode into its neighbour. Fix:
-    sort what comes from a set; keep everything in the database.
+    else on another machine; and what a tool keeps outside its database leaks from one episode into its neighbour.
+
+    Fix: sort what comes from a set; keep everything in the database.
     """
     runs = case.replays
     lost = next((run for run in runs if run.void), None)

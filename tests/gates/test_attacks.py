@@ -228,10 +228,14 @@ def test_df403_finds_an_answer_that_one_call_tells(spec, named):
             "environment": other.hash,
             "prompt": "How many of the item gear are there, and what does it cost?",
             "oracle": Outcome(answer={"item_qty": 4, "item_price": 113}),
+            "solution": "def solve(call):\n    for page in (1, 2, 1):\n        call('list_items', page=page)\n"
+            "    return {'item_qty': 4, 'item_price': 113}\n",
         }
     )
     found = results(other, task, "DF403")["DF403"]
     assert found.status == "fail"
+    small = task.model_copy(update={"solution": "def solve(call):\n    return call('list_items', name='gear')\n"})
+    assert results(other, small, "DF403")["DF403"].status == "skipped"
     assert "list_items({'name': 'gear'}) tells the whole answer" in found.findings[0].message
     unnamed = task.model_copy(update={"prompt": "How many of the dearest item are there, and what does it cost?"})
     assert results(other, unnamed, "DF403")["DF403"].status == "pass"
