@@ -17,6 +17,7 @@ from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
     IRTypeError,
+    Of,
     Task,
     check,
     digest,
@@ -34,6 +35,7 @@ from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
 from envsynth.author.procedural.render import REGISTERS, Register, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
+from envsynth.author.procedural.sites import chosen_lets
 from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
 from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.spec import (
@@ -291,8 +293,8 @@ class ProceduralAuthor:
                 raise Rejected("nonbinding", why)
         if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
             raise Rejected("nonbinding", why)
-        kind, schema = kind_of(program), answer_schema(program, result)
-        if kind == "read":
+        kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
+        if kind in ("read", "infeasible") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
         prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
@@ -319,16 +321,31 @@ class ProceduralAuthor:
 
 def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
     """Make the JSON Schema of the final answer from the program's report."""
+    chosen = {let.var: node for let, node in chosen_lets(program)}
     fields: dict[str, Any] = {}
-    for name, _ in program.report:
+    for name, operand in program.report:
         value = result.answer[name]
-        if isinstance(value, list):
-            chosen = cast("list[int | str]", value)
-            count = {"minItems": len(chosen), "maxItems": len(chosen)}
-            fields[name] = {"type": "array", "items": _scalar_schema(chosen[0]), **count, "uniqueItems": True}
+        if isinstance(value, list) and isinstance(operand, Of):
+            node = chosen[operand.var]
+            found = cast("list[int | str]", value) or _unchosen(operand, result)
+            count = {"minItems": 0 if node.or_none else node.k, "maxItems": node.k}
+            fields[name] = {"type": "array", "items": _scalar_schema(found[0]), **count, "uniqueItems": True}
         else:
             fields[name] = _scalar_schema(value)
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _unchosen(operand: Of, result: OracleResult) -> list[int | str]:
+    """What names of rows look like where no set was chosen.
+
+    Raises:
+        AuthorError: the field is neither a name nor an id.
+    """
+    if operand.attr.name == "name":
+        return [""]
+    if operand.attr.name == "id":
+        return [*result.info[operand.var].nearest]
+    raise AuthorError(f"a set that may be empty is reported by name or id, not by {operand.attr.name}")
 
 
 def _scalar_schema(value: object) -> dict[str, Any]:

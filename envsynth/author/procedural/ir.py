@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, Protocol, cast
 
+from envsynth.author.procedural.trees import subst, walk
 from envsynth.errors import SpecError
 
 
@@ -136,16 +136,37 @@ class Con:
 
 @dataclass(frozen=True)
 class Choose:
-    """Any k different rows that meet atoms and set conditions; with a goal, any best such set (ties accepted)."""
+    """Any k different rows that meet atoms and set conditions; with a goal, any best such set (ties accepted).
+
+    With `or_none` it denotes the empty set where no set meets them, and exactly one condition bounds a total; without,
+    there must be such a set.
+    """
 
     entity: str
     atoms: tuple[Atom, ...]
     k: int
     cons: tuple[Con, ...]
     goal: tuple[str, Attr] | None = None
+    or_none: bool = False
+
+    @property
+    def bounds(self) -> tuple[Con, ...]:
+        """The conditions that bound a total from one side."""
+        return tuple(con for con in self.cons if con.kind == "sum" and con.op in ("<", "<=", ">", ">="))
 
 
-Node = Pick | Only | To | Count | Sum | Choose
+@dataclass(frozen=True)
+class Reach:
+    """The bounded total of a set chosen with `or_none`; of the empty set, the total nearest to the bound without it.
+
+    Nearest: the highest total of the sets that meet all other conditions where the bound is from below, else the lowest.
+    It can be reported only.
+    """
+
+    src: Ref
+
+
+Node = Pick | Only | To | Count | Sum | Choose | Reach
 
 
 @dataclass(frozen=True)
@@ -198,7 +219,10 @@ class Task:
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {
     cls.__name__: cls
-    for cls in (Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Let, Act, If, ForEach, Task)
+    for cls in (
+        *(Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Reach),
+        *(Let, Act, If, ForEach, Task),
+    )
 }
 
 
@@ -220,32 +244,6 @@ class Schema(Protocol):
 
 class IRTypeError(SpecError):
     """A task program is ill-typed; the message says where."""
-
-
-def walk(value: Any) -> Iterator[Any]:
-    """Yield a node and everything below it, parents first."""
-    yield value
-    if is_dataclass(value):
-        for field in fields(value):
-            yield from walk(getattr(value, field.name))
-    elif isinstance(value, tuple):
-        for item in cast("tuple[Any, ...]", value):
-            yield from walk(item)
-
-
-def subst(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """Rebuild a program; where `replace` returns another object than it was given, that object stands instead.
-
-    Rewrites go by identity, never by equality: two equal named rows at different places are different sites.
-    """
-    new = replace(value)
-    if new is not value:
-        return new
-    if is_dataclass(value):
-        return type(value)(*(subst(getattr(value, field.name), replace) for field in fields(value)))  # type: ignore[call-arg]
-    if isinstance(value, tuple):
-        return tuple(subst(item, replace) for item in cast("tuple[Any, ...]", value))
-    return value
 
 
 def swap(task: Task, old: Any, new: Any) -> Task:
@@ -362,9 +360,13 @@ class _Checker:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.types: dict[str, Type] = {}
+        self.open: dict[str, Choose] = {}
 
     def run(self, task: Task) -> dict[str, Type]:
         self.steps(task.steps)
+        reached = {let.var for let in lets(task, Reach)}
+        if early := sorted({node.var for node in walk(task.steps) if isinstance(node, (Ref, Of))} & reached):
+            raise IRTypeError(f"{early} can be reported only")
         names = [name for name, _ in task.report]
         if len(set(names)) != len(names):
             raise IRTypeError(f"report names a field twice: {names}")
@@ -429,6 +431,11 @@ class _Checker:
             if target is None or target.kind != "row":
                 raise IRTypeError(f"{node.rel} is no relation of {source}")
             return target
+        if isinstance(node, Reach):
+            if node.src.var not in self.open:
+                raise IRTypeError(f"{node.src.var} is no set chosen with `or_none`")
+            chosen = self.open[node.src.var]
+            return self.attr(chosen.entity, chosen.bounds[0].attr)
         self.atoms(node.entity, node.atoms)
         match node:
             case Pick():
@@ -460,6 +467,8 @@ class _Checker:
                 raise IRTypeError(f"unknown set condition {con.kind!r}")
         if node.goal and self.attr(node.entity, node.goal[1]).kind != "num":
             raise IRTypeError("goal by an attribute that is no number")
+        if node.or_none and len(node.bounds) != 1:
+            raise IRTypeError(f"a choice with `or_none` bounds one total, got {len(node.bounds)}")
 
     def act(self, op: str, args: tuple[tuple[str, Operand], ...]) -> None:
         wanted = self.schema.action_params(op)
@@ -478,6 +487,8 @@ class _Checker:
                     if var in self.types:
                         raise IRTypeError(f"{var} is bound twice")
                     self.types[var] = self.node(node)
+                    if isinstance(node, Choose) and node.or_none:
+                        self.open[var] = node
                 case Act(op, args):
                     self.act(op, args)
                 case If(lhs, _, rhs, then, other):

@@ -27,6 +27,7 @@ from envsynth.author.procedural.ir import (
     Of,
     Operand,
     Pick,
+    Reach,
     Ref,
     Sum,
     Task,
@@ -345,7 +346,9 @@ class Sampler:
         return f"{self.world.slug(entity)}_{name}", Of(var, self.attr(entity, name))
 
     def choose_root(self) -> Task:
-        """Draw a plan task: any k rows with a condition on their total, which some set meets.
+        """Draw a plan task: any k rows with a condition on their total, which some set meets, and that total.
+
+        What to answer where no set meets it is part of every such task, so that its format tells nothing.
 
         Raises:
             Rejected: too few or too many candidates.
@@ -369,9 +372,11 @@ class Sampler:
         relations = [name for name in self.attr_names(entity, ("row",)) if self.world.attr_params(entity, name) == ()]
         if relations and self.rng.random() < 0.4:
             cons = (Con("distinct", Attr(self.rng.choice(relations))), *cons)
-        node = Choose(entity, atoms, k, cons, None)
+        node = Choose(entity, atoms, k, cons, None, or_none=True)
         by = self.world.naming(entity)
-        return Task((Let("X1", node),), ((f"{self.world.slug(entity)}_{by}s", Of("X1", Attr(by))),))
+        picks = f"{self.world.slug(entity)}_{by}s", Of("X1", Attr(by))
+        total = f"combined_{attr.name}", Ref("X2")
+        return Task((Let("X1", node), Let("X2", Reach(Ref("X1")))), (picks, total))
 
 
 def plural_slug(world: Composition, entity: str) -> str:

@@ -37,11 +37,14 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
         raise Rejected("write_overlap", "two actions touch the same row")
     if result.changes and sampler.oracle.order_sensitive(program, result):
         raise Rejected("order_sensitive", "a condition changes its truth during the task")
-    if any(value in (0, None, [], "") for value in result.answer.values()):
+    worthless = (0, None, "") if result.infeasible else (0, None, "", [])
+    if any(value in worthless for value in result.answer.values()):
         raise Rejected("trivial_answer", "an answer field is empty or zero")
     _refuse_none(sampler, program, result)
     for let, _ in chosen_lets(program):
         info = result.info[let.var]
+        if info.nearest:
+            continue
         accepted = len(info.optimal) or info.feasible
         if info.feasible < 2:
             raise Rejected("tight", "only one set is feasible")

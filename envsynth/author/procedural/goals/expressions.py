@@ -17,6 +17,7 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Schema,
     Sum,
@@ -175,5 +176,5 @@ class Expressions:
             case Sum(entity, atoms, attr):
                 value = self.plain_attribute(entity, "row", attr)
                 return f"sum({value} for row in {self.members(entity, atoms)})"
-            case Choose():
+            case Choose() | Reach():
                 raise AuthorError("a choice denotes no single value")

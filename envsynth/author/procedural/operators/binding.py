@@ -30,6 +30,10 @@ def binding_failure(name: str, parent: OracleResult, child: OracleResult, sample
     Returns:
         Why the edit does not bind, or None.
     """
+    if name == "infeasible" and not child.infeasible:
+        return "some set still meets all conditions"
+    if name != "infeasible" and child.infeasible != parent.infeasible:
+        return "whether a set exists has changed"
     same = (child.answer, child.changes) == (parent.answer, parent.changes)
     if name == "hop" and not same and not has(task, Choose):
         return "the description denotes another row"
@@ -66,8 +70,8 @@ def _sets(child: OracleResult, var: str) -> list[list[str]]:
 def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], OracleResult]) -> str | None:
     """Find a condition that can be dropped without changing what the task asks for.
 
-    For a choice, dropping must grow the feasible sets by a tenth or move the optimum; for all others, dropping must
-    change the answer or the changes of the whole task, or so much about a choice that depends on it.
+    For a choice, dropping must grow the feasible sets by a tenth or move the optimum; for all others, and where no set is
+    feasible, dropping must change the answer or the changes of the whole task, or so much about a choice that depends on it.
 
     Args:
         task: The program.
@@ -86,7 +90,7 @@ def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], Orac
                 if reason.code in ("tie", "search_cap"):
                     continue
                 return f"{let.var}: {atom.attr.name} ({reason.code} without it)"
-            if isinstance(node, Choose):
+            if isinstance(node, Choose) and not result.infeasible:
                 binds = _moves(result.info[let.var], without.info[let.var])
             else:
                 binds = _differs(task, result, without)

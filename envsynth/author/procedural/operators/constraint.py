@@ -58,6 +58,8 @@ def _witnesses(sampler: Sampler, node: Filtered, var: str, result: OracleResult)
     info = result.info[var]
     if isinstance(node, Pick):
         return [winner(result, var)], False
+    if isinstance(node, Choose) and info.nearest:
+        return [sampler.rng.choice(info.nearest)], False
     if isinstance(node, Choose):
         chosen = sampler.rng.choice(info.optimal)
         return sampler.rng.sample(chosen, len(chosen)), True

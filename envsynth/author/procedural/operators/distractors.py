@@ -104,7 +104,7 @@ def _wanted(sampler: Sampler, result: OracleResult, var: str, node: Filtered) ->
     if isinstance(node, Pick):
         return winner(result, var)
     if isinstance(node, Choose):
-        return sampler.rng.choice(result.info[var].optimal[0])
+        return sampler.rng.choice((*result.info[var].optimal, result.info[var].nearest)[0])
     return sampler.rng.choice(result.info[var].ids)
 
 

@@ -74,6 +74,8 @@ class LetInfo:
     """Choose: every best set (every feasible one without a goal), ids ascending."""
     has_goal: bool = False
     """Choose: whether `best` is the certificate that the verifier needs."""
+    nearest: tuple[Key, ...] = ()
+    """Choose with `or_none`, when no set is feasible: a set that meets all conditions but the bound, nearest to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +96,11 @@ class OracleResult:
     """What each variable denotes."""
     targets: list[tuple[int, tuple[Any, ...]]]
     """For each change: the number of the act that makes it, and what it touches."""
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether some choice has no set: the task's answer says so."""
+        return any(info.nearest for info in self.info.values())
 
     @property
     def write_overlap(self) -> bool:

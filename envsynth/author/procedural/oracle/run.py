@@ -8,6 +8,7 @@ import math
 import operator
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from envsynth.author.procedural.ir import (
@@ -23,6 +24,7 @@ from envsynth.author.procedural.ir import (
     Node,
     Only,
     Pick,
+    Reach,
     Step,
     Sum,
     Task,
@@ -60,6 +62,14 @@ def _met(con: Con, values: list[Any], bound: Key | None) -> bool:
     return _COMPARE[con.op](sum(values), bound)
 
 
+def _relaxed(node: Choose) -> Choose:
+    """The choice without its bound: as near to it as its other conditions allow."""
+    (bound,) = node.bounds
+    direction = "max" if bound.op in (">", ">=") else "min"
+    cons = tuple(con for con in node.cons if con is not bound)
+    return replace(node, cons=cons, goal=(direction, bound.attr), or_none=False)
+
+
 class Oracle:
     """Answers tasks over one database.
 
@@ -73,6 +83,7 @@ class Oracle:
         self._connection = connection
         self._relations = Relations(composition, connection)
         self._live = False
+        self._open: dict[str, tuple[Choose, LetInfo]] = {}
 
     @property
     def bindings(self) -> dict[str, Value]:
@@ -95,6 +106,7 @@ class Oracle:
         """
         self._relations.types = check(task, self._world)
         self._relations.bindings = {}
+        self._open = {}
         result = OracleResult(
             answer={},
             changes=[],
@@ -194,6 +206,8 @@ class Oracle:
                 return total, self._info(entity, tuple(row[0] for row in found))
             case Choose():
                 return self._choose(node)
+            case Reach(src):
+                return self._reach(src.var), None
 
     # ------------------------------------------------------------------------------------------------------- steps
 
@@ -203,6 +217,8 @@ class Oracle:
                 self.bindings[var], info = self.resolve(node)
                 if info is not None:
                     result.info[var] = info
+                if isinstance(node, Choose) and node.or_none and info is not None:
+                    self._open[var] = (node, info)
             case Act():
                 self._perform(step, result)
             case If(_, _, _, then, other):
@@ -284,6 +300,8 @@ class Oracle:
         if candidates > MAX_SETS:
             raise Reject("search_cap", f"{candidates} sets of {node.k} out of {len(ids)} {node.entity}")
         feasible = self._feasible(node) if candidates else []
+        if not feasible and candidates and node.or_none:
+            return self._none(node, ids)
         if not feasible:
             raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet the set conditions")
         downward = node.goal is not None and node.goal[0] == "max"
@@ -302,6 +320,35 @@ class Oracle:
             optimal=optimal,
             has_goal=node.goal is not None,
         )
+
+    def _none(self, node: Choose, ids: tuple[Key, ...]) -> tuple[Value, LetInfo]:
+        """The empty set, with the set that comes nearest to the bound; every set has been seen by then."""
+        relaxed = _relaxed(node)
+        near = self._feasible(relaxed)
+        if not near:
+            raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet even the other set conditions")
+        upward = relaxed.goal is not None and relaxed.goal[0] == "max"
+        best, nearest = max(near) if upward else min(near)
+        size = self._relations.size(node.entity)
+        return [], LetInfo(
+            entity=node.entity,
+            ids=ids,
+            table_rows=size,
+            candidates=math.comb(len(ids), node.k),
+            table_sets=math.comb(size, node.k),
+            best=best,
+            nearest=nearest,
+        )
+
+    def _reach(self, var: str) -> int:
+        """The bounded total of a chosen set, or of the set nearest to the bound."""
+        node, info = self._open[var]
+        attr = node.bounds[0].attr
+        if info.nearest:
+            return need(info.best, attr.name)
+        chosen = self.bindings[var]
+        values = dict(self._relations.rows(node.entity, node.atoms, (attr,)))
+        return sum(need(values[key], attr.name) for key in (chosen if isinstance(chosen, list) else [chosen]))
 
     def _feasible(self, node: Choose) -> list[tuple[int, tuple[Key, ...]]]:
         """All sets that meet the set conditions, each with its total of the goal (0 without a goal)."""

@@ -73,6 +73,24 @@ FORMS: dict[str, tuple[str, ...]] = {
         "{new}: {chosen}{tail}; {ties}.",
         "Get {new}: {chosen}{tail} ({ties}).",
     ),
+    "Reach": (
+        "Work out the combined {bounded} of {set} or, if {again} is empty, the {nearest} one possible without the bound on "
+        "it; call it {new}.",
+        "Add up the {bounded} over {set}, or if {again} is empty, take the {nearest} total possible without the bound on "
+        "it; call this {new}.",
+        "Find the combined {bounded} of {set}; if {again} is empty, find the {nearest} one possible without the bound on "
+        "it instead. Call it {new}.",
+        "Let {new} denote the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum possible without "
+        "the bound on it.",
+        "Determine the sum of the {bounded} over {set} or, should {again} be empty, the {nearest} sum possible without the "
+        "bound on it; it is referred to as {new}.",
+        "Let {new} be the sum of the {bounded} over {set}; if {again} is empty, the {nearest} sum possible without the "
+        "bound on it.",
+        "{new} = combined {bounded} of {set}; if {again} is empty, the {nearest} one possible without the bound on it.",
+        "{new}: combined {bounded} of {set}, or if {again} is empty, the {nearest} one possible without the bound on it.",
+        "Get {new}: the combined {bounded} of {set}; for an empty {again}, the {nearest} one possible without the bound on "
+        "it.",
+    ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),
         *(f"{lead} {{act}}." for lead in ("You are to", "It is required to", "Kindly", "Do:", "Action:", "To do:")),

@@ -22,6 +22,7 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
@@ -69,6 +70,7 @@ class _Sentences(Phrases):
 
     def __init__(self, text: str, docs: Docs) -> None:
         super().__init__(text, docs)
+        self.chosen: dict[str, Choose] = {}
         self.readers: dict[str, Callable[[int, Slots], Iterator[tuple[Slots, int]]]] = {
             "{new}": self.slot_new,
             "{one}": self.slot_one,
@@ -83,6 +85,10 @@ class _Sentences(Phrases):
             "{chosen}": self.slot_chosen,
             "{tail}": self.slot_tail,
             "{ties}": self.slot_ties,
+            "{bounded}": self.slot_bounded,
+            "{set}": self.slot_set,
+            "{again}": self.slot_again,
+            "{nearest}": self.slot_nearest,
             "{act}": self.slot_act,
             "{act_on_it}": self.slot_act_on_it,
             "{cond}": self.slot_condition,
@@ -109,6 +115,8 @@ class _Sentences(Phrases):
             steps.append(found)
             if isinstance(found, Let):
                 self.types[found.var] = self.node_type(found.node)
+                if isinstance(found.node, Choose):
+                    self.chosen[found.var] = found.node
             if not self.text.startswith(" ", end):
                 raise ParseError("the prompt ends without a report", end, ("a space and the next sentence",))
             position = end + 1
@@ -186,8 +194,12 @@ class _Sentences(Phrases):
             case "Sum":
                 if slots["label"].type.kind == "num":
                     yield Sum(slots["entity"], slots["atoms"], slots["attr"])
+            case "Reach":
+                yield Reach(Ref(slots["set"]))
             case _:
-                yield Choose(slots["entity"], slots["atoms"], slots["k"], slots["cons"], slots["goal"])
+                node = Choose(*(slots[name] for name in ("entity", "atoms", "k", "cons", "goal", "or_none")))
+                if not node.or_none or len(node.bounds) == 1:
+                    yield node
 
     def node_type(self, node: Node) -> Type:
         match node:
@@ -199,8 +211,11 @@ class _Sentences(Phrases):
                 return Type("num", "")
             case Sum(entity, _, attr):
                 return self.docs.by_name[entity, attr.name].type
-            case Choose(entity, _, _, _, _):
-                return Type("rows", entity)
+            case Choose():
+                return Type("rows", node.entity)
+            case Reach(src):
+                chosen = self.chosen[src.var]
+                return self.docs.by_name[chosen.entity, chosen.bounds[0].attr.name].type
 
     def entity_of(self, row: Operand) -> str:
         match row:
@@ -293,7 +308,32 @@ class _Sentences(Phrases):
     def slot_ties(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         word = "such" if slots["goal"] is None else "best"
         for end in self.literal(position, f"any {word} choice is accepted"):
+            yield {"or_none": False}, end
+            for behind in self.literal(end, f"; if there is none, {slots['new']} is empty"):
+                yield {"or_none": True}, behind
+
+    def slot_bounded(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for entity in dict.fromkeys(node.entity for node in self.chosen.values() if node.or_none):
+            for attr, _, end in self.attr(position, entity):
+                yield {"entity": entity, "attr": attr}, end
+
+    def slot_set(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        """Read a set that may be empty, whose bound is on the attribute read before."""
+        for var, end in self.variable(position):
+            node = self.chosen.get(var)
+            if node and node.or_none and (node.entity, node.bounds[0].attr) == (slots["entity"], slots["attr"]):
+                yield {"set": var}, end
+
+    def slot_again(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for end in self.literal(position, slots["set"]):
             yield {}, end
+
+    def slot_nearest(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        upward = self.chosen[slots["set"]].bounds[0].op in (">", ">=")
+        for found, end in self.slot_extreme(position, slots):
+            if found["extreme"] == ("max" if upward else "min", False):
+                yield {}, end
 
     def slot_act(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         del slots

@@ -21,6 +21,7 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
@@ -31,6 +32,7 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.planner.prelude import (
     CHOOSING,
+    CHOOSING_OR_NONE,
     LISTING,
     READING,
     SKILL_COMMENTS,
@@ -63,13 +65,15 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     """
     texts = needed_texts(composition, task)
     body = _Solver(composition, task).source()
+    choices = [step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)]
     parts = [
         '"""Solver of one task: calls tools and thinks, nothing else."""\n',
         _flags(),
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
-        *([CHOOSING] if any(isinstance(step, Let) and isinstance(step.node, Choose) for step in task.steps) else []),
+        *([CHOOSING] if choices else []),
+        *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
         *(text.strip("\n") + "\n" for text in texts),
         body,
     ]
@@ -110,6 +114,9 @@ class _Solver:
         self.types = check(task, world)
         self.lines: list[str] = []
         self.hoisted: dict[str, str] = {}
+        self.chosen = {
+            step.var: step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)
+        }
 
     def source(self) -> str:
         """The whole function."""
@@ -145,7 +152,8 @@ class _Solver:
         match step:
             case Let(var, node):
                 text = self.node(node)
-                self.emit(1, f"{var} = {text}")
+                names = f"{var}, {var}_near" if isinstance(node, Choose) and node.or_none else var
+                self.emit(1, f"{names} = {text}")
             case Act():
                 self.emit(1, self.act(step))
             case If():
@@ -177,16 +185,20 @@ class _Solver:
             case Sum(entity, atoms, attr):
                 value = self.attribute(entity, "row", attr, inside=True)
                 return f"total([{value} for row in {self.select(entity, atoms)}])"
-            case Choose(entity, atoms, k, cons, goal):
-                conditions = [self.con(entity, con) for con in cons]
-                target = "None" if goal is None else f"({goal[0]!r}, {self.function(entity, goal[1])})"
-                parts = [
-                    self.select(entity, atoms),
-                    str(k),
-                    self.braces("[", conditions, "]"),
-                    target,
-                ]
-                return f"choose{self.braces('(', parts, ')')}"
+            case Choose():
+                return self.choice(node)
+            case Reach(src):
+                chosen = self.chosen[src.var]
+                value = self.attribute(chosen.entity, "row", chosen.bounds[0].attr, inside=True)
+                return f"total([{value} for row in {src.var} or {src.var}_near])"
+
+    def choice(self, node: Choose) -> str:
+        conditions = [self.con(node.entity, con) for con in node.cons]
+        target = "None" if node.goal is None else f"({node.goal[0]!r}, {self.function(node.entity, node.goal[1])})"
+        parts = [self.select(node.entity, node.atoms), str(node.k), self.braces("[", conditions, "]"), target]
+        if not node.or_none:
+            return f"choose{self.braces('(', parts, ')')}"
+        return f"choose_or_none{self.braces('(', [*parts, str(node.cons.index(node.bounds[0]))], ')')}"
 
     def con(self, entity: str, con: Con) -> str:
         function = self.function(entity, con.attr)

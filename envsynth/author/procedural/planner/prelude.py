@@ -11,6 +11,7 @@ SKILL_COMMENTS = {
     "WRITES": "make changes",
     "FUZZY": "take the first name that starts alike instead of the exact one",
     "STRICT": "tell < from <= and > from >=",
+    "NONE": "report that no set fits instead of the one that comes nearest",
     "TOTALS": "add up all values instead of taking the first",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
@@ -213,9 +214,24 @@ def choose(found, count, conditions, goal):
 '''
 """Choosing sets; part of a solver only when its task chooses one."""
 
+CHOOSING_OR_NONE = '''\
+def choose_or_none(found, count, conditions, goal, number):
+    """Rows as `choose` finds them, or none where no set meets the conditions; and the set nearest to condition `number`."""
+    if FIRST:
+        return found[:count], found[:count]
+    kind, attribute, op, bound = conditions[number]
+    others = [condition for index, condition in enumerate(conditions) if index != number]
+    near = choose(found, count, others, ("max" if op in (">", ">=") else "min", attribute))
+    if not holds(sum([attribute(row) for row in near]), op, bound):
+        return [] if NONE else near, near
+    return choose(found, count, conditions, goal), near
+'''
+"""Choosing sets where there may be none; part of a solver only when its task says what to do then."""
+
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
-    *("rows", "named", "lookup", "select", "total", "pick", "subsets", "feasible", "choose", "solve"),
+    *("rows", "named", "lookup", "select", "total", "pick", "subsets", "feasible", "choose"),
+    *("choose_or_none", "solve"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

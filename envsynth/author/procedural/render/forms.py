@@ -116,6 +116,30 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Get {var}: {chosen}{tail} ({ties}).",
         ),
     },
+    "reach": {
+        "plain": (
+            "Work out the combined {attr} of {set} or, if {set} is empty, the {extreme} one possible without the bound "
+            "on it; call it {var}.",
+            "Add up the {attr} over {set}, or if {set} is empty, take the {extreme} total possible without the bound on "
+            "it; call this {var}.",
+            "Find the combined {attr} of {set}; if {set} is empty, find the {extreme} one possible without the bound on "
+            "it instead. Call it {var}.",
+        ),
+        "formal": (
+            "Let {var} denote the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum possible without "
+            "the bound on it.",
+            "Determine the sum of the {attr} over {set} or, should {set} be empty, the {extreme} sum possible without the "
+            "bound on it; it is referred to as {var}.",
+            "Let {var} be the sum of the {attr} over {set}; if {set} is empty, the {extreme} sum possible without the "
+            "bound on it.",
+        ),
+        "terse": (
+            "{var} = combined {attr} of {set}; if {set} is empty, the {extreme} one possible without the bound on it.",
+            "{var}: combined {attr} of {set}, or if {set} is empty, the {extreme} one possible without the bound on it.",
+            "Get {var}: the combined {attr} of {set}; for an empty {set}, the {extreme} one possible without the bound "
+            "on it.",
+        ),
+    },
     "first_act": {
         "plain": ("Please {act}.", "I need you to {act}.", "Your task: {act}."),
         "formal": ("You are to {act}.", "It is required to {act}.", "Kindly {act}."),

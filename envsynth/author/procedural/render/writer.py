@@ -22,6 +22,7 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
@@ -109,6 +110,7 @@ class _Writer:
         self.actions = {op: (phrase, [name for name, _ in params]) for op, phrase, params in docs["actions"]}
         self.units: Mapping[str, str] = docs["units"]
         self.types: dict[str, Type] = {}
+        self.chosen: dict[str, Choose] = {}
 
     # ---------------------------------------------------------------------------------------------------- sentences
 
@@ -122,6 +124,8 @@ class _Writer:
             case Let(var, node):
                 text = self.let(index, var, node)
                 self.types[var] = self.node_type(node)
+                if isinstance(node, Choose):
+                    self.chosen[var] = node
                 return text
             case Act():
                 return self.form("act" if index else "first_act", index, act=self.act(step))
@@ -156,9 +160,14 @@ class _Writer:
                 words = {"attr": self.attr(entity, attr), "pool": self.pool(entity, atoms)}
                 return self.form("sum", index, var=var, **words)
             case Choose():
-                return self.form("choose", index, var=var, **self.choose(node))
+                return self.form("choose", index, var=var, **self.choose(var, node))
+            case Reach(src):
+                entity, bound = self.chosen[src.var].entity, self.chosen[src.var].bounds[0]
+                extreme = self.extreme(Type("num"), "max" if bound.op in (">", ">=") else "min")
+                words = {"attr": self.attr(entity, bound.attr), "set": src.var, "extreme": extreme}
+                return self.form("reach", index, var=var, **words)
 
-    def choose(self, node: Choose) -> dict[str, str]:
+    def choose(self, var: str, node: Choose) -> dict[str, str]:
         if node.k < 1:
             raise SpecError(f"a selection has at least one row, got {node.k}")
         rows = self.noun(node.entity)[1] + self.atoms(node.entity, node.atoms)
@@ -169,7 +178,8 @@ class _Writer:
         return {
             "chosen": f"1 of the {rows}" if node.k == 1 else f"{node.k} different {rows}",
             "tail": f" such that {_series(conditions)}" if conditions else "",
-            "ties": f"any {'best' if node.goal else 'such'} choice is accepted",
+            "ties": f"any {'best' if node.goal else 'such'} choice is accepted"
+            + (f"; if there is none, {var} is empty" if node.or_none else ""),
         }
 
     def set_condition(self, entity: str, con: Con) -> str:
@@ -346,5 +356,7 @@ class _Writer:
                 return Type("num", "")
             case Sum(entity, _, attr):
                 return self.attr_type(entity, attr)
-            case Choose(entity, _, _, _, _):
-                return Type("rows", entity)
+            case Choose():
+                return Type("rows", node.entity)
+            case Reach(src):
+                return self.attr_type(self.chosen[src.var].entity, self.chosen[src.var].bounds[0].attr)
