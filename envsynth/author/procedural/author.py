@@ -18,6 +18,7 @@ from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
     IRTypeError,
     Of,
+    Ref,
     Task,
     check,
     digest,
@@ -35,8 +36,8 @@ from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
 from envsynth.author.procedural.render import REGISTERS, Register, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
-from envsynth.author.procedural.sites import chosen_lets
 from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
+from envsynth.author.procedural.sites import chosen_lets
 from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.spec import (
     EnvironmentSpec,
@@ -286,6 +287,8 @@ class ProceduralAuthor:
             raise Rejected("type", str(error)) from error
         sampler = Sampler(world, edit.overlay, random.Random(f"screen/{stream}"))
         result = _run(sampler, program)
+        if before is None and result.infeasible:
+            raise Rejected("infeasible", "a root has an answer set; twins without one are made from it")
         refuse_poor(sampler, program, result)
         if before is not None:
             why = binding_failure(str(lineage.operator), before, result, sampler, program)
@@ -325,27 +328,28 @@ def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, operand in program.report:
         value = result.answer[name]
-        if isinstance(value, list) and isinstance(operand, Of):
+        if isinstance(value, list) and isinstance(operand, (Ref, Of)):
             node = chosen[operand.var]
             found = cast("list[int | str]", value) or _unchosen(operand, result)
             count = {"minItems": 0 if node.or_none else node.k, "maxItems": node.k}
             fields[name] = {"type": "array", "items": _scalar_schema(found[0]), **count, "uniqueItems": True}
         else:
-            fields[name] = _scalar_schema(value)
+            fields[name] = _scalar_schema(result.answer[name])
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 
-def _unchosen(operand: Of, result: OracleResult) -> list[int | str]:
+def _unchosen(operand: Ref | Of, result: OracleResult) -> list[int | str]:
     """What names of rows look like where no set was chosen.
 
     Raises:
         AuthorError: the field is neither a name nor an id.
     """
-    if operand.attr.name == "name":
+    name = operand.attr.name if isinstance(operand, Of) else "id"
+    if name == "name":
         return [""]
-    if operand.attr.name == "id":
+    if name == "id":
         return [*result.info[operand.var].nearest]
-    raise AuthorError(f"a set that may be empty is reported by name or id, not by {operand.attr.name}")
+    raise AuthorError(f"a set that may be empty is reported by name or id, not by {name}")
 
 
 def _scalar_schema(value: object) -> dict[str, Any]:

@@ -424,18 +424,21 @@ class _Checker:
             if type_.kind in ("row", "str") and atom.op not in ("==", "!="):
                 raise IRTypeError(f"{entity}.{atom.attr.name}: {atom.op} on a value without order")
 
-    def node(self, node: Node) -> Type:
+    def followed(self, node: To | Reach) -> Type:
         if isinstance(node, To):
             source = self.value(node.src)
             target = self.attr(source.detail, Attr(node.rel)) if source.kind == "row" else None
             if target is None or target.kind != "row":
                 raise IRTypeError(f"{node.rel} is no relation of {source}")
             return target
-        if isinstance(node, Reach):
-            if node.src.var not in self.open:
-                raise IRTypeError(f"{node.src.var} is no set chosen with `or_none`")
-            chosen = self.open[node.src.var]
-            return self.attr(chosen.entity, chosen.bounds[0].attr)
+        if node.src.var not in self.open:
+            raise IRTypeError(f"{node.src.var} is no set chosen with `or_none`")
+        chosen = self.open[node.src.var]
+        return self.attr(chosen.entity, chosen.bounds[0].attr)
+
+    def node(self, node: Node) -> Type:
+        if isinstance(node, (To, Reach)):
+            return self.followed(node)
         self.atoms(node.entity, node.atoms)
         match node:
             case Pick():

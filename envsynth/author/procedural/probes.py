@@ -113,9 +113,7 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
             for label, atoms in _atom_variants(node.atoms, index):
                 yield f"constraint/{label}/{let.var}.{index}", with_atoms(task, let, node, atoms), keep
         if isinstance(node, Choose):
-            yield from _con_variants(task, let, node, keep)
-            if node.or_none:
-                yield from _none_variants(sampler, task, let, node, keep)
+            yield from _con_variants(sampler, task, let, node, keep)
     for index, step in enumerate(task.steps):
         if isinstance(step, If):
             flipped = replace(step, op=NEGATION[step.op])
@@ -137,7 +135,11 @@ def _atom_variants(atoms: tuple[Atom, ...], index: int) -> Iterator[tuple[str, t
         yield "boundary", (*before, replace(atom, op=BOUNDARY[atom.op]), *after)
 
 
-def _con_variants(task: Task, let: Let, node: Choose, keep: _Keep) -> Iterator[tuple[str, Task, _Keep]]:
+def _con_variants(
+    sampler: Sampler, task: Task, let: Let, node: Choose, keep: _Keep
+) -> Iterator[tuple[str, Task, _Keep]]:
+    if node.or_none:
+        yield from _none_variants(sampler, task, let, node, keep)
     for index, con in enumerate(node.cons):
         before, after = node.cons[:index], node.cons[index + 1 :]
         if node.or_none and con in node.bounds:
@@ -175,7 +177,9 @@ def _without_totals(task: Task) -> Task:
     """The program without totals of sets that may be empty."""
     reached = [let.var for let in lets(task, Reach)]
     steps = tuple(step for step in task.steps if not isinstance(step, Let) or step.var not in reached)
-    return Task(steps, tuple((name, operand) for name, operand in task.report if operand not in map(Ref, reached)))
+    return Task(
+        steps, tuple((name, operand) for name, operand in task.report if getattr(operand, "var", "") not in reached)
+    )
 
 
 def _choice_keeper(sampler: Sampler, task: Task, result: OracleResult, let: Let, node: Choose) -> _Keep:
@@ -203,7 +207,7 @@ def _answer_with(
     """The task's answer with another chosen set in the fields that report it, and its total."""
     answer: dict[str, JsonValue] = dict(result.answer)
     reached = [step.var for step in lets(task, Reach) if isinstance(step.node, Reach) and step.node.src.var == var]
-    bounds = next((node.bounds for let, node in chosen_lets(task) if let.var == var), ())
+    bounds = [con for let, node in chosen_lets(task) if let.var == var for con in node.bounds]
     for name, operand in task.report:
         if isinstance(operand, Ref) and operand.var in reached:
             answer[name] = sum(sampler.numbers(entity, ids, bounds[0].attr).values())

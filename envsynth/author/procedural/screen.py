@@ -37,8 +37,8 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
         raise Rejected("write_overlap", "two actions touch the same row")
     if result.changes and sampler.oracle.order_sensitive(program, result):
         raise Rejected("order_sensitive", "a condition changes its truth during the task")
-    worthless = (0, None, "") if result.infeasible else (0, None, "", [])
-    if any(value in worthless for value in result.answer.values()):
+    given = [value for value in result.answer.values() if not (result.infeasible and value == [])]
+    if any(value in (0, None, [], "") for value in given):
         raise Rejected("trivial_answer", "an answer field is empty or zero")
     _refuse_none(sampler, program, result)
     for let, _ in chosen_lets(program):

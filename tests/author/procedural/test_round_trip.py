@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,8 @@ class Generator:
             if numeric and self.rng.random() < 0.5
             else None
         )
-        return ir.Choose(entity, self.atoms(entity), self.rng.randint(1, 4), tuple(cons), goal)
+        chosen = ir.Choose(entity, self.atoms(entity), self.rng.randint(1, 4), tuple(cons), goal)
+        return replace(chosen, or_none=True) if len(chosen.bounds) == 1 and self.rng.random() < 0.7 else chosen
 
     def node(self):
         rng, entity = self.rng, self.rng.choice(self.schema.entities)
@@ -192,10 +194,15 @@ class Generator:
             steps.append(Let(f"X{number}", self.node()))
             self.types[f"X{number}"] = _Types(self.schema, self.types).node(steps[-1].node)
         steps += [self.effect() for _ in range(self.rng.choice([0, 0, 1, 2, 3] if steps else [1, 2, 3]))]
+        totals: list[str] = []
+        for place, let in reversed(list(enumerate(steps))):
+            if isinstance(let, Let) and isinstance(let.node, ir.Choose) and let.node.or_none:
+                totals.append(f"X{50 + place}")
+                steps.insert(place + 1, Let(totals[-1], ir.Reach(Ref(let.var))))
         used = {node.var for node in ir.walk(tuple(steps)) if isinstance(node, (Ref, Of))}
         report = [var for var in self.types if var not in used or self.rng.random() < 0.2]
         fields = tuple((f"field_{i}" if i else "room_name", self.reference(var)) for i, var in enumerate(report))
-        return Task(tuple(steps), fields)
+        return Task(tuple(steps), (*fields, *((f"total_{var}", Ref(var)) for var in totals)))
 
 
 class _Types(ir._Checker):

@@ -234,4 +234,6 @@ def test_a_choice_may_ask_for_different_relations():
 
 
 def _cons(task):
-    return [con for step in task.steps if isinstance(step, Let) for con in step.node.cons]
+    return [
+        con for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose) for con in step.node.cons
+    ]

@@ -187,9 +187,8 @@ class Oracle:
             Reject: it denotes nothing, or not one thing.
         """
         match node:
-            case To(src, rel):
-                entity, row_id = self._relations.entity(src), self._relations.scalar(src)
-                return need(self.value(entity, row_id, Attr(rel)), rel), None
+            case To() | Reach():
+                return self._followed(node), None
             case Pick():
                 return self._pick(node)
             case Only(entity, atoms):
@@ -206,8 +205,6 @@ class Oracle:
                 return total, self._info(entity, tuple(row[0] for row in found))
             case Choose():
                 return self._choose(node)
-            case Reach(src):
-                return self._reach(src.var), None
 
     # ------------------------------------------------------------------------------------------------------- steps
 
@@ -322,7 +319,11 @@ class Oracle:
         )
 
     def _none(self, node: Choose, ids: tuple[Key, ...]) -> tuple[Value, LetInfo]:
-        """The empty set, with the set that comes nearest to the bound; every set has been seen by then."""
+        """Give the empty set, with the set that comes nearest to the bound; every set has been seen by then.
+
+        Raises:
+            Reject: `infeasible` when no set meets even the other conditions.
+        """
         relaxed = _relaxed(node)
         near = self._feasible(relaxed)
         if not near:
@@ -340,14 +341,18 @@ class Oracle:
             nearest=nearest,
         )
 
-    def _reach(self, var: str) -> int:
-        """The bounded total of a chosen set, or of the set nearest to the bound."""
-        node, info = self._open[var]
-        attr = node.bounds[0].attr
+    def _followed(self, node: To | Reach) -> Value:
+        """The row that a relation leads to; the bounded total of a chosen set, or of the set nearest to the bound."""
+        if isinstance(node, To):
+            entity, row_id = self._relations.entity(node.src), self._relations.scalar(node.src)
+            return need(self.value(entity, row_id, Attr(node.rel)), node.rel)
+        var = node.src.var
+        choice, info = self._open[var]
+        attr = choice.bounds[0].attr
         if info.nearest:
             return need(info.best, attr.name)
         chosen = self.bindings[var]
-        values = dict(self._relations.rows(node.entity, node.atoms, (attr,)))
+        values = dict(self._relations.rows(choice.entity, choice.atoms, (attr,)))
         return sum(need(values[key], attr.name) for key in (chosen if isinstance(chosen, list) else [chosen]))
 
     def _feasible(self, node: Choose) -> list[tuple[int, tuple[Key, ...]]]:

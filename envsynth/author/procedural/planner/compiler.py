@@ -173,8 +173,8 @@ class _Solver:
 
     def node(self, node: Node) -> str:
         match node:
-            case To(src, rel):
-                return self.attribute(self.entity(src), self.operand(src), Attr(rel))
+            case To() | Reach():
+                return self.followed(node)
             case Pick(entity, atoms, direction, attr):
                 parts = [self.select(entity, atoms), self.function(entity, attr), repr(direction)]
                 return f"pick{self.braces('(', parts, ')')}"
@@ -187,10 +187,13 @@ class _Solver:
                 return f"total([{value} for row in {self.select(entity, atoms)}])"
             case Choose():
                 return self.choice(node)
-            case Reach(src):
-                chosen = self.chosen[src.var]
-                value = self.attribute(chosen.entity, "row", chosen.bounds[0].attr, inside=True)
-                return f"total([{value} for row in {src.var} or {src.var}_near])"
+
+    def followed(self, node: To | Reach) -> str:
+        if isinstance(node, To):
+            return self.attribute(self.entity(node.src), self.operand(node.src), Attr(node.rel))
+        var, chosen = node.src.var, self.chosen[node.src.var]
+        value = self.attribute(chosen.entity, "row", chosen.bounds[0].attr, inside=True)
+        return f"total([{value} for row in {var} or {var}_near])"
 
     def choice(self, node: Choose) -> str:
         conditions = [self.con(node.entity, con) for con in node.cons]

@@ -144,9 +144,8 @@ class _Writer:
 
     def let(self, index: int, var: str, node: Node) -> str:
         match node:
-            case To(src, rel):
-                label = self.attr(self.value_type(src).detail, Attr(rel))
-                return self.form("to", index, var=var, rel=label, src=self.operand(src))
+            case To() | Reach():
+                return self.followed(index, var, node)
             case Pick(entity, atoms, direction, attr):
                 words = {"one": self.noun(entity)[0], "pool": self.pool(entity, atoms)}
                 extreme = self.extreme(self.attr_type(entity, attr), direction)
@@ -161,11 +160,16 @@ class _Writer:
                 return self.form("sum", index, var=var, **words)
             case Choose():
                 return self.form("choose", index, var=var, **self.choose(var, node))
-            case Reach(src):
-                entity, bound = self.chosen[src.var].entity, self.chosen[src.var].bounds[0]
-                extreme = self.extreme(Type("num"), "max" if bound.op in (">", ">=") else "min")
-                words = {"attr": self.attr(entity, bound.attr), "set": src.var, "extreme": extreme}
-                return self.form("reach", index, var=var, **words)
+
+    def followed(self, index: int, var: str, node: To | Reach) -> str:
+        if isinstance(node, To):
+            label = self.attr(self.value_type(node.src).detail, Attr(node.rel))
+            return self.form("to", index, var=var, rel=label, src=self.operand(node.src))
+        chosen = self.chosen[node.src.var]
+        (bound,) = chosen.bounds
+        extreme = self.extreme(Type("num"), "max" if bound.op in (">", ">=") else "min")
+        words = {"attr": self.attr(chosen.entity, bound.attr), "set": node.src.var, "extreme": extreme}
+        return self.form("reach", index, var=var, **words)
 
     def choose(self, var: str, node: Choose) -> dict[str, str]:
         if node.k < 1:
