@@ -419,8 +419,9 @@ class TaskVersion(Record):
     """Version of the record format."""
     environment: ContentHash
     """The environment version it plays in."""
-    kind: Literal["read", "plan", "optimise", "infeasible", "act"]
-    """Derived class: `infeasible` asks for a choice that does not exist; `act` changes state; `optimise` and `plan` accept
+    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service"]
+    """Derived class: `infeasible` asks for a choice that does not exist; `act` changes state;
+    `service` asks for a change that may be denied; `optimise` and `plan` accept
     any (best) feasible choice; else `read`."""
     prompt: str = Field(min_length=1)
     """What the actor is asked."""

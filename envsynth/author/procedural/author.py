@@ -297,7 +297,7 @@ class ProceduralAuthor:
         if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
             raise Rejected("nonbinding", why)
         kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
-        if kind in ("read", "infeasible") and not result.changes:
+        if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
         prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
@@ -333,6 +333,8 @@ def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
             found = cast("list[int | str]", value) or _unchosen(operand, result)
             count = {"minItems": 0 if node.or_none else node.k, "maxItems": node.k}
             fields[name] = {"type": "array", "items": _scalar_schema(found[0]), **count, "uniqueItems": True}
+        elif isinstance(operand, Ref) and operand.var in result.decisions:
+            fields[name] = {"type": "string", "enum": ["done", "denied"]}
         else:
             fields[name] = _scalar_schema(result.answer[name])
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}

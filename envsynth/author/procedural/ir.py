@@ -205,7 +205,16 @@ class ForEach:
     op: str
 
 
-Step = Let | Act | If | ForEach
+@dataclass(frozen=True)
+class Try:
+    """Perform an action if rules and state allow it; the variable, which can be reported only, says `done` or `denied`."""
+
+    var: str
+    act: Act
+
+
+DECISION = Type("str", "decision")
+Step = Let | Act | If | ForEach | Try
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,7 @@ _NODES = {
     cls.__name__: cls
     for cls in (
         *(Const, Named, Ref, Attr, Of, Atom, Pick, Only, To, Count, Sum, Con, Choose, Reach),
-        *(Let, Act, If, ForEach, Task),
+        *(Let, Act, If, ForEach, Try, Task),
     )
 }
 
@@ -305,8 +314,10 @@ def skeleton(value: Any) -> Any:
     return value
 
 
-def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act"]:
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service"]:
     """Derive the class of a task from its program."""
+    if any(isinstance(step, Try) for step in task.steps):
+        return "service"
     if any(isinstance(node, (Act, ForEach)) for node in walk(task)):
         return "act"
     chosen = [node for node in walk(task) if isinstance(node, Choose)]
@@ -317,7 +328,7 @@ def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act"]:
 
 def fresh_var(task: Task) -> str:
     """Return the first variable name that the program does not use."""
-    used = [int(node.var[1:]) for node in walk(task) if isinstance(node, Let)]
+    used = [int(node.var[1:]) for node in walk(task) if isinstance(node, (Let, Try))]
     return f"X{1 + max([0, *used])}"
 
 
@@ -364,7 +375,7 @@ class _Checker:
 
     def run(self, task: Task) -> dict[str, Type]:
         self.steps(task.steps)
-        reached = {let.var for let in lets(task, Reach)}
+        reached = {step.var for step in task.steps if isinstance(step, Try) or step in lets(task, Reach)}
         if early := sorted({node.var for node in walk(task.steps) if isinstance(node, (Ref, Of))} & reached):
             raise IRTypeError(f"{early} can be reported only")
         names = [name for name, _ in task.report]
@@ -487,9 +498,7 @@ class _Checker:
         for step in steps:
             match step:
                 case Let(var, node):
-                    if var in self.types:
-                        raise IRTypeError(f"{var} is bound twice")
-                    self.types[var] = self.node(node)
+                    self.bind(var, self.node(node))
                     if isinstance(node, Choose) and node.or_none:
                         self.open[var] = node
                 case Act(op, args):
@@ -499,8 +508,19 @@ class _Checker:
                         raise IRTypeError(f"condition compares {self.value(lhs)} with {self.value(rhs)}")
                     self.steps(then)
                     self.steps(other)
+                case Try(var, act):
+                    self.act(act.op, act.args)
+                    self.bind(var, DECISION)
                 case ForEach(entity, atoms, op):
-                    self.atoms(entity, atoms)
-                    wanted = self.schema.action_params(op)
-                    if wanted is None or [type_ for _, type_ in wanted] != [Type("row", entity)]:
-                        raise IRTypeError(f"for each {entity}: action {op!r} does not take exactly one")
+                    self.each(entity, atoms, op)
+
+    def each(self, entity: str, atoms: tuple[Atom, ...], op: str) -> None:
+        self.atoms(entity, atoms)
+        wanted = self.schema.action_params(op)
+        if wanted is None or [type_ for _, type_ in wanted] != [Type("row", entity)]:
+            raise IRTypeError(f"for each {entity}: action {op!r} does not take exactly one")
+
+    def bind(self, var: str, type_: Type) -> None:
+        if var in self.types:
+            raise IRTypeError(f"{var} is bound twice")
+        self.types[var] = type_

@@ -96,6 +96,7 @@ def make_probes(sampler: Sampler, task: Task, result: OracleResult, rng: random.
             seen[key] = None
             found.cases.append(ProbeCase(name=name, accept=False, outcome=outcome))
     sampler.oracle.run(task)
+    found.cases += _decisions(task, result)
     found.cases += _alternatives(sampler, task, result, rng)
     return found
 
@@ -234,6 +235,19 @@ def _other_operand(sampler: Sampler, operand: Operand) -> Named | Const | None:
         others = [row for row in sampler.rows(operand.entity) if row[operand.by] != operand.value]
         return sampler.named(operand.entity, others[len(others) // 2]) if others else None
     return None
+
+
+def _decisions(task: Task, result: OracleResult) -> Iterator[ProbeCase]:
+    """Say the other word: `done` without trying, `denied` after doing it, `denied` instead of doing it."""
+    for name, operand in task.report:
+        if not isinstance(operand, Ref) or operand.var not in result.decisions:
+            continue
+        allowed = result.decisions[operand.var]
+        answer = {**result.answer, name: "denied" if allowed else "done"}
+        yield ProbeCase(name=f"decision/word/{name}", accept=False, outcome=to_outcome(answer, result.changes))
+        if result.changes:
+            yield ProbeCase(name=f"decision/idle/{name}", accept=False, outcome=to_outcome(answer, ()))
+            yield ProbeCase(name=f"decision/untried/{name}", accept=False, outcome=to_outcome(result.answer, ()))
 
 
 def _alternatives(sampler: Sampler, task: Task, result: OracleResult, rng: random.Random) -> Iterator[ProbeCase]:

@@ -31,13 +31,14 @@ from envsynth.author.procedural.ir import (
     Ref,
     Sum,
     Task,
+    Try,
     Type,
 )
 from envsynth.author.procedural.mechanism import Row
 from envsynth.author.procedural.oracle import Oracle
 from envsynth.errors import Rejected
 
-ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "act")
+ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "act", "service")
 """Kinds of root task, by how often they are tried first: reads, plans and writes in about equal parts."""
 
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
@@ -319,8 +320,10 @@ class Sampler:
             return Task((total[0], Let("X2", Count(entity, atoms))), ((field, Ref("X2")), total[1]))
         pick = Let("X1", Pick(entity, atoms, self.rng.choice(["max", "min"]), attr))
         fact = self.report_fact(entity, "X1", name)
-        if kind == "pickact":
-            return Task((pick, self.act([("X1", entity)])), (fact,))
+        if kind in ("pickact", "service"):
+            act = self.act([("X1", entity)])
+            task = Task((pick, act), (fact,))
+            return task if kind == "pickact" else Task((pick, Try("X2", act)), (fact, ("decision", Ref("X2"))))
         return Task((pick,), (self.report_row(entity, "X1"), fact))
 
     def report_row(self, entity: str, var: str) -> tuple[str, Operand]:

@@ -29,7 +29,8 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
         Rejected: the code says which.
     """
     writes = any(isinstance(node, (Act, ForEach)) for node in walk(program))
-    if writes and not result.changes:
+    denied = not all(result.decisions.values())
+    if writes and not result.changes and not denied:
         raise Rejected("act_empty", "the actions change nothing: doing nothing would pass")
     if len(result.changes) > MAX_CHANGES:
         raise Rejected("act_many", f"{len(result.changes)} row changes")

@@ -19,6 +19,7 @@ from envsynth.author.procedural.ir import (
     Ref,
     Sum,
     Task,
+    Try,
     Type,
     check,
     digest,
@@ -197,6 +198,7 @@ def test_roots_are_well_typed_and_of_their_kind(world, kind):
         "sum": lambda task: isinstance(task.steps[0].node, Sum),
         "choose": lambda task: isinstance(task.steps[0].node, Choose),
         "act": lambda task: isinstance(task.steps[0], Act) and not task.report,
+        "service": lambda task: isinstance(task.steps[1], Try) and Ref("X1") in list(walk(task.steps[1])),
         "pickact": lambda task: isinstance(task.steps[1], Act) and Ref("X1") in list(walk(task.steps[1])),
     }
     if kind == "choose" and world is WORLD:

@@ -20,6 +20,7 @@ from envsynth.author.procedural.ir import (
     Ref,
     Step,
     Task,
+    Try,
 )
 from envsynth.errors import AuthorError
 from envsynth.spec import GoalAtom, Verifier
@@ -70,6 +71,7 @@ class _Goals:
             step.var: step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)
         }
         self.named: dict[str, tuple[str, str]] = {}
+        self.tries = {step.var: f"step{index}" for index, step in enumerate(task.steps) if isinstance(step, Try)}
 
     def verifier(self) -> Verifier:
         """Write all definitions and atoms.
@@ -161,9 +163,18 @@ class _Goals:
             self.named.setdefault(var, (name, attr.name))
 
     def field(self, name: str, operand: Operand) -> None:
-        """Atoms of one field of the answer."""
+        """Atoms of one field of the answer.
+
+        Raises:
+            AuthorError: it is not known whether an action is allowed.
+        """
         var = operand.var if isinstance(operand, (Ref, Of)) else ""
-        if var not in self.chosen:
+        if var in self.tries:
+            if var not in self.certificates:
+                raise AuthorError(f"no certificate for {var}: whether its action is allowed is needed")
+            word = "done" if self.certificates[var] else "denied"
+            self.add(f"{name}.value", "answer", f"same(answer[{name!r}], {word!r})", self.tries[var])
+        elif var not in self.chosen:
             wanted = self.write.plain_operand(operand)
             self.add(f"{name}.value", "answer", f"same(answer[{name!r}], {wanted})", name, var)
         elif self.named[var][0] == name:
@@ -228,6 +239,9 @@ class _Goals:
                 pass
             case Act():
                 self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)
+            case Try(var, act):
+                allowed = self.certificates.get(var)
+                self.add(f"{key}.{act.op}", "state", self.claim((act,) if allowed else ()), key)
             case If(lhs, op, rhs, then, other):
                 test = f"{self.write.plain_operand(lhs)} {op} {self.write.plain_operand(rhs)}"
                 self.add(

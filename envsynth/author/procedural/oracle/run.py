@@ -29,6 +29,7 @@ from envsynth.author.procedural.ir import (
     Sum,
     Task,
     To,
+    Try,
     check,
 )
 from envsynth.author.procedural.oracle.outcome import (
@@ -114,6 +115,7 @@ class Oracle:
             branches={},
             sets={},
             bindings=self._relations.bindings,
+            decisions={},
             targets=[],
         )
         for index, step in enumerate(task.steps):
@@ -211,17 +213,15 @@ class Oracle:
     def _step(self, index: int, step: Step, result: OracleResult) -> None:
         match step:
             case Let(var, node):
-                self.bindings[var], info = self.resolve(node)
-                if info is not None:
-                    result.info[var] = info
-                if isinstance(node, Choose) and node.or_none and info is not None:
-                    self._open[var] = (node, info)
+                self._bind(var, node, result)
             case Act():
                 self._perform(step, result)
             case If(_, _, _, then, other):
                 result.branches[index] = self._truth(step)
                 for act in then if result.branches[index] else other:
                     self._perform(act, result)
+            case Try(var, act):
+                self._attempt(var, act, result)
             case ForEach(entity, atoms, op):
                 members = tuple(self.ids(entity, atoms))
                 if not members:
@@ -230,6 +230,23 @@ class Oracle:
                 parameter = self._world.actions[op].params[0][0]
                 for member in members:
                     self._change(op, {parameter: member}, result)
+
+    def _bind(self, var: str, node: Node, result: OracleResult) -> None:
+        self.bindings[var], info = self.resolve(node)
+        if info is not None:
+            result.info[var] = info
+            if isinstance(node, Choose) and node.or_none:
+                self._open[var] = (node, info)
+
+    def _attempt(self, var: str, act: Act, result: OracleResult) -> None:
+        before = len(result.changes)
+        try:
+            self._perform(act, result)
+        except Reject as reason:
+            if reason.code != "act_empty":
+                raise
+        result.decisions[var] = len(result.changes) > before
+        self.bindings[var] = "done" if result.decisions[var] else "denied"
 
     def _perform(self, act: Act, result: OracleResult) -> None:
         arguments = {name: self._relations.scalar(operand) for name, operand in act.args}

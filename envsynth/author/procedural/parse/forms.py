@@ -96,6 +96,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         *(f"{lead} {{act}}." for lead in ("You are to", "It is required to", "Kindly", "Do:", "Action:", "To do:")),
         *(f"{lead} {{act}}." for lead in ("Subsequently,", "It is then required to", "You are then to")),
     ),
+    "Try": (
+        "If the rules allow it, {act}; {new} is 'done' or, if it is refused, 'denied'.",
+        "Try to {act}; call the outcome {new}: 'done' or, if it is refused, 'denied'.",
+        "Should the rules allow it, {act}; call what comes of it {new}: 'done' or, if it is refused, 'denied'.",
+        "Provided that the rules allow it, {act}; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "You are to {act} if the rules allow it; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "Kindly attempt to {act}; let {new} denote 'done' or, if it is refused, 'denied'.",
+        "If allowed: {act}; {new} = 'done' or, if refused, 'denied'.",
+        "Try: {act}; {new} = 'done' or, if refused, 'denied'.",
+        "Attempt: {act}; {new}: 'done' or, if refused, 'denied'.",
+    ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",
         "Check whether {cond}: if so, {then}; if not, {other}.",

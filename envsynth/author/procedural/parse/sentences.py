@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from envsynth.author.procedural.ir import (
+    DECISION,
     Attr,
     Choose,
     Con,
@@ -28,6 +29,7 @@ from envsynth.author.procedural.ir import (
     Sum,
     Task,
     To,
+    Try,
     Type,
     check,
 )
@@ -113,6 +115,8 @@ class _Sentences(Phrases):
                     raise ParseError("the prompt goes on behind its report", end)
                 return self.checked(Task(tuple(steps), found))
             steps.append(found)
+            if isinstance(found, Try):
+                self.types[found.var] = DECISION
             if isinstance(found, Let):
                 self.types[found.var] = self.node_type(found.node)
                 if isinstance(found.node, Choose):
@@ -165,6 +169,8 @@ class _Sentences(Phrases):
         match kind:
             case "Act":
                 yield slots["act"]
+            case "Try":
+                yield Try(slots["new"], slots["act"])
             case "If":
                 lhs, op, rhs = slots["cond"]
                 yield If(lhs, op, rhs, slots["then"], slots["other"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from envsynth.author.procedural.ir import (
+    DECISION,
     Act,
     Atom,
     Attr,
@@ -27,10 +28,12 @@ from envsynth.author.procedural.ir import (
     Sum,
     Task,
     To,
+    Try,
     Type,
     check,
 )
 from envsynth.author.procedural.planner.prelude import (
+    ATTEMPTING,
     CHOOSING,
     CHOOSING_OR_NONE,
     LISTING,
@@ -72,6 +75,7 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
+        *([ATTEMPTING] if any(isinstance(step, Try) for step in task.steps) else []),
         *([CHOOSING] if choices else []),
         *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
         *(text.strip("\n") + "\n" for text in texts),
@@ -125,6 +129,9 @@ class _Solver:
         self.emit(1, "SESSION['call'] = call", "MEMO.clear()")
         if acts:
             self.emit(1, "todo = []  # decided before the first change")
+        tries = [step.var for step in steps if isinstance(step, Try)]
+        if tries:
+            self.emit(1, "told = {}  # what became of attempts")
         for step in steps:
             self.step(step)
         fields = [f"{name!r}: {self.reported(operand)}" for name, operand in self.task.report]
@@ -136,6 +143,9 @@ class _Solver:
                 "for action, *arguments in todo:",
                 _INDENT + "action(*arguments)",
             )
+            for name, operand in self.task.report:
+                if isinstance(operand, Ref) and operand.var in tries:
+                    self.emit(1, f"answer[{name!r}] = told[{operand.var!r}]")
             self.emit(1, "return answer")
         else:
             self.emit(1, f"return {answer}")
@@ -163,6 +173,10 @@ class _Solver:
                 if step.other:
                     self.emit(1, "else:")
                     self.emit(2, *(self.act(act) for act in step.other))
+            case Try(var, act):
+                arguments = [self.operand(operand) for _, operand in act.args]
+                parts = ["attempt", "told", repr(var), f"a_{act.op}", *arguments]
+                self.emit(1, f"todo.append({self.braces('(', parts, ')')})")
             case ForEach(entity, atoms, op):
                 members = self.select(entity, atoms)
                 self.emit(1, f"for row in {members}:", f"{_INDENT}todo.append((a_{op}, row))")
@@ -284,6 +298,8 @@ class _Solver:
             entity = self.types[operand.var].detail
             value = self.attribute(entity, "row", attr, inside=True)
             return f"[{self.comparable(value, self.world.attr_type(entity, attr.name))} for row in {operand.var}]"
+        if isinstance(operand, Ref) and self.types[operand.var] == DECISION:
+            return "None"  # told once it was tried
         return self.ident(operand)
 
     def type_of(self, operand: Operand) -> Type | None:

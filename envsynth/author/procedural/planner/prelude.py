@@ -168,6 +168,31 @@ def pick(found, attribute, direction):
 '''
 """Filtering and picking."""
 
+ATTEMPTING = '''\
+def attempt(told, name, action, *arguments):
+    """Make a change if the tools allow it, and note what became of it; an error that no tool raised is none of theirs."""
+    call, refused = SESSION["call"], []
+
+    def watched(tool, **given):
+        try:
+            return call(tool, **given)
+        except Exception:
+            refused.append(tool)
+            raise
+
+    SESSION["call"] = watched
+    try:
+        action(*arguments)
+        told[name] = "done"
+    except Exception:
+        if not refused:
+            raise
+        told[name] = "denied"
+    finally:
+        SESSION["call"] = call
+'''
+"""Changes that may be denied; part of a solver only when its task asks for one."""
+
 CHOOSING = '''\
 def subsets(size, count, start=0):
     """All ways to take `count` of the numbers from `start` to `size` - 1."""
@@ -231,7 +256,7 @@ def choose_or_none(found, count, conditions, goal, number):
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("rows", "named", "lookup", "select", "total", "pick", "subsets", "feasible", "choose"),
-    *("choose_or_none", "solve"),
+    *("choose_or_none", "attempt", "solve"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

@@ -154,6 +154,23 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
         ),
         "terse": ("Do: {act}.", "Action: {act}.", "To do: {act}."),
     },
+    "try": {
+        "plain": (
+            "If the rules allow it, {act}; {var} is 'done' or, if it is refused, 'denied'.",
+            "Try to {act}; call the outcome {var}: 'done' or, if it is refused, 'denied'.",
+            "Should the rules allow it, {act}; call what comes of it {var}: 'done' or, if it is refused, 'denied'.",
+        ),
+        "formal": (
+            "Provided that the rules allow it, {act}; {var} denotes 'done' or, if it is refused, 'denied'.",
+            "You are to {act} if the rules allow it; {var} denotes 'done' or, if it is refused, 'denied'.",
+            "Kindly attempt to {act}; let {var} denote 'done' or, if it is refused, 'denied'.",
+        ),
+        "terse": (
+            "If allowed: {act}; {var} = 'done' or, if refused, 'denied'.",
+            "Try: {act}; {var} = 'done' or, if refused, 'denied'.",
+            "Attempt: {act}; {var}: 'done' or, if refused, 'denied'.",
+        ),
+    },
     "if": {
         "plain": (
             "If {cond}, {then}; otherwise, {other}.",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envsynth.author.procedural.ir import (
+    DECISION,
     Act,
     Atom,
     Attr,
@@ -28,6 +29,7 @@ from envsynth.author.procedural.ir import (
     Sum,
     Task,
     To,
+    Try,
     Type,
 )
 from envsynth.author.procedural.render.forms import (
@@ -129,6 +131,9 @@ class _Writer:
                 return text
             case Act():
                 return self.form("act" if index else "first_act", index, act=self.act(step))
+            case Try(var, act):
+                self.types[var] = DECISION
+                return self.form("try", index, act=self.act(act), var=var)
             case If(lhs, op, rhs, then, other):
                 words = {"then": self.branch(then), "other": self.branch(other)}
                 return self.form("if", index, cond=self.condition(lhs, op, rhs), **words)
