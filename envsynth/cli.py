@@ -39,7 +39,9 @@ from envsynth import __version__
 from envsynth.errors import EnvsynthError, SpecError, WorkError
 
 if TYPE_CHECKING:
-    from envsynth.yields import Yields
+    from envsynth.executors import Executor
+    from envsynth.pipeline import SynthesisResult, Unit
+    from envsynth.yields import Funnel, Yields
 
 app = typer.Typer(
     name="envsynth",
@@ -53,7 +55,12 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 StoreOption = Annotated[
-    str | None, typer.Option("--store", help="Store file or URL; default $ENVSYNTH_STORE or ./envsynth.db.")
+    str | None,
+    typer.Option(
+        "--store",
+        "--db",
+        help="Store: a file, or postgresql+psycopg://USER@HOST/DATABASE; default $ENVSYNTH_STORE or ./envsynth.db.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
@@ -305,6 +312,46 @@ def _explain_categories(sentences: Sequence[str]) -> None:
         _say(err, f"category: {reading.category}: pack {reading.pack.name!r}{why}{always}", "dim")
 
 
+def _executor(name: str | None, ray_address: str | None) -> Executor | None:
+    """Check which executor is meant.
+
+    Raises:
+        typer.BadParameter: there is no such executor, or it has no address.
+    """
+    from envsynth.executors import EXECUTORS
+
+    if ray_address is not None and name != "ray":
+        raise typer.BadParameter("only the executor ray has an address", param_hint="--ray-address")
+    if name is None:
+        return None
+    if name not in EXECUTORS:
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(EXECUTORS)}", param_hint="--executor")
+    return name
+
+
+@contextmanager
+def _unit_progress(count: int, funnel: Funnel) -> Generator[tuple[Callable[[int], None], Callable[[Unit], None]]]:
+    """Progress over the units that are still to be made; yields what to call with their number and with each unit.
+
+    Says first how many of the `count` units had been made before.
+    """
+    with ExitStack() as shown:
+        advance: list[Callable[[str], None]] = []
+
+        def begin(missing: int) -> None:
+            if missing < count:
+                there = f"{count - missing} of" if missing else "all"
+                _say(err, f"{there} {_count(count, 'environment')} had been made before")
+            if missing:
+                advance.append(shown.enter_context(_progress("environments", missing)))
+
+        def show(unit: Unit) -> None:
+            funnel.add(len(unit.tasks), unit.rejections)
+            advance[0](f"{funnel}; {unit.environment.slug}: {_count(len(unit.tasks), 'task version')}")
+
+        yield begin, show
+
+
 @app.command()
 def synthesize(
     category: Annotated[
@@ -323,58 +370,65 @@ def synthesize(
     ] = "full",
     held_out: Annotated[bool, typer.Option("--held-out", help="Nano tier: names that no training world has.")] = False,
     workers: WorkersOption = 2,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="serial, pool or ray (extra [ray]); default: serial for one worker, else pool."),
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster: HOST:PORT or auto; default $RAY_ADDRESS, or one of its own.")
+    ] = None,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make environments with hardened tasks and store them. The same command resumes an interrupted run."""
-    from envsynth.pipeline import Unit
     from envsynth.pipeline import synthesize as run
     from envsynth.store import Store
+    from envsynth.yields import Funnel
 
     author = _tier(tier, held_out)
     sentences = _sentences(category or (), categories)
+    chosen = _executor(executor, ray_address)
     if author == "full":
         _explain_categories(sentences)
-    with Store.open(store) as opened, ExitStack() as progress:
-        ticks: list[Callable[[str], None]] = []
-
-        def begin(resumed: int) -> None:
-            if resumed:
-                there = "all" if resumed == count else f"{resumed} of"
-                _say(err, f"{there} {_count(count, 'environment')} had been made before")
-            if resumed < count:
-                ticks.append(progress.enter_context(_progress("environments", count - resumed)))
-
-        def show(unit: Unit) -> None:
-            versions = _count(len(unit.tasks), "task version")
-            ticks[0](f"{unit.environment.slug}: {versions}, {len(unit.rejections)} refused")
-
-        result = run(
-            sentences,
-            count=count,
-            seed=seed,
-            store=opened,
-            lineages=lineages,
-            steps=steps,
-            workers=workers,
-            tier=author,
-            held_out=held_out,
-            on_start=begin,
-            on_unit=show,
-        )
+    funnel = Funnel()
+    with Store.open(store) as opened:
+        with _unit_progress(count, funnel) as (begin, show):
+            result = run(
+                sentences,
+                count=count,
+                seed=seed,
+                store=opened,
+                lineages=lineages,
+                steps=steps,
+                workers=workers,
+                tier=author,
+                held_out=held_out,
+                executor=chosen,
+                ray_address=ray_address,
+                on_start=begin,
+                on_unit=show,
+            )
         entries = {entry.hash: entry.slug for entry in opened.environment_entries()}
     if as_json:
-        summary = {
-            "run": result.run,
-            "environments": result.environments,
-            "tasks": result.tasks,
-            "resumed": result.resumed,
-        }
-        _print_json(summary | {"rejections": dict(sorted(result.rejections.items()))})
-        return
+        _print_json(_synthesized(result, funnel))
+    else:
+        _print_synthesized(result, entries)
+
+
+def _synthesized(result: SynthesisResult, funnel: Funnel) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    facts = {name: getattr(result, name) for name in ("run", "environments", "tasks", "resumed", "dataset")}
+    gates = [asdict(item) for item in funnel.passages()]
+    return {**facts, "rejections": dict(sorted(result.rejections.items())), "gates": gates}
+
+
+def _print_synthesized(result: SynthesisResult, slugs: dict[str, str]) -> None:
+    count = len(result.environments)
     for digest in result.environments:
-        _say(out, f"{digest[:12]}  envsynth/{entries[digest]}-v1")
-    _say(out, f"{_count(len(result.environments), 'environment')}, {_count(len(result.tasks), 'task version')}")
+        _say(out, f"{digest[:12]}  envsynth/{slugs[digest]}-v1")
+    counts = f"{_count(count, 'environment')}, {_count(len(result.tasks), 'task version')}"
+    _say(out, f"{counts}, dataset {result.dataset}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- stats

@@ -42,6 +42,12 @@ MAX_GOLD_CALLS = 120
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
 _AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
+AUDIT_ORDER = (
+    *(gate.code for gate in all_gates() if gate.code in _BEFORE_PROBES),
+    *("EX204", "DF402", "DF401"),
+    *_AFTER_LADDER,
+)
+"""Codes of gates and ladder in the order in which a candidate meets them; the first that refuses ends its audit."""
 
 
 class Author(Protocol):

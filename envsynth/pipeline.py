@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from pydantic import JsonValue
 
 from envsynth.author.procedural.author import Draft, ProceduralAuthor
 from envsynth.author.procedural.nano import NanoAuthor
 from envsynth.errors import AuthorError, SandboxError, SpecError
-from envsynth.executors import run_all
+from envsynth.executors import Executor, run_all
 from envsynth.gates import Rehearsal, check
 from envsynth.hardening import MAX_STEPS, MAX_TRIES, Step, find_root, harden
 from envsynth.report import GateReport
@@ -83,6 +83,16 @@ class SynthesisResult:
     """Refusals by code, of the units that this call made."""
     resumed: int = 0
     """Units that an earlier call had finished."""
+    dataset: str = ""
+    """Hash over the hashes of environments and tasks, in order of index (`Store.dataset_hash`)."""
+
+
+class _Options(TypedDict):
+    """How units are run."""
+
+    workers: int
+    executor: Executor | None
+    ray_address: str | None
 
 
 def make_unit(request: UnitRequest) -> Unit:
@@ -217,6 +227,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     workers: int = 1,
     tier: Tier = "full",
     held_out: bool = False,
+    executor: Executor | None = None,
+    ray_address: str | None = None,
     on_start: Callable[[int], None] | None = None,
     on_unit: Callable[[Unit], None] | None = None,
 ) -> SynthesisResult:
@@ -239,7 +251,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         workers: Processes.
         tier: Which author; a nano task is a lineage of one version.
         held_out: Nano tier: take nouns and fields from the held-out lists.
-        on_start: Called once, before any work, with the number of units that an earlier call had finished.
+        executor: What makes the units; `serial` for one worker and `pool` for more when None. All give equal hashes.
+        ray_address: Executor `ray`: address of the cluster, see `envsynth.executors.run_all`.
+        on_start: Called once with the number of units that are to be made, before the first of them.
         on_unit: Called in this process with each unit, after it was stored.
 
     Returns:
@@ -248,7 +262,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     Raises:
         AuthorError: a category is empty.
         SpecError: no category is given, or one twice.
-        WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task.
+        WorkError: a unit failed; its cause says why, such as an `AuthorError` when it found no task. Or Ray failed.
+        MissingExtra: Ray is not installed.
         ValueError: `count`, `lineages` or `workers` is below 1, or `held_out` is asked of another tier than nano.
     """
     for name, value in (("count", count), ("lineages", lineages), ("workers", workers)):
@@ -271,15 +286,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
         every = UnitRequest(
-            category="",
-            seed=str(seed),
-            index=0,
-            lineages=lineages,
-            steps=steps,
-            tries=tries,
-            tier=tier,
+            category="", seed=str(seed), index=0, lineages=lineages, steps=steps, tries=tries, tier=tier,
             held_out=held_out,
-        )
+        )  # fmt: skip
         requests = {
             number: replace(every, category=categories[number % len(categories)], index=number // len(categories))
             for number in range(count)
@@ -287,9 +296,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         }
         result = SynthesisResult(run=key, resumed=count - len(requests))
         if on_start is not None:
-            on_start(result.resumed)
-        _work(requests, store, result, workers, on_unit)
-        _collect(store, key, count, result)
+            on_start(len(requests))
+        _work(requests, store, result, on_unit, workers=workers, executor=executor, ray_address=ray_address)
+        _collect(store, count, result)
         store.finish_run(key)
     finally:
         if own:
@@ -301,8 +310,8 @@ def _work(
     requests: Mapping[int, UnitRequest],
     store: Store,
     result: SynthesisResult,
-    workers: int,
     on_unit: Callable[[Unit], None] | None,
+    **options: Unpack[_Options],
 ) -> None:
     numbers = list(requests)
 
@@ -318,16 +327,16 @@ def _work(
         if on_unit is not None:
             on_unit(unit)
 
-    items = list(requests.values())
-    # Units are in the store; thousands of them would not fit into memory.
-    run_all(make_unit, items, workers=min(workers, max(1, len(items))), on_result=keep, collect=False)
+    # A unit is stored when it arrives: none is kept here, as thousands would not fit into memory.
+    run_all(make_unit, list(requests.values()), on_result=keep, keep=False, **options)
 
 
-def _collect(store: Store, key: str, count: int, result: SynthesisResult) -> None:
-    for unit in store.units(key):
+def _collect(store: Store, count: int, result: SynthesisResult) -> None:
+    for unit in store.units(result.run):
         if unit.unit < count:
             result.environments += [unit.environment] if unit.environment else []
             result.tasks += unit.tasks
+    result.dataset = store.dataset_hash(result.run, count)
 
 
 @dataclass(frozen=True, kw_only=True)

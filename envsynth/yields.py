@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from envsynth.hardening import AUDIT_ORDER
 from envsynth.spec import EnvironmentSpec
-from envsynth.store import RefusalCount, Store, TaskEntry
+from envsynth.store import RefusalCount, Rejection, Store, TaskEntry
 
 STAGES: tuple[str, ...] = ("author", "gates", "ladder")
 """Who refuses, in the order in which a proposal first meets them."""
@@ -87,6 +88,64 @@ class Yields:
     """Tool calls that the solutions of leaves need: median, p90 and maximum; empty when no report tells them."""
     distinct: tuple[tuple[int, int], ...]
     """Different structural signatures among the first so many environments that have one, by slug."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """How many candidates met a gate, and how many it let through."""
+
+    gate: str
+    """Its code; `author` for what the author itself refuses."""
+    met: int
+    """Candidates that came so far."""
+    passed: int
+    """Those that went on."""
+
+    @property
+    def share(self) -> float:
+        """Share that passed, 0 to 1."""
+        return self.passed / max(1, self.met)
+
+
+class Funnel:
+    """Counts what becomes of proposals, unit by unit, while a run goes on."""
+
+    def __init__(self) -> None:
+        self._accepted = 0
+        self._refused = Counter[str]()
+
+    def add(self, accepted: int, rejections: Iterable[Rejection]) -> None:
+        """Count a unit.
+
+        Args:
+            accepted: Its accepted task versions.
+            rejections: Its refused proposals.
+        """
+        self._accepted += accepted
+        self._refused.update(STAGES[0] if item.stage == STAGES[0] else item.code for item in rejections)
+
+    @property
+    def share(self) -> float:
+        """Accepted ones among all proposals, 0 to 1."""
+        return self._accepted / max(1, self._accepted + self._refused.total())
+
+    def passages(self) -> tuple[Passage, ...]:
+        """Return the gates that refused something, in the order in which a proposal meets them.
+
+        A code that no gate has counts as a gate after all others.
+        """
+        order = dict.fromkeys((STAGES[0], *AUDIT_ORDER, *sorted(self._refused)))
+        left = self._accepted + self._refused.total()
+        found: list[Passage] = []
+        for code in order:
+            if refused := self._refused[code]:
+                found.append(Passage(code, left, left - refused))
+                left -= refused
+        return tuple(found)
+
+    def __str__(self) -> str:
+        parts = [f"{item.gate} {item.share:.0%}" for item in self.passages()]
+        return f"{self.share:.0%} of proposals accepted" + (f"; passed {', '.join(parts)}" if parts else "")
 
 
 def stored_yields(store: Store) -> Yields:

@@ -145,7 +145,7 @@ def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
     assert first.code == 0
     assert "words: pack 'laboratory'" in first.err
     assert "environments 1/1 (" in first.err
-    assert "/min)" in first.err
+    assert re.search(r"/min\) \d+% of proposals accepted; passed author \d+%.*; \S+: \d+ task versions?\n", first.err)
     lines = first.out.splitlines()
     assert lines[-1].startswith("1 environment, ")
     again = cli("synthesize", CATEGORY, "--count", 1, *SMALL, "--store", path)
@@ -154,6 +154,26 @@ def test_synthesize_then_again(cli: Cli, tmp_path: Path) -> None:
     found = json.loads(cli("synthesize", CATEGORY, "--count", 1, *SMALL, "--store", path, "--json").out)
     assert found["resumed"] == 1
     assert found["environments"][0][:12] == lines[0][:12]
+    assert lines[-1].endswith(f", dataset {found['dataset']}")
+    assert found["gates"] == []  # nothing was made by this call
+    # What is left to do is what progress counts.
+    more = cli("synthesize", CATEGORY, "--count", 2, *SMALL, "--db", path, "--executor", "serial")
+    assert "environments 1/1 (" in more.err
+    assert "1 of 2 environments had been made before" in more.err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--executor", "threads"), "'threads' is none of serial, pool, ray"),
+        (("--ray-address", "auto"), "only the executor ray has an address"),
+        (("--executor", "pool", "--ray-address", "auto"), "only the executor ray has an address"),
+    ],
+)
+def test_synthesize_refuses_unknown_executors(cli: Cli, options: tuple[str, ...], message: str) -> None:
+    ran = cli("synthesize", CATEGORY, *options)
+    assert ran.code == 2
+    assert message in ran.said
 
 
 def test_synthesize_categories_of_a_file_resumes_with_what_is_left(cli: Cli, tmp_path: Path) -> None:

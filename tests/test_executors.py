@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import types
+import warnings
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envsynth.errors import WorkError
-from envsynth.executors import run_all
+from envsynth.errors import MissingExtra, WorkError
+from envsynth.executors import EXECUTORS, Executor, ray_tasks, run_all
+
+no_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra [ray])")
+# Ray leaves sockets and files to the garbage collector; what it warns of is none of our code.
+on_ray = (no_ray, pytest.mark.filterwarnings("default"))
+parallel = pytest.mark.parametrize("executor", ["pool", pytest.param("ray", marks=on_ray)])
+every = pytest.mark.parametrize("executor", ["serial", "pool", pytest.param("ray", marks=on_ray)])
 
 
 def double(item: int) -> int:
@@ -43,8 +54,8 @@ def raise_unpicklable(item: int) -> int:
     raise UnpicklableError("odd", "error")
 
 
-def return_lambda(item: int) -> object:
-    return lambda: item
+def return_generator(item: int) -> object:
+    return (number for number in range(item))
 
 
 def die_once(item: tuple[int, str]) -> int:
@@ -86,9 +97,27 @@ def test_run_all_serial_keeps_order_and_delivers_each_once(items: list[int]) -> 
     assert seen == list(enumerate(results))
 
 
-def test_run_all_pool_equals_serial_and_delivers_each_once() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One cluster for all tests of this module: `run_all` takes a Ray that it finds started."""
+    if importlib.util.find_spec("ray") is None:
+        yield
+        return
+    ray = ray_tasks.load_ray()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        yield
+        assert ray.is_initialized()  # it was left as it was found
+        ray.shutdown()
+
+
+@parallel
+def test_run_all_parallel_equals_serial_and_delivers_each_once(executor: Executor) -> None:
     seen: list[int] = []
-    results = run_all(double, list(range(23)), workers=3, on_result=lambda index, value: seen.append(index))
+    results = run_all(
+        double, list(range(23)), workers=3, executor=executor, on_result=lambda index, value: seen.append(index)
+    )
     assert results == run_all(double, list(range(23)))
     assert sorted(seen) == list(range(23))
 
@@ -101,9 +130,9 @@ def make_large(item: int) -> Large:
     return Large()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("collect", [True, False])
-def test_run_all_forgets_what_is_not_collected(workers: int, collect: bool) -> None:
+@every
+@pytest.mark.parametrize("keep", [True, False])
+def test_run_all_forgets_what_is_not_kept(executor: Executor, keep: bool) -> None:
     seen: list[weakref.ref[Large]] = []
     alive: list[int] = []
 
@@ -111,13 +140,14 @@ def test_run_all_forgets_what_is_not_collected(workers: int, collect: bool) -> N
         seen.append(weakref.ref(value))
         alive.append(sum(ref() is not None for ref in seen))
 
-    results = run_all(make_large, list(range(8)), workers=workers, on_result=look, collect=collect)
+    results = run_all(make_large, list(range(8)), workers=2, executor=executor, on_result=look, keep=keep)
     assert len(seen) == 8
-    assert (len(results), alive[-1] <= 3) == ((8, False) if collect else (0, True))
+    assert (len(results), alive[-1] <= 3) == ((8, False) if keep else (0, True))
 
 
-def test_run_all_pool_uses_several_other_processes() -> None:
-    pids = run_all(pid_of, list(range(12)), workers=2)
+@parallel
+def test_run_all_parallel_uses_several_other_processes(executor: Executor) -> None:
+    pids = run_all(pid_of, list(range(12)), workers=2, executor=executor)
     assert len(set(pids)) == 2
     assert os.getpid() not in pids
 
@@ -134,48 +164,57 @@ def test_run_all_exception_carries_item_and_cause(workers: int) -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_run_all_pool_error_shows_the_traceback_of_the_worker() -> None:
+@parallel
+def test_run_all_parallel_error_shows_the_traceback_of_the_worker(executor: Executor) -> None:
     with pytest.raises(WorkError) as caught:
-        run_all(refuse_three, [3, 3], workers=2)
+        run_all(refuse_three, [3, 3], workers=2, executor=executor)
     assert "refuse_three" in "".join(caught.value.__cause__.__notes__)  # type: ignore[union-attr]
 
 
-def test_run_all_pool_tells_of_an_exception_that_cannot_be_pickled() -> None:
+@parallel
+def test_run_all_parallel_tells_of_an_exception_that_cannot_be_pickled(executor: Executor) -> None:
     with pytest.raises(WorkError, match="UnpicklableError: odd"):
-        run_all(raise_unpicklable, [1, 2], workers=2)
+        run_all(raise_unpicklable, [1, 2], workers=2, executor=executor)
 
 
-def test_run_all_pool_tells_of_a_result_that_cannot_be_pickled() -> None:
+@parallel
+def test_run_all_parallel_tells_of_a_result_that_cannot_be_pickled(executor: Executor) -> None:
     with pytest.raises(WorkError, match="cannot be pickled"):
-        run_all(return_lambda, [1, 2], workers=2)
+        run_all(return_generator, [1, 2], workers=2, executor=executor)
 
 
-def test_run_all_pool_retries_items_of_killed_workers_and_nothing_else(tmp_path: Path) -> None:
+@parallel
+def test_run_all_parallel_retries_items_of_killed_workers_and_nothing_else(tmp_path: Path, executor: Executor) -> None:
     items = [(number, str(tmp_path)) for number in range(7)]
     seen: list[int] = []
-    results = run_all(die_once, items, workers=2, on_result=lambda index, value: seen.append(index))
+    results = run_all(die_once, items, workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
     assert results == list(range(7))
     assert sorted(seen) == list(range(7))
     assert sorted(int(mark.name) for mark in tmp_path.iterdir()) == [0, 3, 6]
 
 
-def test_run_all_pool_gives_up_on_an_item_that_always_kills_its_worker() -> None:
+@parallel
+def test_run_all_parallel_gives_up_on_an_item_that_always_kills_its_worker(executor: Executor) -> None:
     seen: list[int] = []
-    with pytest.raises(WorkError, match=r"item 1 \(1\) killed its worker process 2 times .*-9") as caught:
-        run_all(die_always, [0, 1], workers=2, on_result=lambda index, value: seen.append(index))
+    with pytest.raises(
+        WorkError, match=r"item 1 \(1\) killed its worker process 2 times .*(-9|WorkerCrashedError)"
+    ) as caught:
+        run_all(die_always, [0, 1], workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
     assert caught.value.item == 1
     assert seen == [0]
 
 
-def test_run_all_calls_initializer_once_per_process() -> None:
-    assert set(run_all(count_starts, list(range(6)), workers=2, initializer=start)) == {1}
+@parallel
+def test_run_all_calls_initializer_once_per_process(executor: Executor) -> None:
+    assert set(run_all(count_starts, list(range(6)), workers=2, executor=executor, initializer=start)) == {1}
     STARTS.clear()
     assert run_all(count_starts, [1, 2], initializer=start) == [1, 1]
 
 
-def test_run_all_pool_tells_of_a_failing_initializer() -> None:
+@parallel
+def test_run_all_parallel_tells_of_a_failing_initializer(executor: Executor) -> None:
     with pytest.raises(WorkError, match="OSError: no device"):
-        run_all(double, [1, 2], workers=2, initializer=fail_to_start)
+        run_all(double, [1, 2], workers=2, executor=executor, initializer=fail_to_start)
 
 
 @pytest.mark.parametrize(("workers", "retries"), [(0, 0), (1, -1)])
@@ -192,6 +231,45 @@ def test_run_all_works_outside_the_main_thread() -> None:
     assert results == [2, 4, 6]
 
 
+@every
+def test_run_all_keeps_no_result_when_told_so(executor: Executor) -> None:
+    seen: list[int] = []
+    assert (
+        run_all(double, [1, 2], workers=2, executor=executor, keep=False, on_result=lambda _, v: seen.append(v)) == []
+    )
+    assert sorted(seen) == [2, 4]
+
+
+def test_the_executor_is_chosen_by_name_or_by_the_number_of_workers() -> None:
+    assert run_all(pid_of, [1, 2], workers=2, executor="serial") == [os.getpid()] * 2
+    assert os.getpid() not in run_all(pid_of, [1], executor="pool")
+    with pytest.raises(ValueError, match=f"no executor is called 'threads': there are {', '.join(EXECUTORS)}"):
+        run_all(double, [1], executor="threads")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"\('auto'\) means nothing to the executor 'pool'"):
+        run_all(double, [1], executor="pool", ray_address="auto")
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # what an import finds of a library that is not there
+    with pytest.raises(MissingExtra, match=r"executor 'ray' needs Ray, .* pip install 'envsynth\[ray\]'"):
+        run_all(double, [1, 2], executor="ray")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:port", "127.0.0.1:99999", ":6379", "127.0.0.1:{free}"])
+def test_an_address_at_which_no_cluster_is_is_refused_at_once(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    absent = types.SimpleNamespace(is_initialized=lambda: False, init=lambda **_: started.append(1))
+    monkeypatch.setattr(ray_tasks, "load_ray", lambda: absent)
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = address.format(free=holder.getsockname()[1])
+        began = time.monotonic()
+        with pytest.raises(WorkError, match=r"is no address of Ray|no Ray cluster at"):
+            run_all(double, [1], executor="ray", ray_address=address)
+    assert time.monotonic() - began < 2 * ray_tasks.REACH_S
+    assert started == []
+
+
 INTERRUPTED = """
 import os, sys, time
 from envsynth.executors import run_all
@@ -203,20 +281,20 @@ def work(item):
 
 if __name__ == "__main__":
     try:
-        run_all(work, list(range(4)), workers=int(sys.argv[1]),
+        run_all(work, list(range(4)), workers=2, executor=sys.argv[1],
                 on_result=lambda index, value: print("done", index, value, flush=True))
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize("executor", ["serial", "pool", pytest.param("ray", marks=no_ray)])
+def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: Path, executor: Executor) -> None:
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
     environment = dict(os.environ, PYTHONPATH=str(Path(__file__).parents[1]))
     with subprocess.Popen(
-        [sys.executable, str(script), str(workers)],
+        [sys.executable, str(script), executor],
         stdout=subprocess.PIPE,
         text=True,
         env=environment,
@@ -226,10 +304,10 @@ def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: P
         lines = [process.stdout.readline() for _ in range(2)]
         # as a terminal does it: to the whole group
         os.killpg(process.pid, signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=60)
     assert sorted(line.split()[1] for line in lines) == ["0", "1"]
     assert rest == "interrupted\n"
-    for line in lines if workers > 1 else []:
+    for line in [] if executor == "serial" else lines:
         with pytest.raises(ProcessLookupError):
             os.kill(int(line.split()[2]), 0)
 
@@ -237,7 +315,7 @@ def test_run_all_ctrl_c_delivers_what_was_done_and_leaves_no_process(tmp_path: P
 ENDING = """
 import atexit, os, sys, time
 from multiprocessing import Pipe, Process
-from envsynth.executors import _work
+from envsynth.executors.pool import _work
 
 def slow_end():
     os.write(1, b"ending")

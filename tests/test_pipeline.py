@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 from collections import Counter
 
@@ -134,14 +135,45 @@ def test_a_failing_unit_keeps_those_before_it(store, quick, monkeypatch, made):
     assert not run.finished
 
 
+NO_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra [ray])")
+
+
 @pytest.mark.slow
-def test_processes_do_not_change_what_is_made(store, tmp_path):
-    alone = synthesize(CATEGORY, count=3, store=store, workers=1, **SMALL)
+@pytest.mark.parametrize(
+    "executor", ["pool", pytest.param("ray", marks=(NO_RAY, pytest.mark.filterwarnings("default")))]
+)
+def test_executors_do_not_change_what_is_made(store, tmp_path, executor):
+    alone = synthesize(CATEGORY, count=3, store=store, executor="serial", **SMALL)
     with Store.open(tmp_path / "other.db") as other:
-        together = synthesize(CATEGORY, count=3, store=other, workers=2, **SMALL)
+        together = synthesize(CATEGORY, count=3, store=other, workers=2, executor=executor, **SMALL)
         assert (together.environments, together.tasks) == (alone.environments, alone.tasks)
+        assert together.dataset == alone.dataset == other.dataset_hash(alone.run)
         assert together.rejections == alone.rejections
         assert [other.task(ref) for ref in together.tasks] == [store.task(ref) for ref in alone.tasks]
+
+
+def test_the_hash_of_a_data_set_is_over_its_units_in_order(store, quick, tmp_path):
+    whole = synthesize(CATEGORY, count=2, store=store, **SMALL)
+    assert whole.dataset == store.dataset_hash(whole.run) == store.dataset_hash(whole.run, 2)
+    first = synthesize(CATEGORY, count=1, store=store, **SMALL)
+    assert first.dataset == store.dataset_hash(whole.run, 1) != whole.dataset
+    with Store.open(tmp_path / "other.db") as other:
+        other.start_run(whole.run, "synthesize", {})
+        for unit in reversed(store.units(whole.run)):  # the order of arrival says nothing
+            tasks = [(store.task(ref), store.latest_report(ref)) for ref in unit.tasks]
+            other.commit_unit(whole.run, unit.unit, environment=store.environment(unit.environment), tasks=tasks)
+        assert other.dataset_hash(whole.run) == whole.dataset
+        other.commit_unit(whole.run, 7)
+        assert other.dataset_hash(whole.run) != whole.dataset
+    with pytest.raises(SpecNotFound, match="no run 'nothing'"):
+        store.dataset_hash("nothing")
+
+
+def test_what_is_left_to_do_is_told_before_the_first_unit(store, quick):
+    told = []
+    synthesize(CATEGORY, count=1, store=store, on_start=lambda missing: told.append((missing, list(quick))), **SMALL)
+    synthesize(CATEGORY, count=2, store=store, on_start=lambda missing: told.append((missing, list(quick))), **SMALL)
+    assert told == [(1, []), (1, [0])]
 
 
 def test_a_unit_is_a_function_of_its_request(made):
@@ -228,7 +260,7 @@ def test_categories_take_turns_and_make_what_each_makes_alone(store, tmp_path):
     together = synthesize(SEVERAL, count=7, store=store, on_start=told.append, on_unit=seen.append, **TINY)
     asked = [(unit.environment.provenance.category, unit.index) for unit in seen]
     assert asked == [(SEVERAL[number % 3], number // 3) for number in range(7)]
-    assert told == [0]
+    assert told == [7]
     for turn, category in enumerate(SEVERAL):
         with Store.open(tmp_path / f"{turn}.db") as other:
             alone = synthesize(category, count=(9 - turn) // 3, store=other, **TINY)
@@ -247,10 +279,11 @@ def test_a_run_of_several_categories_is_resumed_and_continued(store, tmp_path):
     assert len(store.environments()) == 4
     seen, told = [], []
     more = synthesize(SEVERAL, count=6, store=store, on_start=told.append, on_unit=seen.append, **TINY)
-    assert (more.resumed, told, len(seen)) == (4, [4], 2)
+    assert (more.resumed, told, len(seen)) == (4, [2], 2)
     with Store.open(tmp_path / "other.db") as other:
         whole = synthesize(SEVERAL, count=6, store=other, workers=2, **TINY)
     assert (more.run, more.environments, more.tasks) == (whole.run, whole.environments, whole.tasks)
+    assert more.dataset == whole.dataset == store.dataset_hash(more.run, 6) != store.dataset_hash(more.run, 5)
 
 
 def test_the_order_of_categories_is_part_of_the_run_and_one_in_a_list_is_that_one(store):

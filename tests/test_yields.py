@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from envsynth.hardening import AUDIT_ORDER
 from envsynth.pipeline import Unit, UnitRequest, make_unit
 from envsynth.report import GateReport, GateResult
 from envsynth.spec import Lineage, TaskVersion
-from envsynth.store import Store
-from envsynth.yields import STAGES, LadderShare, stored_yields
+from envsynth.store import Rejection, Store
+from envsynth.yields import STAGES, Funnel, LadderShare, stored_yields
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +114,35 @@ def test_an_empty_store_has_no_yields(tmp_path: Path) -> None:
     assert (found.environments, found.tasks, found.leaves, found.operators, found.distinct) == (0, 0, 0, (), ())
     assert (found.kinds, found.skills, found.needed, found.ladder, found.gold_calls) == ({}, {}, {}, (), {})
     assert dict(found.refused) == dict.fromkeys(STAGES, 0)
+
+
+def refused(stage: str, code: str) -> Rejection:
+    return Rejection(environment="e" * 32, stage=stage, code=code, message="m")
+
+
+def test_the_yield_of_a_gate_counts_those_that_met_it() -> None:
+    funnel = Funnel()
+    assert (funnel.passages(), str(funnel)) == ((), "0% of proposals accepted")
+    funnel.add(1, [refused("author", "tie"), refused("author", "loose"), refused("gates", "VF302")])
+    funnel.add(
+        1, [refused("ladder", "DF402"), refused("ladder", "DF402"), refused("gates", "EX202"), refused("gates", "zz")]
+    )
+    # Nine proposals; the cheap gates come before the ladder, the verifier's after it.
+    assert [(item.gate, item.met, item.passed) for item in funnel.passages()] == [
+        ("author", 9, 7),
+        ("EX202", 7, 6),
+        ("DF402", 6, 4),
+        ("VF302", 4, 3),
+        ("zz", 3, 2),
+    ]
+    assert str(funnel) == "22% of proposals accepted; passed author 78%, EX202 86%, DF402 67%, VF302 75%, zz 67%"
+
+
+def test_the_funnel_of_real_units_ends_at_what_was_accepted(units: list[Unit]) -> None:
+    funnel = Funnel()
+    for unit in units:
+        funnel.add(len(unit.tasks), unit.rejections)
+    passages = funnel.passages()
+    assert passages[-1].passed == sum(len(unit.tasks) for unit in units)
+    assert all(first.passed == second.met for first, second in itertools.pairwise(passages))
+    assert {item.gate for item in passages} <= {"author", *AUDIT_ORDER}

@@ -1,4 +1,4 @@
-"""Opens the database behind a store: connections, their settings, and the checks before anything is read or written.
+"""Opens the file behind a store: connections, their settings, and the checks before anything is read or written.
 
 SQLite settings and why: WAL, so that readers never wait for a writer; `synchronous=FULL`, so that a committed unit
 survives power loss too (a unit takes seconds to make, the fsync milliseconds); a busy timeout, so that several writer
@@ -14,25 +14,24 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import QueuePool
 
 from envsynth.errors import StoreError
 from envsynth.store.failures import explain, explained
-
-WRITE = "envsynth_write"
-"""Execution option of a connection whose transactions write."""
+from envsynth.store.postgres import DRIVER, WRITE
+from envsynth.store.schema import without_password
 
 _MAGIC = b"SQLite format 3\x00"
 _log = logging.getLogger(__name__)
 
 
-def locate(place: str | Path) -> str | Path:
+def locate(place: str | Path) -> Path | URL:
     """Tell a file from a database URL.
 
     Args:
-        place: A path, a `sqlite:///` URL, or another SQLAlchemy URL.
+        place: A path, a `sqlite:///` URL, or the URL of another database.
 
     Returns:
         The absolute path of an SQLite file, or the URL of another database.
@@ -41,16 +40,29 @@ def locate(place: str | Path) -> str | Path:
         StoreError: the URL is malformed, or names no file.
     """
     if isinstance(place, str) and "://" in place:
-        try:
-            url = make_url(place)
-        except ArgumentError as error:
-            raise StoreError(f"malformed database URL {place!r}: {error}; give a path or sqlite:///PATH") from error
+        url = _parsed(place)
         if url.get_backend_name() != "sqlite":
-            return place
+            return url
         place = url.database or ":memory:"
     if str(place) in ("", ":memory:"):
         raise StoreError(f"a store is a file, not {str(place)!r}: several processes share it; give a path")
     return Path(place).absolute()
+
+
+def _parsed(place: str) -> URL:
+    url, why = None, None
+    try:
+        url = make_url(place)
+    except (ArgumentError, ValueError) as error:
+        why = error
+    # After a second @ part of the password would be taken for host and database, and be shown as such.
+    if url is None or (url.get_backend_name() != "sqlite" and place.count("@") > 1):
+        # The text may hold a password, and so may what SQLAlchemy says of it.
+        raise StoreError(
+            f"malformed database URL {without_password(place)!r}: give a path, sqlite:///PATH or "
+            f"{DRIVER}://USER@HOST:PORT/DATABASE (write /, @ and : of a password as %2F, %40 and %3A)"
+        ) from why
+    return url
 
 
 def check_file(path: Path, *, readonly: bool) -> None:
@@ -170,22 +182,3 @@ def use_wal(engine: Engine, where: str) -> None:
             where,
             mode,
         )
-
-
-def other_engine(url: str) -> Engine:
-    """Make the engine of a database that is not SQLite.
-
-    Args:
-        url: SQLAlchemy URL.
-
-    Returns:
-        The engine.
-
-    Raises:
-        StoreError: SQLAlchemy has no such dialect, or its driver is not installed.
-    """
-    try:
-        return create_engine(url)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        shown = make_url(url).render_as_string(hide_password=True)
-        raise StoreError(f"no driver for store {shown}: {error}; install it, or use a path") from error

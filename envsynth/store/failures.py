@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from envsynth.errors import StoreError
 
@@ -25,6 +25,33 @@ _SQLITE = {
     sqlite3.SQLITE_NOTADB: "the file is no SQLite database: give the path of a store, or move the file away",
 }
 
+# By SQLSTATE of PostgreSQL, or its class (the first two characters).
+_POSTGRES = {
+    "55P03": "another process kept the store locked for too long: wait for it to end, or end it, and run again",
+    "53100": "the disk of the server is full; nothing of this step was written: free some space and run again",
+    "53": "the server has no connection or memory left; nothing of this step was written: run again later",
+    "42501": "this user may not do that: ask for the rights to create and to write tables in this database",
+    "25006": "the database takes no writes: it is a standby, or was opened with readonly=True",
+    "25P03": "this process stood still in the middle of writing, and the server gave its turn to others; nothing of "
+    "this step was written: run again",
+    "57": "the server is being shut down; nothing of this step was written: run again when it is back",
+    "08": "the connection to the server was lost: run again when it is back",
+}
+_UNREACHABLE = (
+    "the server cannot be reached or refuses the connection: check that it runs, and host, port, user, database and "
+    "password ($PGPASSWORD and ~/.pgpass are read)"
+)
+
+
+def _postgres(error: Exception, cause: BaseException | None) -> str | None:
+    """Explain an error of PostgreSQL by its code; None when it has none that we know."""
+    state: object = getattr(cause, "sqlstate", "no driver of PostgreSQL")
+    if isinstance(state, str):
+        return _POSTGRES.get(state) or _POSTGRES.get(state[:2])
+    if not isinstance(error, OperationalError):
+        return None
+    return _POSTGRES["08"] if error.connection_invalidated else _UNREACHABLE
+
 
 def explain(error: Exception, where: str, doing: str) -> StoreError:
     """Make the `StoreError` for an error of the database.
@@ -40,9 +67,14 @@ def explain(error: Exception, where: str, doing: str) -> StoreError:
     cause = error.orig if isinstance(error, DBAPIError) else error
     code: object = getattr(cause, "sqlite_errorcode", None)
     what = _SQLITE.get(code & 0xFF) if isinstance(code, int) else None
+    what = what or _postgres(error, cause)
     if what is None:
         what = "the database refused; if this store is not yours to repair, report it with this message"
-    return StoreError(f"cannot {doing} in store {where}: {what} ({cause})")
+    return StoreError(f"cannot {doing} in store {where}: {what} ({_one_line(cause)})")
+
+
+def _one_line(cause: object) -> str:
+    return " ".join(str(cause).split())
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from sqlalchemy.sql import ColumnElement
 from sqlmodel import col, select
 
 from envsynth.errors import SpecNotFound
+from envsynth.spec import content_hash
 from envsynth.store import queries
 from envsynth.store.records import RefusalCount, Rejection, RunEntry, Suite, UnitEntry
-from envsynth.store.rows import EnvironmentRow, RejectionRow, SuiteRow, TrajectoryRow, UnitRow
+from envsynth.store.rows import EnvironmentRow, RejectionRow, RunRow, SuiteRow, TrajectoryRow, UnitRow
 from envsynth.store.session import OpenStore
 from envsynth.trajectory import Trajectory
 
@@ -74,6 +75,27 @@ class HistoryReader(OpenStore):
         """
         with self._session(f"list the units of run {key!r}") as session:
             return queries.unit_entries(session, key)
+
+    def dataset_hash(self, key: str, count: int | None = None) -> str:
+        """Hash what a run brought: equal for equal requests, whatever made the units, in which order, and where they are kept.
+
+        Args:
+            key: The run.
+            count: Only units below this number; all when None.
+
+        Returns:
+            Content hash of the list of units in order of their numbers, each with its number, the hash of its
+            environment, and the hashes of its tasks, each parent before its children.
+
+        Raises:
+            SpecNotFound: there is no such run.
+        """
+        with self._session(f"hash run {key!r}") as session:
+            if session.get(RunRow, key) is None:
+                raise SpecNotFound(f"no run {key!r} in store {self._where}: `runs()` lists them")
+            units = queries.unit_entries(session, key)
+        chosen = [unit for unit in units if count is None or unit.unit < count]
+        return content_hash([[unit.unit, unit.environment, list(unit.tasks)] for unit in chosen])
 
     def done_units(self, key: str) -> set[int]:
         """Return the numbers of a run's committed units: a resumed run skips them.

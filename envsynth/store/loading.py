@@ -12,6 +12,7 @@ from typing import TypeVar
 from envsynth.errors import SpecNotFound, StoreError
 from envsynth.spec import EnvironmentSpec, Record, TaskVersion
 from envsynth.store.catalogue import reading, text_hash
+from envsynth.store.schema import without_password
 
 R = TypeVar("R", bound=Record)
 
@@ -38,6 +39,11 @@ def load_for_gym(path: str | Path, slug: str) -> tuple[EnvironmentSpec, list[Tas
         SpecNotFound: the store has no environment of that slug.
         SchemaTooNew: a newer envsynth wrote the store.
     """
+    if "://" in str(path):
+        raise StoreError(
+            f"Gymnasium plays environments of a store file, not of {without_password(str(path))}: export a suite and "
+            "import it into a file"
+        )
     file = Path(path)
     if not file.is_file():
         raise StoreError(f"there is no store at {file}: set ENVSYNTH_STORE to the path of one")

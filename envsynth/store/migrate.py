@@ -11,6 +11,8 @@ from sqlalchemy import Connection, Engine, inspect
 from envsynth.errors import StoreError
 from envsynth.store.engine import WRITE
 from envsynth.store.failures import explained
+from envsynth.store.postgres import check_encoding, compare_by_bytes
+from envsynth.store.rows import Row
 from envsynth.store.schema import APPLICATION_ID, HEAD, refuse_newer
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -79,7 +81,11 @@ def upgrade(engine: Engine, where: str, target: str = HEAD) -> None:
             with connection.begin():
                 if revision_of(connection, where) == target:
                     return
+                if not sqlite:
+                    check_encoding(connection, where)
                 command.upgrade(alembic_config(connection), target)
+                if not sqlite:
+                    compare_by_bytes(connection, list(Row.metadata.tables))
                 if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
                     raise StoreError(
                         f"store {where}: rows would break foreign keys after the upgrade: {broken[:3]}; nothing was "

@@ -358,5 +358,6 @@ def refusal_counts(session: Session) -> list[RefusalCount]:
         The counts, in the order of these columns.
     """
     keys = [getattr(RejectionRow, name) for name in ("environment", "operator", "stage", "code")]
-    query = core_select(*keys, func.count().label("count")).group_by(*keys).order_by(*keys)
+    query = core_select(*keys, func.count().label("count")).group_by(*keys)
+    query = query.order_by(*(key.nulls_first() for key in keys))  # the default differs between databases
     return [RefusalCount(**row) for row in session.connection().execute(query).mappings()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from envsynth.errors import SchemaTooNew
@@ -20,6 +21,22 @@ APPLICATION_ID = 0x656E7673
 def default_store_path() -> str:
     """Return where the user's store is: `$ENVSYNTH_STORE` (a path or a database URL), else `envsynth.db` here."""
     return os.environ.get("ENVSYNTH_STORE") or str(Path("envsynth.db"))
+
+
+def without_password(place: str) -> str:
+    """Return a path, or a database URL without what may be a password, well formed or not.
+
+    Args:
+        place: What a user gave.
+
+    Returns:
+        The text for messages.
+    """
+    scheme, mark, rest = place.partition("://")
+    if not mark:
+        return place
+    # A query may hold a password too, and a bad URL an @ or a ? within it.
+    return f"{scheme}://" + re.sub(r"\?.*", "?***", re.sub(r".*@", "***@", rest, flags=re.DOTALL), flags=re.DOTALL)
 
 
 def refuse_newer(revision: str, where: str) -> None:

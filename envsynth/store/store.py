@@ -1,4 +1,4 @@
-"""The store: environments, tasks, reports, rejections, runs, trajectories and suites in one file.
+"""The store: environments, tasks, reports, rejections, runs, trajectories and suites in one file or database.
 
 Every write is one transaction: after an error, a crash or `kill -9` the store holds all of it or nothing of it.
 """
@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine
 
 from envsynth.errors import SpecNotFound, StoreError
 from envsynth.report import GateReport
 from envsynth.spec import EnvironmentSpec, Record, TaskVersion, canonical_json
 from envsynth.store.batch import Batch, write_unit
-from envsynth.store.engine import check_file, locate, other_engine, sqlite_engine, use_wal
+from envsynth.store.engine import check_file, locate, sqlite_engine, use_wal
 from envsynth.store.failures import explained
 from envsynth.store.history import HistoryReader
 from envsynth.store.migrate import revision_of, upgrade
+from envsynth.store.postgres import postgres_engine, shown
 from envsynth.store.reader import RecordReader
 from envsynth.store.records import (
     Origin,
@@ -48,7 +49,8 @@ class Store(RecordReader, HistoryReader):
         """Open a store, making or upgrading its tables when needed.
 
         Args:
-            path: A file, an `sqlite:///` URL or another SQLAlchemy URL; `$ENVSYNTH_STORE` or `envsynth.db` when None.
+            path: A file, an `sqlite:///` URL, or `postgresql+psycopg://USER@HOST/DATABASE` (extra `postgres`);
+                `$ENVSYNTH_STORE` or `envsynth.db` when None.
             readonly: Whether nothing may be written, not even an upgrade; works on read-only files and folders.
             busy_timeout_s: Seconds to wait for another writer.
 
@@ -56,7 +58,9 @@ class Store(RecordReader, HistoryReader):
             The open store.
 
         Raises:
-            StoreError: there is no such store or folder, the file is something else, or it cannot be read or written.
+            StoreError: there is no such store or folder, the file is something else, it cannot be read or written, or
+                the server refuses.
+            MissingExtra: the driver of PostgreSQL is not installed.
             SchemaTooNew: a newer envsynth wrote it.
         """
         place = locate(default_store_path() if path is None else path)
@@ -65,8 +69,8 @@ class Store(RecordReader, HistoryReader):
             engine = sqlite_engine(place, readonly=readonly, timeout_s=busy_timeout_s)
             where = str(place)
         else:
-            engine = other_engine(place)
-            where = make_url(place).render_as_string(hide_password=True)
+            engine = postgres_engine(place, readonly=readonly, timeout_s=busy_timeout_s)
+            where = shown(place)
         try:
             _prepare(engine, where, readonly=readonly)
         except BaseException:

@@ -136,3 +136,11 @@ def test_slugs_cost_neither_sqlmodel_nor_pydantic(path: Path) -> None:
 def test_catalogue_has_no_other_names() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         catalogue.nothing  # noqa: B018
+
+
+def test_a_database_url_is_refused_without_its_password() -> None:
+    place = "postgresql+psycopg://u:s3cret@h/d?sslpassword=s3cret"
+    assert stored_slugs(place) == []
+    with pytest.raises(StoreError, match=r"plays environments of a store file, not of .*\*\*\*@h/d") as caught:
+        load_for_gym(place, "library-1")
+    assert "s3cret" not in str(caught.value)

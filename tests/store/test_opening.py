@@ -183,6 +183,10 @@ def bad_places(folder: Path) -> dict[str, tuple[object, str]]:
         "memory url": ("sqlite://", "a store is a file"),
         "malformed url": ("://x", "malformed database URL '://x'"),
         "unknown url": ("nosuch://u:secret@h/d", r"no driver for store nosuch://u:\*\*\*@h/d"),
+        "bad port": ("postgresql://u:secret@h:port/d", r"malformed database URL 'postgresql://\*\*\*@h:port/d'"),
+        "bad password": ("postgresql://u:a@b/secret@h:x/d?password=secret", r"malformed .*//\*\*\*@h:x/d\?\*\*\*'"),
+        "other driver": ("postgresql+asyncpg://u:secret@h/d", "no driver for store .* a database of PostgreSQL"),
+        "other server": ("mysql://u:secret@h/d?password=secret", r"no driver for store mysql://u:\*\*\*@h/d:"),
     }
 
 
@@ -201,6 +205,10 @@ def bad_places(folder: Path) -> dict[str, tuple[object, str]]:
         "memory url",
         "malformed url",
         "unknown url",
+        "bad port",
+        "bad password",
+        "other driver",
+        "other server",
     ],
 )
 def test_places_that_are_no_store(folder: Path, case: str, readonly: bool) -> None:
@@ -208,8 +216,9 @@ def test_places_that_are_no_store(folder: Path, case: str, readonly: bool) -> No
     if case == "missing folder" and readonly:
         message = "there is no store at"
     before = {path: path.read_bytes() for path in folder.glob("*.db")}
-    with pytest.raises(StoreError, match=message):
+    with pytest.raises(StoreError, match=message) as caught:
         Store.open(place, readonly=readonly)  # type: ignore[arg-type]
+    assert "secret" not in str(caught.value)
     assert {path: path.read_bytes() for path in folder.glob("*.db")} == before
 
 

@@ -105,10 +105,11 @@ class Sampler:
     """In-memory database of rows and overlay, for the oracle."""
     oracle: Oracle = field(init=False)
     """Answers questions about single rows."""
+    _known: dict[Any, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.connection, known = _database(self.world, self.overlay)
-        self.oracle = Oracle(self.world, self.connection, known)
+        self.connection, self._known = _database(self.world, self.overlay)
+        self.oracle = Oracle(self.world, self.connection, self._known)
 
     # ------------------------------------------------------------------------------------------------------- leaves
 
@@ -188,22 +189,28 @@ class Sampler:
 
     def neighbours(self, entity: str) -> list[str]:
         """The entity and those whose rows point to it: where its dates and quantities live."""
-        pointing = [
-            other
-            for other, cols in self.world.tables.items()
-            if any(col.kind == "fk" and col.ref == entity for col in cols)
-        ]
-        return [entity, *pointing]
+        key = ("neighbours", entity)
+        if key not in self._known:
+            self._known[key] = [
+                entity,
+                *(
+                    other
+                    for other, cols in self.world.tables.items()
+                    if any(col.kind == "fk" and col.ref == entity for col in cols)
+                ),
+            ]
+        return list(self._known[key])
 
     def attr_names(self, entity: str, kinds: Sequence[str]) -> list[str]:
         """Names of attributes, stored and derived, whose type is of one of the kinds."""
-        stored = [
-            name for name in self.stored(entity) if (self.world.attr_type(entity, name) or Type("")).kind in kinds
-        ]
-        derived = [
-            name for (owner, name), item in self.world.derived.items() if owner == entity and item.type.kind in kinds
-        ]
-        return stored + derived
+        key = ("attributes", entity, tuple(kinds))
+        if key not in self._known:
+            stored = [(name, self.world.attr_type(entity, name)) for name in self.stored(entity)]
+            derived = [(name, item.type) for (owner, name), item in self.world.derived.items() if owner == entity]
+            self._known[key] = [
+                name for name, type_ in (*stored, *derived) if type_ is not None and type_.kind in kinds
+            ]
+        return list(self._known[key])
 
     def stored(self, entity: str) -> list[str]:
         """Names of stored attributes, without id and name."""
