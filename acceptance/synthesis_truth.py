@@ -51,6 +51,9 @@ LINEAGES, EDITS = 4, 5
 RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 """Right outcomes of a task that are judged (a sample of more), wrong ones, and the fewest wrong ones that count."""
 
+GROUPED = 40
+"""Covered tasks of a full run, at least, that compare groups of rows."""
+
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
 
@@ -118,6 +121,8 @@ class Tally:
 
     covered: Counter[str] = field(default_factory=Counter[str])
     """By kind and by mechanism."""
+    sentences: Counter[str] = field(default_factory=Counter[str])
+    """Covered tasks by the kinds of their sentences."""
     uncovered: Counter[str] = field(default_factory=Counter[str])
     """By reason."""
     drawn: int = 0
@@ -211,6 +216,7 @@ def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally
             tally.uncovered[str(reason)] += 1
             continue
         tally.covered.update(["all", task.kind, *mechanisms_of(solved)])
+        tally.sentences.update({type(step).__name__.lower() for step in solved.program.steps})
         if tally.tasks % 50 == 0:
             print(f"      {tally.tasks} tasks, {time.monotonic() - began:.0f} s", flush=True)
     return tally
@@ -241,6 +247,14 @@ def report(claims: Claims, tally: Tally, wanted: int, each: int) -> None:
     claims.line("tasks covered", f"{tally.tasks} ({counts})", f">= {wanted}", tally.tasks >= wanted)
     if each:
         claims.line("fewest of a mechanism", least, f">= {each}", least >= each)
+    kinds = ", ".join(f"{name} {tally.sentences[name]}" for name in sorted(tally.sentences))
+    if each >= 60:
+        grouped = tally.sentences["group"]
+        claims.line(
+            "tasks that compare groups", f"{grouped} (of sentences: {kinds})", f">= {GROUPED}", grouped >= GROUPED
+        )
+    else:
+        print(f"      tasks with sentences: {kinds}")
     print(f"      {tally.tasks} of {tally.drawn} drawn tasks are covered ({tally.tasks / max(1, tally.drawn):.1%})")
     for reason, count in tally.uncovered.most_common(10):
         print(f"      not covered, {count}: {reason}")

@@ -19,7 +19,7 @@ from acceptance.truth.reader import Reader
 from acceptance.truth.rules import TEMPLATES
 from acceptance.truth.solver import Right, solve
 from acceptance.truth.world import Handle, NotCoveredError, PublicTask, World
-from acceptance.truth.wrong import effect, wrong_outcomes
+from acceptance.truth.wrong import effect, variants, wrong_outcomes
 from envsynth.spec import GoalAtom, Verifier
 
 ROOM = Path(synthesis_truth.__file__).parent / "truth"
@@ -94,8 +94,8 @@ DOCS = {
 POLICY = (
     "Opening hours are from 7 to 19 o'clock, every day; hours are on the 24-hour clock.",
     "A slot counts if its status is active; tentative and cancelled slots do not count.",
-    "The booked hours of a room on a day are the lengths, from start hour to end hour, of its slots of that day that count, "
-    "added up.",
+    "The booked hours of a room on a day are the sum of the lengths, from start hour to end hour, of its slots of that day "
+    "that count.",
     "A room is free on a day from one hour to another if that span lies within the opening hours and ends after it starts, "
     "and every one of its slots of that day that counts ends at least 1 hour before the span starts or starts at least 1 "
     "hour after the span ends.",
@@ -113,17 +113,19 @@ POLICY = (
     "will do that has no line for which the member holds a ticket already.",
     "Two bids exclude one another if they have the same theme, whatever their funds are.",
     "Several bids of a fund can be granted together if each of them is grantable, no two of them exclude one another, and "
-    "they have amounts that add up to no more than the free budget of the fund.",
+    "their amounts add up to no more than the free budget of the fund.",
     "The free budget of a fund is its budget, less a reserve of 10 percent of that, the reserve rounded up to whole credits, "
-    "less the amounts of its bids in state granted; no others take anything off it.",
-    "A bid is grantable if all of this holds: its state is open; its amount is at most the free budget of its fund; no bid "
-    "in state granted excludes it.",
+    "less the amounts of its granted bids; nothing else lowers it.",
+    "A bid is grantable if all of this holds: its state is open; its amount is at most the free budget of its fund; no "
+    "granted bid excludes it.",
     "The attainable merit of a fund is the most that the merits of any of its bids that can be granted together add up to, "
     "0 if none can be granted.",
     "Only a grantable bid may be granted; its state is granted then.",
     "To distribute a fund by merit, grant bids of it that can be granted together and whose merits add up to its attainable "
     "merit; every such set will do.",
     "Descriptions and conditions in a request are about the state before the first change that it asks for.",
+    "A request that speaks of rows means all rows that meet its own conditions, also those that a rule does not count for "
+    "some value.",
 )
 ROWS = {
     "site": [(1, "Ash"), (2, "Birch"), (3, "Cedar")],
@@ -217,7 +219,7 @@ def test_a_room_is_free_between_gaps_and_opening_hours(start, end, rooms):
 @pytest.mark.parametrize(
     ("register", "prompt"),
     [
-        ("plain", 'Find the room with the lowest hourly rate among the rooms whose capacity is at least 8 people; call it X1. '
+        ("plain", 'Find the room with the lowest hourly rate among the rooms whose capacity is at least 8 people; call that room X1. '
                   'Report the name of X1 as "a" (a name).'),
         ("formal", 'Among the rooms whose capacity is no less than 8 people, let X1 be the room with the smallest hourly rate. '
                    'The answer shall consist of "a": the name of X1 (a name).'),
@@ -239,16 +241,16 @@ def test_a_changed_comparator_changes_the_answer():
 
 
 def test_charge_doubles_in_the_evening_hours():
-    prompt = (
-        "Find the room whose name is 'Oak'; call it X1. Report the charge from {} o'clock to {} o'clock of X1 as \"c\" "
-    )
+    prompt = "Find the room whose name is 'Oak'; call that room X1. Report X1's charge from {} o'clock to {} o'clock as \"c\" "
     prompt += "(a whole number of credits)."
     assert answers(prompt.format(12, 16)) == [{"c": 60}]
     assert answers(prompt.format(16, 12)) == [{"c": 0}]
 
 
 def test_routes_need_free_seats_and_time_to_change():
-    prompt = "Find the hub whose name is 'Cedar'; call it X1. Report the {} of X1 as \"c\" (a whole number of credits)."
+    prompt = (
+        "Find the hub whose name is 'Cedar'; call that hub X1. Report X1's {} as \"c\" (a whole number of credits)."
+    )
     # line 4 is sold out, line 5 leaves in the hour of arrival: two lines for 30 + 10 + 16, or one for 48 + 8
     assert answers(prompt.format("route fare from the hub Ash")) == [{"c": 56}]
     assert answers(prompt.format("arrival time from the hub Ash leaving at or after 8 o'clock")) == [{"c": 12}]
@@ -277,7 +279,7 @@ def test_all_best_sets_of_a_fund_are_right():
 
 def test_a_choice_has_all_best_sets():
     prompt = "Choose 2 different rooms such that no two of them share the same hub and their combined hourly rate is {}; call "
-    prompt += 'them X1 ({}). Answer with "rooms": the names of X1 (a list of names, in any order).'
+    prompt += 'the chosen rooms X1 ({}). Answer with "rooms": the names of X1 (a list of names, in any order).'
     some = answers(prompt.format("at least 40 credits", "any such choice is accepted"))
     best = answers(prompt.format("as large as possible", "any best choice is accepted"))
     assert {item["rooms"] for item in some} == {frozenset({"Oak", "Fir"}), frozenset({"Elm", "Fir"})}
@@ -292,7 +294,7 @@ def test_conditions_and_repeats_change_rows():
     assert {(change.row.index, change.cells) for change in right.deed} == {
         (0, (("status", "cancelled"),)), (2, (("status", "cancelled"),)),
     }  # fmt: skip
-    prompt = "Take the slot with id 3; call it X1. If the headcount of X1 is more than 2 people, cancel X1; otherwise, do nothing. "
+    prompt = "Take the slot with id 3; call that slot X1. If the headcount of X1 is more than 2 people, cancel X1; otherwise, do nothing. "
     with pytest.raises(NotCoveredError, match="prompt not understood"):  # an id is not a condition in this language
         solve(make(prompt + "Report: an empty object."))
     prompt = prompt.replace("slot with id 3", "slot whose holder is the member Bob Ray")
@@ -338,12 +340,100 @@ def test_what_the_policy_forbids_has_no_right_outcome():
 
 
 def test_a_description_of_one_row_that_fits_more_or_none_has_no_right_outcome():
-    prompt = 'Find the room whose capacity is {} people; call it X1. Report the name of X1 as "a" (a name).'
+    prompt = 'Find the room whose capacity is {} people; call that room X1. Report the name of X1 as "a" (a name).'
     assert answers(prompt.format("exactly 4")) == [{"a": "Fir"}]
     assert answers(prompt.format("exactly 8")) == answers(prompt.format("exactly 5")) == []
-    prompt = 'Find the room with the {} capacity among all rooms; call it X1. Report the name of X1 as "a" (a name).'
+    prompt = (
+        'Find the room with the {} capacity among all rooms; call that room X1. Report the name of X1 as "a" (a name).'
+    )
     assert answers(prompt.format("lowest")) == [{"a": "Fir"}]
     assert answers(prompt.format("highest")) == []
+
+
+GROUPS = {
+    "plain": ("Find the {} with the {} {}{}; call that {} X1.", "fewest", "lowest combined"),
+    "formal": (
+        "Determine the {} that has the {} {}{}; that {} is referred to as X1.",
+        "smallest number of",
+        "smallest combined",
+    ),
+    "terse": ("Get {5}: the {0} with the {1} {2}{3}.", "fewest", "min total"),
+}
+NAME = ' Report: the name of X1 as "n" (a name).'
+
+
+@pytest.mark.parametrize("register", GROUPS)
+@pytest.mark.parametrize(
+    ("entity", "relation", "term", "few", "low"),
+    [
+        ("slots", "holder", "headcount", "Bob Ray", "Bob Ray"),  # 1 slot for 2, 2 for 6
+        ("rooms", "hub", "capacity", "Birch", "Birch"),  # Cedar has none, and is no group of 0
+        ("bids", "theme", "amount", "Sport", "Music"),  # 1 for 100, 2 for 99, 2 for 77
+        ("lines", "origin", "basic fare", "Birch", "Birch"),  # 2 for 11, 3 for 83
+        ("lines", "destination", "basic fare", "Birch", "Birch"),  # 1 for 30, 4 for 64
+    ],
+)
+def test_groups_are_compared(register, entity, relation, term, few, low):
+    way, fewest, lowest = GROUPS[register]
+    units = {item[2]: item[3][1] for item in DOCS["attrs"] if item[3][0] == "row"}
+    none = f" ({DOCS['entities'][units[relation]][1]} with none do not count)"
+    least = way.format(relation, fewest, entity, none, relation, "X1")
+    assert answers(least + NAME) == [{"n": few}]
+    assert answers(way.format(relation, lowest, f"{term} over all {entity}", none, relation, "X1") + NAME) == [
+        {"n": low}
+    ]
+
+
+def test_largest_groups_meet_conditions_and_ties_are_none():
+    prompt = (
+        "Of the lines whose basic fare is {}, work out which destination has the most; call that destination X1." + NAME
+    )
+    assert answers(prompt.format("at least 1 credit")) == [{"n": "Cedar"}]
+    assert answers(prompt.format("at least 30 credits")) == []  # one line each
+    assert answers(prompt.format("at least 48 credits")) == [{"n": "Cedar"}]
+    prompt = (
+        "Over the slots whose status is 'active', let X1 be the holder with the greatest combined headcount." + NAME
+    )
+    assert answers(prompt) == [{"n": "Ann Lee"}]
+
+
+@pytest.mark.parametrize(("noun", "told"), [("members", False), ("hubs", True)])
+def test_a_group_of_none_must_be_told_where_it_matters(noun, told):
+    relation = {"members": "holder", "hubs": "hub"}[noun]
+    rows = {"members": "slots", "hubs": "rooms"}[noun]
+    prompt = f"Find the {relation} with the fewest {rows}{{}}; call that {relation} X1." + NAME
+    said = answers(prompt.format(f" ({noun} with none do not count)"))
+    if told:  # the hub Cedar has no room
+        with pytest.raises(NotCoveredError, match="a group of no rows"):
+            answers(prompt.format(""))
+    else:
+        assert answers(prompt.format("")) == said
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Find the holder with the fewest rooms; call that holder X1.",
+        "Find the holder with the fewest slots (hubs with none do not count); call that holder X1.",
+        "Find the holder with the fewest slots; call that member X1.",
+        "Find the holder with the highest combined capacity over all slots; call that holder X1.",
+        "Find the room whose capacity is exactly 4 people; call that hub X1.",
+        "Find the room with the highest capacity among all rooms; call that slot X1.",
+    ],
+)
+def test_parts_of_a_sentence_must_fit(prompt):
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        answers(prompt + NAME)
+
+
+def test_a_row_behind_its_own_noun_goes_by_its_name():
+    prompt = 'Count the {} whose {}; call the number X1. Report X1 as "n" (a whole number).'
+    assert answers(prompt.format("rooms", "hub is Ash")) == [{"n": 2}]
+    assert answers(prompt.format("rooms", "hub is not the hub Ash")) == [{"n": 1}]
+    assert answers(prompt.format("bids", "theme is Art and whose merit is less than 25 points")) == [{"n": 1}]
+    assert answers(prompt.format("tickets", "booked line is the one with id 4")) == [{"n": 1}]
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        answers(prompt.format("slots", "holder is Ann Lee"))
 
 
 @pytest.mark.parametrize("place", range(len(POLICY)))
@@ -352,8 +442,10 @@ def test_an_unknown_policy_is_not_covered(place):
     prompt = FREE.format(12, 13)
     if POLICY[place].startswith("The arrival time"):  # names no table of the three, so it must be what the prompt needs
         prompt = "Find the hub with the earliest arrival time from the hub Ash leaving at or after 8 o'clock among all hubs; "
-        prompt += 'call it X1. Report the name of X1 as "n" (a name).'
-    with pytest.raises(NotCoveredError, match=r"policy not understood|policy says nothing of (hours|snapshot|arrival)"):
+        prompt += 'call that hub X1. Report the name of X1 as "n" (a name).'
+    with pytest.raises(
+        NotCoveredError, match=r"policy not understood|policy says nothing of (hours|snapshot|all_rows|arrival)"
+    ):
         answers(prompt, (*changed, *POLICY[place + 1 :]))
 
 
@@ -396,6 +488,21 @@ def test_wrong_outcomes_are_many_distinct_and_never_right():
     assert {"policy", "program", "answer", "state"} == {
         item.source for item in wrong_outcomes(solve(make(FREE.format(12, 13))), random.Random(0), 40)
     }
+
+
+def test_careless_readers_compare_other_groups():
+    prompt = "Over all lines, work out which origin has the highest combined basic fare; call that origin X1." + NAME
+    solved = solve(make(prompt))
+    told = {
+        (group.relation.key, group.term is None, group.largest)
+        for program in variants(solved.world, solved.program)
+        for group in program.steps
+    }
+    assert told >= {("origin", False, False), ("origin", True, True), ("destination", False, True)}
+    assert not any(group.relation.unit != "site" for group in solved.program.steps)
+    found = wrong_outcomes(solved, random.Random(0), 40)
+    assert {dict(item.outcome.answer)["n"] for item in found if item.source == "program"} == {"Birch", "Cedar"}
+    assert dict(solved.outcomes[0].answer) == {"n": "Ash"}
 
 
 # -------------------------------------------------------------------------------------------------------- two persons

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 STEPS: dict[str, tuple[str, ...]] = {
     "best": (
-        "Find the {noun} with the {peak} among {rows}; call it {new}.",
+        "Find the {noun} with the {peak} among {rows}; call that {again} {new}.",
         "Among {rows}, find the {noun} with the {peak}; call it {new}.",
         "Of {rows}, take the one with the {peak} and call it {new}.",
         "Let {new} denote the {noun} with the {peak} among {rows}.",
-        "Determine the {noun} that has the {peak} among {rows}; it is referred to as {new}.",
+        "Determine the {noun} that has the {peak} among {rows}; that {again} is referred to as {new}.",
         "Among {rows}, let {new} be the {noun} with the {peak}.",
         "{new} = the {noun} with the {peak} among {rows}.",
         "Get {new}: the {noun} with the {peak} among {rows}.",
         "{new}: among {rows}, the {noun} with the {peak}.",
     ),
     "only": (
-        "Find the {one}; call it {new}.",
-        "Take the {one}; call it {new}.",
-        "Look up the {one} and call it {new}.",
+        "Find the {one}; call that {again} {new}.",
+        "Take the {one}; call that {again} {new}.",
+        "Look up the {one}, and call that {again} {new}.",
         "Let {new} denote the {one}.",
-        "Determine the {one}; it is referred to as {new}.",
+        "Determine the {one}; that {again} is referred to as {new}.",
         "Let {new} be the {one}.",
         "{new} = the {one}.",
         "Get {new}: the {one}.",
@@ -40,12 +40,34 @@ STEPS: dict[str, tuple[str, ...]] = {
         "Get {new}: {link}.",
         "{new}: {link}.",
     ),
+    "group": (
+        "Find the {relation} with the {many}{none}; call that {again} {new}.",
+        "Work out which {relation} has the {many}{none}; call that {again} {new}.",
+        "Of {rows}, work out which {relation} has the {count}{none}; call that {again} {new}.",
+        "Let {new} denote the {relation} with the {many}{none}.",
+        "Determine the {relation} that has the {many}{none}; that {again} is referred to as {new}.",
+        "Of {rows}, let {new} be the {relation} with the {count}{none}.",
+        "{new} = the {relation} with the {many}{none}.",
+        "Get {new}: the {relation} with the {many}{none}.",
+        "{new}: of {rows}, the {relation} with the {count}{none}.",
+    ),
+    "group_sum": (
+        "Find the {relation} with the {total} over {rows}{none}; call that {again} {new}.",
+        "Work out which {relation} has the {total} over {rows}{none}; call that {again} {new}.",
+        "Over {rows}, work out which {relation} has the {total}{none}; call that {again} {new}.",
+        "Let {new} denote the {relation} with the {total} over {rows}{none}.",
+        "Determine the {relation} that has the {total} over {rows}{none}; that {again} is referred to as {new}.",
+        "Over {rows}, let {new} be the {relation} with the {total}{none}.",
+        "{new} = the {relation} with the {total} over {rows}{none}.",
+        "Get {new}: the {relation} with the {total} over {rows}{none}.",
+        "{new}: over {rows}, the {relation} with the {total}{none}.",
+    ),
     "count": (
         "Count {rows}; call the number {new}.",
-        "Find the number of {some} and call it {new}.",
-        "Work out how many {some} there are; call the number {new}.",
+        "Find the number of {some}, and call the number {new}.",
+        "Work out how many {there}; call the number {new}.",
         "Let {new} denote the number of {some}.",
-        "Determine the number of {some}; it is referred to as {new}.",
+        "Determine the number of {some}; that number is referred to as {new}.",
         "Let {new} be the count of {some}.",
         "{new} = the number of {some}.",
         "Get {new}: the number of {some}.",
@@ -54,20 +76,20 @@ STEPS: dict[str, tuple[str, ...]] = {
     "sum": (
         "Add up the {term} over {rows}; call the sum {new}.",
         "For {rows}, add up the {term}; call the sum {new}.",
-        "Find the sum of the {term} over {rows} and call it {new}.",
+        "Find the sum of the {term} over {rows}, and call the sum {new}.",
         "Let {new} denote the sum of the {term} over {rows}.",
-        "Determine the sum of the {term} over {rows}; it is referred to as {new}.",
+        "Determine the sum of the {term} over {rows}; that sum is referred to as {new}.",
         "Over {rows}, let {new} be the sum of the {term}.",
         "{new} = the sum of the {term} over {rows}.",
         "Get {new}: the sum of the {term} over {rows}.",
         "{new}: over {rows}, the sum of the {term}.",
     ),
     "choose": (
-        "Choose {choice}; call them {new} (any {which} choice is accepted).",
-        "Pick {choice}, and call them {new} (any {which} choice is accepted).",
-        "Select {choice}, to be called {new}; any {which} choice is accepted.",
+        "Choose {choice}; call the chosen {chosen} {new} (any {which} choice is accepted).",
+        "Pick {choice}, and call the chosen {chosen} {new} (any {which} choice is accepted).",
+        "Select {choice}; {new} stands for the chosen {chosen}, and any {which} choice is accepted.",
         "Let {new} denote {choice}; any {which} choice is accepted.",
-        "Determine {choice}, referred to as {new}; any {which} choice is accepted.",
+        "Determine {choice}; {new} denotes the chosen {chosen}, and any {which} choice is accepted.",
         "Let {new} be a selection of {choice}; any {which} choice is accepted.",
         "{new} = {choice} (any {which} choice is accepted).",
         "Get {new}: {choice} (any {which} choice is accepted).",
@@ -82,6 +104,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "After that, {act}.",
         "Kindly {act}.",
         "You are to {act}.",
+        "You are required to {act}.",
+        "You are then required to {act}.",
         "It is required to {act}.",
         "It is then required to {act}.",
         "You are then to {act}.",
@@ -123,7 +147,7 @@ NOTHING = (
     "There is nothing to report: answer with an empty object.",
     "No report is needed: answer with an empty object.",
     "When this is done, answer with an empty object.",
-    "No statement is required; the answer shall be an empty object.",
+    "Nothing is to be stated; the answer shall be an empty object.",
     "Upon completion, an empty object shall be given as the answer.",
     "The answer shall be an empty object.",
     "Return an empty object.",
@@ -133,39 +157,50 @@ NOTHING = (
 """Last sentences of a task without an answer."""
 
 PEAKS = {
-    "highest": True, "greatest": True, "max": True, "latest": True,
-    "lowest": False, "smallest": False, "min": False, "earliest": False,
+    "highest": True, "greatest": True, "max": True, "latest": True, "most": True,
+    "greatest number of": True, "largest number of": True,
+    "lowest": False, "smallest": False, "min": False, "earliest": False, "fewest": False,
+    "smallest number of": False, "lowest number of": False,
 }  # fmt: skip
 """Whether a superlative means the most."""
 
-COMPARATORS = {
-    ">=": ("is at least", "is no less than", "is on or after", "is no earlier than", "is at or after", ">="),
-    "<=": ("is at most", "is no more than", "is on or before", "is no later than", "is at or before", "<="),
-    ">": ("is more than", "is greater than", "is after", "is later than", ">"),
-    "<": ("is less than", "is lower than", "is before", "is earlier than", "<"),
-    "=": ("is exactly", "is equal to", "is", "="),
-    "!=": ("is not", "is different from", "!="),
-}
-"""Ways to say a sign."""
+NUMBERS = {
+    "most": True, "greatest number of": True, "largest number of": True,
+    "fewest": False, "smallest number of": False, "lowest number of": False,
+}  # fmt: skip
+"""Whether a superlative that compares numbers of rows means the most."""
 
-SUMS = ("their combined {term}", "the sum of their {term}", "combined {term}")
+TOTALS = ("combined {term}", "total {term}")
+"""Ways to say what the rows of a group add up to."""
+
+COMPARATORS = {
+    ">=": ("at least", "no less than", "on or after", "no earlier than", "at or after"),
+    "<=": ("at most", "no more than", "on or before", "no later than", "at or before"),
+    ">": ("more than", "greater than", "after", "later than"),
+    "<": ("less than", "lower than", "before", "earlier than"),
+    "=": ("exactly", "equal to", ""),
+    "!=": ("not", "different from"),
+}
+"""Ways to say a sign behind a form of "to be"."""
+
+SUMS = ("their combined {term}", "their total {term}", "total {term}")
 """Ways to say what a chosen set adds up to."""
 DISTINCT = (
     "no two of them share the same {term}",
     "no two of them have the same {term}",
-    "all with a different {term}",
+    "no two of the same {term}",
 )
 """Ways to say that chosen rows differ."""
 GOALS = {
     "most": (
-        "their combined {term} is as large as possible",
-        "the sum of their {term} is maximal",
-        "max combined {term}",
+        "their combined {term} {be} as large as possible",
+        "their total {term} {be} maximal",
+        "total {term} as large as possible",
     ),
     "least": (
-        "their combined {term} is as small as possible",
-        "the sum of their {term} is minimal",
-        "min combined {term}",
+        "their combined {term} {be} as small as possible",
+        "their total {term} {be} minimal",
+        "total {term} as small as possible",
     ),
 }
 """Ways to say a goal."""

@@ -77,6 +77,19 @@ class Best:
 
 
 @dataclass(frozen=True)
+class Group:
+    """The row to which most or fewest rows are related, or with a term the one with the most or least of its sum."""
+
+    name: str
+    relation: Attribute
+    rows: Rows
+    term: Term | None
+    largest: bool
+    none_left_out: bool
+    """Whether it is said that a row to which none is related does not count."""
+
+
+@dataclass(frozen=True)
 class Follow:
     """The row that another refers to."""
 
@@ -139,7 +152,7 @@ class Each:
     act: Act
 
 
-Step = Only | Best | Follow | Total | Choose | Act | When | Each
+Step = Only | Best | Group | Follow | Total | Choose | Act | When | Each
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from acceptance.truth.program import (
     Choose,
     Condition,
     Demand,
-    Each,
     Fixed,
     Follow,
     Found,
+    Group,
     Named,
     Of,
     Only,
@@ -27,8 +27,8 @@ from acceptance.truth.program import (
     Step,
     Term,
     Total,
-    When,
 )
+from acceptance.truth.steps import step_of
 from acceptance.truth.world import Attribute, Handle, NotCoveredError, World
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ class Reader:
         for kind, ways in frames.STEPS.items():
             for way in ways:
                 for found, end in self._frame(way, at, scope):
-                    step = _step(kind, found)
+                    step = step_of(kind, found, self.world.nouns)
                     if step is not None and self.text[end : end + 1] == " ":
                         yield from self._whole(end + 1, scope | self._declared(step), (*steps, step))
 
@@ -78,8 +78,8 @@ class Reader:
         match step:
             case Only(name, rows) | Best(name, rows):
                 return {name: ("row", rows.entity)}
-            case Follow(name, of):
-                return {name: ("row", of.term.attribute.unit)}
+            case Follow(name, Of(Term(attribute))) | Group(name, attribute):
+                return {name: ("row", attribute.unit)}
             case Total(name):
                 return {name: ("num", "")}
             case Choose(name, _, rows):
@@ -130,6 +130,8 @@ class Reader:
     def _slots(self) -> dict[str, Callable[[int, Scope], Reads[object]]]:
         return {
             "new": self._new, "noun": self._noun, "one": self._one, "rows": self._rows, "some": self._some,
+            "again": self._again, "chosen": self._chosen, "there": self._there, "relation": self._relation,
+            "many": self._many, "count": self._most, "total": self._total, "none": self._none,
             "term": self._any_term, "peak": self._peak, "link": self._link, "choice": self._choice,
             "which": lambda at, scope: self._pattern(r"such|best", at), "act": self._act, "other": self._other,
             "test": self._test, "field": lambda at, scope: self._pattern(r"\w+", at), "tell": self._tell,
@@ -151,9 +153,28 @@ class Reader:
             if self.text.startswith(noun, at):
                 yield entity, at + len(noun)
 
+    def _again(self, at: int, scope: Scope) -> Reads[str]:
+        """What a row was called before: its noun, or the relation that led to it."""
+        relations = [item.label for known in self.world.attributes.values() for item in known if item.kind == "row"]
+        for word in dict.fromkeys([noun for noun, _ in self.world.nouns.values()] + relations):
+            if self.text.startswith(f"{word} ", at):
+                yield word, at + len(word)
+
+    def _chosen(self, at: int, scope: Scope) -> Reads[str]:
+        for entity, (_, nouns) in self.world.nouns.items():
+            if self.text.startswith(nouns, at):
+                yield entity, at + len(nouns)
+
     def _one(self, at: int, scope: Scope) -> Reads[Rows]:
         for entity, end in self._noun(at, scope):
-            yield from self._narrowed(entity, end, scope, needed=True)
+            yield from self._narrowed(entity, end, scope)
+
+    def _there(self, at: int, scope: Scope) -> Reads[Rows]:
+        """`rooms there are whose ...`."""
+        for entity, end in self._chosen(at, scope):
+            if self.text.startswith(" there are", end):
+                yield Rows(entity), end + 10
+                yield from self._narrowed(entity, end + 10, scope)
 
     def _some(self, at: int, scope: Scope) -> Reads[Rows]:
         start = at + 4 if self.text.startswith("all ", at) else at
@@ -162,7 +183,7 @@ class Reader:
                 end = start + len(nouns)
                 yield Rows(entity), end
                 if start == at:
-                    yield from self._narrowed(entity, end, scope, needed=True)
+                    yield from self._narrowed(entity, end, scope)
 
     def _rows(self, at: int, scope: Scope) -> Reads[Rows]:
         if self.text.startswith("all ", at):
@@ -170,9 +191,7 @@ class Reader:
         elif self.text.startswith("the ", at):
             yield from self._some(at + 4, scope)
 
-    def _narrowed(self, entity: str, at: int, scope: Scope, *, needed: bool) -> Reads[Rows]:
-        if not needed:
-            yield Rows(entity), at
+    def _narrowed(self, entity: str, at: int, scope: Scope) -> Reads[Rows]:
         if self.text.startswith(" ", at):
             for conditions, end in self._list(lambda place: self._condition(entity, place, scope), at + 1):
                 yield Rows(entity, conditions), end
@@ -187,23 +206,75 @@ class Reader:
             for term, end in self._term(entity, at + 6, scope):
                 if term.attribute.kind != "bool":
                     for sign, start in self._sign(end):
-                        for value, last in self._value(term.attribute.kind, term.attribute.unit, start, scope):
+                        for value, last in self._compared(term.attribute, start, scope):
                             yield Condition(term, sign, value), last
+
+    def _compared(self, attribute: Attribute, at: int, scope: Scope) -> Reads[Operand]:
+        """A value; a row behind its own noun, as in `whose home campus is Dizate Bokoru`, goes by its name alone."""
+        yield from self._value(attribute.kind, attribute.unit, at, scope)
+        if attribute.kind == "row" and f" {attribute.label}".endswith(f" {self.world.nouns[attribute.unit][0]}"):
+            yield from ((Fixed(handle), end) for handle, end in self._row(attribute.unit, at, ""))
+            begins = "the one "
+            if self.text.startswith(begins, at):
+                for handle, end in self._row(attribute.unit, at + len(begins), ""):
+                    if self.text.startswith("with id ", at + len(begins)):
+                        yield Fixed(handle), end
 
     def _sign(self, at: int) -> Reads[str]:
         for sign, ways in frames.COMPARATORS.items():
-            for way in ways:
-                if self.text.startswith(f" {way} ", at):
-                    yield sign, at + len(way) + 2
+            told = [f" {be} {way} ".replace("  ", " ") for be in ("is", "are") for way in ways]
+            for way in (f" {sign} ", *told):
+                if self.text.startswith(way, at):
+                    yield sign, at + len(way)
+
+    # ---------------------------------------------------------------------------------------------------- groups
+
+    def _relation(self, at: int, scope: Scope) -> Reads[Attribute]:
+        for known in self.world.attributes.values():
+            for item in known:
+                if item.kind == "row" and not item.parameters and self.text.startswith(item.label, at):
+                    yield item, at + len(item.label)
+
+    def _many(self, at: int, scope: Scope) -> Reads[tuple[bool, Rows]]:
+        """`most room bookings whose ...`."""
+        for word, largest in frames.NUMBERS.items():
+            if self.text.startswith(f"{word} ", at):
+                yield from (((largest, rows), end) for rows, end in self._some(at + len(word) + 1, scope))
+
+    def _most(self, at: int, scope: Scope) -> Reads[bool]:
+        for word, largest in frames.NUMBERS.items():
+            told = word.removesuffix(" of")
+            if self.text.startswith(told, at):
+                yield largest, at + len(told)
+
+    def _total(self, at: int, scope: Scope) -> Reads[tuple[bool, Term]]:
+        """`highest combined headcount`."""
+        for word, largest in frames.PEAKS.items():
+            for way in frames.TOTALS if self.text.startswith(f"{word} ", at) else ():
+                for entity in self.world.nouns:
+                    for term, end in self._filled(entity, way, at + len(word) + 1, scope):
+                        if term.attribute.kind == "num":
+                            yield (largest, term), end
+
+    def _none(self, at: int, scope: Scope) -> Reads[str]:
+        """The entity of rows that do not count when nothing is related to them; "" when that is not said."""
+        yield "", at
+        for entity, (_, nouns) in self.world.nouns.items():
+            told = f" ({nouns} with none do not count)"
+            if self.text.startswith(told, at):
+                yield entity, at + len(told)
+
+    # ------------------------------------------------------------------------------------------------------ sets
 
     def _choice(self, at: int, scope: Scope) -> Reads[tuple[int, Rows, tuple[Demand, ...]]]:
         for size, end in self._pattern(r"\d+(?= different )", at):
             for rows, start in self._some(end + 11, scope):
                 yield (int(size), rows, ()), start
-                if self.text.startswith(" such that ", start):
-                    entity = rows.entity
-                    for demands, last in self._list(lambda at, to=entity: self._demand(to, at, scope), start + 11):
-                        yield (int(size), rows, demands), last
+                for begins in (" such that ", ", with "):
+                    if self.text.startswith(begins, start):
+                        entity, first = rows.entity, start + len(begins)
+                        for demands, last in self._list(lambda at, to=entity: self._demand(to, at, scope), first):
+                            yield (int(size), rows, demands), last
 
     def _filled(self, entity: str, way: str, at: int, scope: Scope) -> Reads[Term]:
         """A phrase with an attribute in it."""
@@ -215,7 +286,7 @@ class Reader:
 
     def _demand(self, entity: str, at: int, scope: Scope) -> Reads[Demand]:
         for kind, ways in (("distinct", frames.DISTINCT), *frames.GOALS.items()):
-            for way in ways:
+            for way in dict.fromkeys(way.replace("{be}", be) for way in ways for be in ("is", "are")):
                 yield from ((Demand(kind, term), end) for term, end in self._filled(entity, way, at, scope))
         for way in frames.SUMS:
             for term, end in self._filled(entity, way, at, scope):
@@ -256,12 +327,18 @@ class Reader:
                         yield (largest, term), end
 
     def _of(self, at: int, scope: Scope) -> Reads[Of]:
-        """`the home campus of X1`."""
-        if self.text.startswith("the ", at):
-            for name, (what, entity) in scope.items():
-                for term, end in self._term(entity, at + 4, scope) if what == "row" else ():
+        """`the home campus of X1`; with more to be said, `X1's arrival time from the campus Doru`."""
+        for name, (what, entity) in scope.items():
+            if what != "row":
+                continue
+            if self.text.startswith("the ", at):
+                for term, end in self._term(entity, at + 4, scope):
                     if self.text.startswith(f" of {name}", end) and not self.text[end + 4 + len(name)].isdigit():
                         yield Of(term, name), end + 4 + len(name)
+            if self.text.startswith(f"{name}'s ", at):
+                for term, end in self._term(entity, at + len(name) + 3, scope):
+                    if term.arguments:
+                        yield Of(term, name), end
 
     def _link(self, at: int, scope: Scope) -> Reads[Of]:
         yield from ((of, end) for of, end in self._of(at, scope) if of.term.attribute.kind == "row")
@@ -292,7 +369,8 @@ class Reader:
         elif kind == "str":
             yield from ((Fixed(text[1:-1]), end) for text, end in self._pattern(r"'[^']*'|\"[^\"]*\"", at))
         elif kind == "row":
-            yield from ((Fixed(handle), end) for handle, end in self._row(unit, at))
+            begins = f"the {self.world.nouns[unit][0]} "
+            yield from ((Fixed(handle), end) for handle, end in self._row(unit, at, begins))
 
     def _amount(self, unit: str, at: int) -> Reads[Fixed]:
         words = self.world.task.docs["units"].get(unit, "")
@@ -302,8 +380,7 @@ class Reader:
             if self.text.startswith(said, end):
                 yield Fixed(int(digits)), end + len(said)
 
-    def _row(self, entity: str, at: int) -> Reads[Handle]:
-        begins = f"the {self.world.nouns[entity][0]} "
+    def _row(self, entity: str, at: int, begins: str) -> Reads[Handle]:
         if not self.text.startswith(begins, at):
             return
         start = at + len(begins)
@@ -319,18 +396,15 @@ class Reader:
     # --------------------------------------------------------------------------------------------------- actions
 
     def _test(self, at: int, scope: Scope) -> Reads[tuple[Operand, str, Operand]]:
-        lefts: list[tuple[Operand, str, str, int]] = [
-            (of, of.term.attribute.kind, of.term.attribute.unit, end) for of, end in self._of(at, scope)
-        ]
-        lefts += [
-            (Named(name), "num", "", end)
-            for name, end in self._pattern(r"X\d+", at)
-            if scope.get(name, " ")[0] == "num"
-        ]
-        for left, kind, unit, end in lefts:
+        for of, end in self._of(at, scope):
             for sign, start in self._sign(end):
-                for right, last in self._value(kind, unit, start, scope):
-                    yield (left, sign, right), last
+                for right, last in self._compared(of.term.attribute, start, scope):
+                    yield (of, sign, right), last
+        for name, end in self._pattern(r"X\d+", at):
+            if scope.get(name, " ")[0] == "num":
+                for sign, start in self._sign(end):
+                    for right, last in self._value("num", "", start, scope):
+                        yield (Named(name), sign, right), last
 
     def _other(self, at: int, scope: Scope) -> Reads[Act | None]:
         if self.text.startswith("do nothing", at):
@@ -357,47 +431,3 @@ class Reader:
         for value, end in values:
             for others, last in self._phrase(rest, kinds, end, scope):
                 yield ((slot, value), *others), last
-
-
-def _uses_it(act: Act | None) -> bool:
-    return act is not None and any(isinstance(value, Named) and value.name == "it" for _, value in act.arguments)
-
-
-def _step(kind: str, found: Found) -> Step | None:
-    """What a matched frame asks for; None when its parts do not fit one another."""
-    if kind in ("act", "when", "each"):
-        return _doing(kind, found)
-    step: Step | None
-    match kind:
-        case "best":
-            (largest, term), rows = found["peak"], found["rows"]
-            step = Best(found["new"], rows, term, largest)
-            if not term.attribute.entity == rows.entity == found.get("noun", rows.entity):
-                step = None
-        case "only":
-            step = Only(found["new"], found["one"])
-        case "follow":
-            step = Follow(found["new"], found["link"])
-        case "count":
-            step = Total(found["new"], found["rows" if "rows" in found else "some"], None)
-        case "sum":
-            fits = found["term"].attribute.entity == found["rows"].entity
-            step = Total(found["new"], found["rows"], found["term"]) if fits else None
-        case _:
-            size, rows, demands = found["choice"]
-            best = any(demand.kind in frames.GOALS for demand in demands)
-            step = Choose(found["new"], size, rows, demands) if best == (found["which"] == "best") else None
-    return step
-
-
-def _doing(kind: str, found: Found) -> Step | None:
-    """The same for sentences with an action: only one that is done for each row may say "it"."""
-    act, other = found["act"], found.get("other")
-    if _uses_it(other) or _uses_it(act) != (kind == "each"):
-        return None
-    if kind == "act":
-        return act
-    if kind == "each":
-        return Each(found["rows"], act)
-    left, sign, right = found["test"]
-    return When(left, sign, right, act, other)

@@ -16,20 +16,22 @@ from acceptance.truth.world import NotCoveredError
 
 TEMPLATES: dict[str, str] = {
     "snapshot": "Descriptions and conditions in a request are about the state before the first change that it asks for.",
+    "all_rows": "A request that speaks of rows means all rows that meet its own conditions, also those that a rule does not "
+    "count for some value.",
     # booking
     "hours": "Opening hours are from {opens#} to {closes#} o'clock, every day; hours are on the 24-hour clock.",
     "counts": "A <booking> counts if its status is {counting=active[ or tentative]}; [tentative and ]cancelled <bookings> do "
     "not count.",
-    "booked": "The booked hours of a <resource> on a day are the lengths, from start hour to end hour, of its <bookings> of "
-    "that day that count, added up.",
+    "booked": "The booked hours of a <resource> on a day are the sum of the lengths, from start hour to end hour, of its "
+    "<bookings> of that day that count.",
     "free": "A <resource> is free on a day from one hour to another if that span lies within the opening hours and ends "
     "after it starts,[{closed= the <resource> has no <closure> on that day,}] and (none of its <bookings> of that day that "
     "count overlaps the span; one may start in the hour in which another ends|every one of its <bookings> of that day that "
     "counts ends at least {gap#} hour[s] before the span starts or starts at least {gap_after#} hour[s] after the span ends).",
     "charge": "The charge of a <resource> from one hour to another is its hourly rate for each hour of the span[; each hour "
     "that begins at {evening#} o'clock or later is charged double]. A span that does not end after it starts is charged 0.",
-    "booked_time": "The booked time of a <person> on a day is the lengths in hours of the <bookings> of that day that the "
-    "<person> holds and that count, added up.",
+    "booked_time": "The booked time of a <person> on a day is the sum of the lengths in hours of the <bookings> of that day "
+    "that the <person> holds and that count.",
     "book": "A <resource> can be booked when it is free for the whole span, for at most its capacity.[ A new <booking> may "
     "last at most {longest#} hour[s].][ The booked time of the <person> on that day plus the length of the new <booking> "
     "may not exceed {daily#} hour[s].][ A new <booking> for more than {party#} people is entered as tentative, any other as "
@@ -48,8 +50,8 @@ TEMPLATES: dict[str, str] = {
     "fare": "The route fare from one <site> to another is that of the cheapest route, at any hour: its basic fares added "
     "up[ plus a fee of {fee#} credits per <leg>]. Without a route it counts as {no_fare#} credits; from a <site> to itself "
     "it is 0.",
-    "visit": "A <attraction> is open long enough on arrival if at least {stay#} hour[s] remain until its closing hour, "
-    "counted from the arrival time at its <site> or from its opening hour, whichever is later.",
+    "visit": "A <attraction> is open long enough on arrival if there (is|are) at least {stay#} hour[s] left until its closing "
+    "hour, counted from the arrival time at its <site> or from its opening hour, whichever is later.",
     "outing": "The outing cost of a <attraction> from a <site> is its entry price plus the route fare from there to its "
     "<site>.",
     "buy": "To buy <tickets> by the cheapest route, buy one <ticket> for each <leg> of a route with the route fare; every "
@@ -60,27 +62,27 @@ TEMPLATES: dict[str, str] = {
     "exclude": "Two <claims> exclude one another if ({clash=a <clash> names both of them, in either order}|{topic=they have "
     "the same <topic>}), whatever their <funds> are.",
     "together": "Several <claims> of a <fund> can be granted together if each of them is grantable, no two of them exclude "
-    "one another, [and ]they have {spent=(amounts|full costs)} that add up to no more than the free budget of the <fund>[, "
+    "one another, [and ]their {spent=(amounts|full costs)} add up to no more than the free budget of the <fund>[, "
     "and ({all_quotas=every <quota>}[ and {all_persons=the limit on the <claims> of one <person>}]|{persons_only=the limit "
     "on the <claims> of one <person>}) would be kept with all of them granted].",
-    "turn_down": "Only a <claim> in state {down=open[ or shortlisted]} can be turned down; its state is refused then.",
-    "free_budget": "The free budget of a <fund> is its budget[{shares= plus the amounts of its <shares>}[ in <stage> "
-    "{stage=paid}]][, less a reserve of {reserve#} percent of that, the reserve rounded up to whole credits], less the "
-    "{taken=(amounts|full costs)} of its <claims> in state granted; no others take anything off it.",
-    "grantable": "A <claim> is grantable if all of this holds: its state is {ready=(open|shortlisted)}[; its <fund> is in "
-    "phase {phase=open}][{bar=; its merit is at least the minimum merit of its <fund>}]; its {asked=(amount|full cost)} is at "
-    "most the free budget of its <fund>; no <claim> in state granted excludes it[; it and the granted <claims> of the same "
-    "<fund> and track {quota=(are no more in number than|have amounts that add up to no more than)} the ceiling of the "
+    "turn_down": "Only a <claim> whose state is {down=open[ or shortlisted]} can be turned down; its state is refused then.",
+    "free_budget": "The free budget of a <fund> is its budget[{shares= plus the amounts of its <shares>}[ whose <stage> "
+    "is {stage=paid}]][, less a reserve of {reserve#} percent of that, the reserve rounded up to whole credits], less the "
+    "{taken=(amounts|full costs)} of its granted <claims>; nothing else lowers it.",
+    "grantable": "A <claim> is grantable if all of this holds: its state is {ready=(open|shortlisted)}[; the phase of its "
+    "<fund> is {phase=open}][{bar=; its merit is at least the minimum merit of its <fund>}]; its {asked=(amount|full cost)} is at "
+    "most the free budget of its <fund>; no granted <claim> excludes it[; {quota=(with it, the granted <claims> of the same <fund> and track are no more in number "
+    "than|its amount and those of the granted <claims> of the same <fund> and track add up to no more than)} the ceiling of the "
     "<quota> for that <fund> and track, if there is one][; its <applicant> has fewer than {most#} granted <claims> "
     "in all <funds> together].",
     "full_cost": "The full cost of a <claim> is its amount plus an overhead of {overhead#} percent of the amount, the "
     "overhead rounded up to whole credits.",
     "attainable": "The attainable merit of a <fund> is the most that the merits of any of its <claims> that can be granted "
     "together add up to, 0 if none can be granted.",
-    "awarded": "The awarded money of a <person> is the amounts[, without any overhead,] of the <claims> of that <person> in "
-    "state granted, added up.",
+    "awarded": "The awarded money of a <person> is the sum of the amounts[, without any overhead,] of the granted <claims> "
+    "of that <person>.",
     "grant": "Only a grantable <claim> may be granted; its state is granted then.[ Whoever grants a <claim> also has to turn "
-    "down the <claims> in state {also_down=open[ or shortlisted]} that it excludes, of whatever <fund>; this does not happen "
+    "down the <claims> whose state is {also_down=open[ or shortlisted]} and that it excludes, of whatever <fund>; this does not happen "
     "by itself.]",
     "distribute": "To distribute a <fund> by merit, grant <claims> of it that can be granted together and whose merits add up "
     "to its attainable merit; every such set will do.",
@@ -172,7 +174,7 @@ def read_policy(policy: tuple[str, ...], nouns: dict[str, tuple[str, str]], labe
     if len(set(entries)) != len(entries):
         raise NotCoveredError("the policy has an entry twice")
     rules = Rules(frozenset(entries), values)
-    rules.need("snapshot")
+    rules.need("snapshot", "all_rows")
     return rules
 
 

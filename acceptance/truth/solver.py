@@ -19,6 +19,7 @@ from acceptance.truth.program import (
     Each,
     Fixed,
     Follow,
+    Group,
     Named,
     Of,
     Only,
@@ -142,8 +143,9 @@ class Solver:
                 yield from self._single(self.rows(rows, scope))
             case Best(_, rows, term, largest):
                 values = {handle: self.term(handle, term, scope) for handle in self.rows(rows, scope)}
-                peak = (max if largest else min)(values.values(), default=None)
-                yield from self._single([handle for handle, value in values.items() if value == peak])
+                yield from self._single(_peak_of(values, largest))
+            case Group():
+                yield from self._single(self._leading(step, scope))
             case Follow(_, of):
                 yield self.operand(of, scope)
             case Total(_, rows, None):
@@ -158,6 +160,24 @@ class Solver:
     def _single(self, handles: list[Handle]) -> list[Handle]:
         """The row that a description of one row means: none, so that nothing is right, when it fits several or none."""
         return handles if len(handles) == 1 else []
+
+    def _leading(self, group: Group, scope: Scope) -> list[Handle]:
+        """Rows to which most or fewest are related; one to which none is related has no number.
+
+        Raises:
+            NotCoveredError: that is not said, and it would matter if such a row had 0.
+        """
+        totals: dict[Handle, int] = {}
+        for handle in self.rows(group.rows, scope):
+            related = self.facts.value(handle, group.relation.key)
+            totals[related] = totals.get(related, 0) + (
+                1 if group.term is None else self.term(handle, group.term, scope)
+            )
+        leading = _peak_of(totals, group.largest)
+        zeros = dict.fromkeys(self.world.handles(group.relation.unit), 0)
+        if not group.none_left_out and self._single(_peak_of(zeros | totals, group.largest)) != self._single(leading):
+            raise NotCoveredError("a group of no rows might be the least, and the prompt does not tell")
+        return leading
 
     def rows(self, rows: Rows, scope: Scope) -> list[Handle]:
         """Rows that meet conditions."""
@@ -261,6 +281,12 @@ class Solver:
             return []
 
 
+def _peak_of(values: dict[Handle, Value], largest: bool) -> list[Handle]:
+    """The rows with the most or the least."""
+    peak = (max if largest else min)(values.values(), default=None)
+    return [handle for handle, value in values.items() if value == peak]
+
+
 def tidy(deed: Deed) -> Deed:
     """The same changes in one order, each row once."""
     return tuple(sorted(dict.fromkeys(deed), key=repr))
@@ -279,6 +305,8 @@ def spoken_of(program: Program) -> Iterator[str]:
     def visit(item: Any) -> None:
         if isinstance(item, Term):
             seen.setdefault(f"{item.attribute.entity}.{item.attribute.key}")
+        if isinstance(item, Group):
+            seen.setdefault(f"{item.relation.entity}.{item.relation.key}")
         if isinstance(item, Rows):
             seen.setdefault(item.entity)
         if isinstance(item, Act):

@@ -14,7 +14,7 @@ from typing import Any
 
 from acceptance.truth.deeds import Change, Deed
 from acceptance.truth.facts import Facts
-from acceptance.truth.program import Best, Condition, Demand, Fixed, Program, Term, When
+from acceptance.truth.program import Best, Condition, Demand, Fixed, Group, Program, Term, When
 from acceptance.truth.rules import Rules
 from acceptance.truth.solver import SIGNS, Right, Solved, Solver, tidy
 from acceptance.truth.world import Handle, NotCoveredError, World
@@ -127,6 +127,8 @@ def variants(world: World, item: Any) -> Iterator[Any]:
     if not is_dataclass(item) or isinstance(item, Handle):
         return
     yield from _changed(world, item)
+    if isinstance(item, Group):
+        yield from _regrouped(world, item)
     names = [] if isinstance(item, Fixed | Term) else [part.name for part in fields(item)]
     if isinstance(item, Term):
         names = ["arguments"]
@@ -160,6 +162,16 @@ def _changed(world: World, item: Any) -> Iterator[Any]:
                     yield replace(item, attribute=other)
         case _:
             return
+
+
+def _regrouped(world: World, group: Group) -> Iterator[Group]:
+    """The other end of the comparison, groups by another relation to the same table, numbers of rows for sums."""
+    yield replace(group, largest=not group.largest, none_left_out=True)
+    if group.term is not None:
+        yield replace(group, term=None)
+    for other in world.attributes[group.relation.entity]:
+        if (other.kind, other.unit) == ("row", group.relation.unit) and other != group.relation:
+            yield replace(group, relation=other)
 
 
 # ------------------------------------------------------------------------------------------------- touched outcomes
