@@ -1070,7 +1070,9 @@ def suite_freeze(
     name: Annotated[str, typer.Argument(help="Name of the suite.")],
     category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
     leaves: Annotated[bool, typer.Option("--leaves/--all", help="Only the hardest version of each lineage.")] = True,
-    kind: Annotated[str | None, typer.Option(help="Only read, plan, optimise or act tasks.")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act or service tasks.")
+    ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     store: StoreOption = None,
     as_json: JsonOption = False,
@@ -1079,8 +1081,10 @@ def suite_freeze(
     from envsynth.store import Store, TaskQuery
     from envsynth.suite import freeze
 
-    if kind not in (None, "read", "plan", "optimise", "act"):
-        raise typer.BadParameter(f"{kind!r} is none of read, plan, optimise, act", param_hint="--kind")
+    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service"):
+        raise typer.BadParameter(
+            f"{kind!r} is none of read, plan, optimise, infeasible, act, service", param_hint="--kind"
+        )
     query = TaskQuery(category=category, leaves_only=leaves, kind=kind, status="passed")  # type: ignore[arg-type]
     with Store.open(store) as opened:
         suite = freeze(opened, name, query, description=description)

@@ -419,8 +419,10 @@ class TaskVersion(Record):
     """Version of the record format."""
     environment: ContentHash
     """The environment version it plays in."""
-    kind: Literal["read", "plan", "optimise", "act"]
-    """Derived class: `act` changes state; `optimise` and `plan` accept any (best) feasible choice; else `read`."""
+    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service"]
+    """Derived class: `infeasible` asks for a choice that does not exist; `act` changes state;
+    `service` asks for a change that may be denied; `optimise` and `plan` accept
+    any (best) feasible choice; else `read`."""
     prompt: str = Field(min_length=1)
     """What the actor is asked."""
     answer_schema: dict[str, JsonValue]

@@ -48,7 +48,7 @@ def oracle_agrees(case: Case) -> GateResult:
     if verdict.status == "fail":
         message = f"the verifier refuses the oracle's outcome: {', '.join(verdict.failed)}"
         return failed("EX202", [Finding(code="EX202", message=message, where="task.oracle")])
-    if case.task.kind == "read" and case.gold.answer != case.task.oracle.answer:
+    if case.task.kind in ("read", "infeasible") and case.gold.answer != case.task.oracle.answer:
         return failed(
             "EX202", [Finding(code="EX202", message="solution and oracle answer differently", where="task.oracle")]
         )

@@ -20,11 +20,15 @@ def no_leak(case: Case) -> GateResult:
     """Search the first observation (prompt, policy, tool documentation) for texts and long numbers of the answer.
 
     Why: an answer that stands in the prompt is copied, not found. Fix: describe the row instead of naming it, or report
-    another attribute.
+    another attribute. A field whose schema lists its words (`enum`) is left out where all of them stand there: then none is
+    told apart; a guess at it counts in VF308.
     """
     first = first_observation(case.spec, case.task)
     leaked: list[JsonValue] = []
-    for value in case.task.oracle.answer.values():
+    for name, value in case.task.oracle.answer.items():
+        words = _words(case, name)
+        if len(words) > 1 and all(word in first for word in words):
+            continue
         told = [leaf for leaf in _leaves(value) if _tells(leaf) and str(leaf) in first]
         # A field of records may repeat what the prompt fixes (a date, the first city); it leaks when all of it is told.
         if not _is_plan(value) or all(str(leaf) in first for leaf in _leaves(value)):
@@ -33,6 +37,14 @@ def no_leak(case: Case) -> GateResult:
         "SE501",
         [Finding(code="SE501", message=f"the answer's {value!r} stands in the first observation") for value in leaked],
     )
+
+
+def _words(case: Case, name: str) -> list[str]:
+    """The words that the answer schema offers for a field."""
+    fields = case.task.answer_schema.get("properties")
+    field = fields.get(name) if isinstance(fields, dict) else None
+    options = field.get("enum") if isinstance(field, dict) else None
+    return [str(option) for option in options] if isinstance(options, list) else []
 
 
 def _is_plan(value: JsonValue) -> bool:

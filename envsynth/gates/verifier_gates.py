@@ -209,7 +209,7 @@ def guess_is_rare(case: Case) -> GateResult:
     """
     if case.task.oracle.changes:
         return skipped("VF308", "the task asks for changes: an answer alone fails (VF307)")
-    if case.task.kind == "read":
+    if case.task.kind in ("read", "infeasible", "service"):
         shares = guess_shares(case.task.oracle.answer, case.named_columns, case.task.answer_schema)
         share = math.prod(shares.values())
         found = (

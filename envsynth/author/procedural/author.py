@@ -17,6 +17,8 @@ from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
     IRTypeError,
+    Of,
+    Ref,
     Task,
     check,
     digest,
@@ -35,6 +37,7 @@ from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_
 from envsynth.author.procedural.render import REGISTERS, Register, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
 from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
+from envsynth.author.procedural.sites import chosen_lets
 from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.spec import (
     EnvironmentSpec,
@@ -298,6 +301,8 @@ class ProceduralAuthor:
             raise Rejected("type", str(error)) from error
         sampler = Sampler(world, edit.overlay, random.Random(f"screen/{stream}"))
         result = _run(sampler, program)
+        if before is None and result.infeasible:
+            raise Rejected("infeasible", "a root has an answer set; twins without one are made from it")
         refuse_poor(sampler, program, result)
         if before is not None:
             why = binding_failure(str(lineage.operator), before, result, sampler, program)
@@ -305,8 +310,8 @@ class ProceduralAuthor:
                 raise Rejected("nonbinding", why)
         if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
             raise Rejected("nonbinding", why)
-        kind, schema = kind_of(program), answer_schema(program, result)
-        if kind == "read":
+        kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
+        if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
         prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
@@ -333,16 +338,34 @@ class ProceduralAuthor:
 
 def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
     """Make the JSON Schema of the final answer from the program's report."""
+    chosen = {let.var: node for let, node in chosen_lets(program)}
     fields: dict[str, Any] = {}
-    for name, _ in program.report:
+    for name, operand in program.report:
         value = result.answer[name]
-        if isinstance(value, list):
-            chosen = cast("list[int | str]", value)
-            count = {"minItems": len(chosen), "maxItems": len(chosen)}
-            fields[name] = {"type": "array", "items": _scalar_schema(chosen[0]), **count, "uniqueItems": True}
+        if isinstance(value, list) and isinstance(operand, (Ref, Of)):
+            node = chosen[operand.var]
+            found = cast("list[int | str]", value) or _unchosen(operand, result)
+            count = {"minItems": 0 if node.or_none else node.k, "maxItems": node.k}
+            fields[name] = {"type": "array", "items": _scalar_schema(found[0]), **count, "uniqueItems": True}
+        elif isinstance(operand, Ref) and operand.var in result.decisions:
+            fields[name] = {"type": "string", "enum": ["done", "denied"]}
         else:
-            fields[name] = _scalar_schema(value)
+            fields[name] = _scalar_schema(result.answer[name])
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+
+
+def _unchosen(operand: Ref | Of, result: OracleResult) -> list[int | str]:
+    """What names of rows look like where no set was chosen.
+
+    Raises:
+        AuthorError: the field is neither a name nor an id.
+    """
+    name = operand.attr.name if isinstance(operand, Of) else "id"
+    if name == "name":
+        return [""]
+    if name == "id":
+        return [*result.info[operand.var].nearest]
+    raise AuthorError(f"a set that may be empty is reported by name or id, not by {name}")
 
 
 def _scalar_schema(value: object) -> dict[str, Any]:

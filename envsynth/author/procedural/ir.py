@@ -12,12 +12,13 @@ Three backends read these types and share nothing else: `oracle` (relational), `
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
+from envsynth.author.procedural.trees import digest as digest
+from envsynth.author.procedural.trees import swap as swap
+from envsynth.author.procedural.trees import to_json as to_json
+from envsynth.author.procedural.trees import walk as walk
 from envsynth.errors import SpecError
 
 
@@ -136,13 +137,34 @@ class Con:
 
 @dataclass(frozen=True)
 class Choose:
-    """Any k different rows that meet atoms and set conditions; with a goal, any best such set (ties accepted)."""
+    """Any k different rows that meet atoms and set conditions; with a goal, any best such set (ties accepted).
+
+    With `or_none` it denotes the empty set where no set meets them, and exactly one condition bounds a total; without,
+    there must be such a set.
+    """
 
     entity: str
     atoms: tuple[Atom, ...]
     k: int
     cons: tuple[Con, ...]
     goal: tuple[str, Attr] | None = None
+    or_none: bool = False
+
+    @property
+    def bounds(self) -> tuple[Con, ...]:
+        """The conditions that bound a total from one side."""
+        return tuple(con for con in self.cons if con.kind == "sum" and con.op in ("<", "<=", ">", ">="))
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The bounded total of a set chosen with `or_none`; of the empty set, the total nearest to the bound without it.
+
+    Nearest: the highest total of the sets that meet all other conditions where the bound is from below, else the lowest.
+    It can be reported only.
+    """
+
+    src: Ref
 
 
 @dataclass(frozen=True)
@@ -161,7 +183,7 @@ class GroupBy:
     attr: Attr | None = None
 
 
-Node = Pick | Only | To | Count | Sum | Choose | GroupBy
+Node = Pick | Only | To | Count | Sum | Choose | GroupBy | Reach
 
 
 @dataclass(frozen=True)
@@ -200,7 +222,16 @@ class ForEach:
     op: str
 
 
-Step = Let | Act | If | ForEach
+@dataclass(frozen=True)
+class Try:
+    """Perform an action if rules and state allow it; the variable, which can be reported only, says `done` or `denied`."""
+
+    var: str
+    act: Act
+
+
+DECISION = Type("str", "decision")
+Step = Let | Act | If | ForEach | Try
 
 
 @dataclass(frozen=True)
@@ -213,11 +244,6 @@ class Task:
 
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {cls.__name__: cls for cls in (Attr, Atom, Con, Task, *get_args(Operand), *get_args(Node), *get_args(Step))}
-
-_FIELDS: dict[type, tuple[str, ...]] = {
-    cls: tuple(field.name for field in fields(cls)) for cls in (*_NODES.values(), Let, Act, If, ForEach)
-}
-"""Names of the fields of every node; asking a dataclass for them is most of the time of a walk."""
 
 
 class Schema(Protocol):
@@ -238,53 +264,6 @@ class Schema(Protocol):
 
 class IRTypeError(SpecError):
     """A task program is ill-typed; the message says where."""
-
-
-def walk(value: Any) -> Iterator[Any]:
-    """Yield a node and everything below it, parents first."""
-    found: list[Any] = []
-    _gather(value, found.append)
-    return iter(found)
-
-
-def _gather(value: Any, take: Callable[[Any], None]) -> None:
-    take(value)
-    kind = cast("type[Any]", type(value))
-    if kind is tuple:
-        for item in value:
-            _gather(item, take)
-    elif kind in _FIELDS:
-        for name in _FIELDS[kind]:
-            _gather(getattr(value, name), take)
-
-
-def subst(value: Any, replace: Callable[[Any], Any]) -> Any:
-    """Rebuild a program; where `replace` returns another object than it was given, that object stands instead.
-
-    Rewrites go by identity, never by equality: two equal named rows at different places are different sites.
-    """
-    new = replace(value)
-    if new is not value:
-        return new
-    if is_dataclass(value):
-        return type(value)(*(subst(getattr(value, field.name), replace) for field in fields(value)))  # type: ignore[call-arg]
-    if isinstance(value, tuple):
-        return tuple(subst(item, replace) for item in cast("tuple[Any, ...]", value))
-    return value
-
-
-def swap(task: Task, old: Any, new: Any) -> Task:
-    """Replace the one node that *is* `old`."""
-    return subst(task, lambda node: new if node is old else node)
-
-
-def to_json(value: Any) -> Any:
-    """Turn a program into JSON: `[class name, field, ...]`, tuples as `["()", ...]`."""
-    if is_dataclass(value):
-        return [type(value).__name__, *(to_json(getattr(value, field.name)) for field in fields(value))]
-    if isinstance(value, tuple):
-        return ["()", *(to_json(item) for item in cast("tuple[Any, ...]", value))]
-    return value
 
 
 def from_json(value: Any) -> Any:
@@ -313,12 +292,6 @@ def from_json(value: Any) -> Any:
     return cls(*items)
 
 
-def digest(value: Any) -> str:
-    """Hash a program: BLAKE2b-64 of its canonical JSON, 16 hexadecimal digits."""
-    data = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    return hashlib.blake2b(data, digest_size=8).hexdigest()
-
-
 def skeleton(value: Any) -> Any:
     """Strip constants and names from a program: its structural signature, as JSON."""
     if isinstance(value, Const):
@@ -332,8 +305,10 @@ def skeleton(value: Any) -> Any:
     return value
 
 
-def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act"]:
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service"]:
     """Derive the class of a task from its program."""
+    if any(isinstance(step, Try) for step in task.steps):
+        return "service"
     if any(isinstance(node, (Act, ForEach)) for node in walk(task)):
         return "act"
     chosen = [node for node in walk(task) if isinstance(node, Choose)]
@@ -344,7 +319,7 @@ def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act"]:
 
 def fresh_var(task: Task) -> str:
     """Return the first variable name that the program does not use."""
-    used = [int(node.var[1:]) for node in walk(task) if isinstance(node, Let)]
+    used = [int(node.var[1:]) for node in walk(task) if isinstance(node, (Let, Try))]
     return f"X{1 + max([0, *used])}"
 
 
@@ -387,9 +362,13 @@ class _Checker:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.types: dict[str, Type] = {}
+        self.open: dict[str, Choose] = {}
 
     def run(self, task: Task) -> dict[str, Type]:
         self.steps(task.steps)
+        reached = {step.var for step in task.steps if isinstance(step, Try) or step in lets(task, Reach)}
+        if early := sorted({node.var for node in walk(task.steps) if isinstance(node, (Ref, Of))} & reached):
+            raise IRTypeError(f"{early} can be reported only")
         names = [name for name, _ in task.report]
         if len(set(names)) != len(names):
             raise IRTypeError(f"report names a field twice: {names}")
@@ -447,13 +426,21 @@ class _Checker:
             if type_.kind in ("row", "str") and atom.op not in ("==", "!="):
                 raise IRTypeError(f"{entity}.{atom.attr.name}: {atom.op} on a value without order")
 
-    def node(self, node: Node) -> Type:
+    def followed(self, node: To | Reach) -> Type:
         if isinstance(node, To):
             source = self.value(node.src)
             target = self.attr(source.detail, Attr(node.rel)) if source.kind == "row" else None
             if target is None or target.kind != "row":
                 raise IRTypeError(f"{node.rel} is no relation of {source}")
             return target
+        if node.src.var not in self.open:
+            raise IRTypeError(f"{node.src.var} is no set chosen with `or_none`")
+        chosen = self.open[node.src.var]
+        return self.attr(chosen.entity, chosen.bounds[0].attr)
+
+    def node(self, node: Node) -> Type:
+        if isinstance(node, (To, Reach)):
+            return self.followed(node)
         self.atoms(node.entity, node.atoms)
         match node:
             case Pick() | Only():
@@ -495,6 +482,8 @@ class _Checker:
                 raise IRTypeError(f"unknown set condition {con.kind!r}")
         if node.goal and self.attr(node.entity, node.goal[1]).kind != "num":
             raise IRTypeError("goal by an attribute that is no number")
+        if node.or_none and len(node.bounds) != 1:
+            raise IRTypeError(f"a choice with `or_none` bounds one total, got {len(node.bounds)}")
 
     def act(self, op: str, args: tuple[tuple[str, Operand], ...]) -> None:
         wanted = self.schema.action_params(op)
@@ -510,9 +499,9 @@ class _Checker:
         for step in steps:
             match step:
                 case Let(var, node):
-                    if var in self.types:
-                        raise IRTypeError(f"{var} is bound twice")
-                    self.types[var] = self.node(node)
+                    self.bind(var, self.node(node))
+                    if isinstance(node, Choose) and node.or_none:
+                        self.open[var] = node
                 case Act(op, args):
                     self.act(op, args)
                 case If(lhs, _, rhs, then, other):
@@ -520,8 +509,19 @@ class _Checker:
                         raise IRTypeError(f"condition compares {self.value(lhs)} with {self.value(rhs)}")
                     self.steps(then)
                     self.steps(other)
+                case Try(var, act):
+                    self.act(act.op, act.args)
+                    self.bind(var, DECISION)
                 case ForEach(entity, atoms, op):
-                    self.atoms(entity, atoms)
-                    wanted = self.schema.action_params(op)
-                    if wanted is None or [type_ for _, type_ in wanted] != [Type("row", entity)]:
-                        raise IRTypeError(f"for each {entity}: action {op!r} does not take exactly one")
+                    self.each(entity, atoms, op)
+
+    def each(self, entity: str, atoms: tuple[Atom, ...], op: str) -> None:
+        self.atoms(entity, atoms)
+        wanted = self.schema.action_params(op)
+        if wanted is None or [type_ for _, type_ in wanted] != [Type("row", entity)]:
+            raise IRTypeError(f"for each {entity}: action {op!r} does not take exactly one")
+
+    def bind(self, var: str, type_: Type) -> None:
+        if var in self.types:
+            raise IRTypeError(f"{var} is bound twice")
+        self.types[var] = type_

@@ -27,7 +27,10 @@ from envsynth.author.procedural.ir import (
     Named,
     Of,
     Operand,
+    Reach,
+    Ref,
     Task,
+    lets,
     swap,
     walk,
     without_dead_lets,
@@ -94,6 +97,7 @@ def make_probes(sampler: Sampler, task: Task, result: OracleResult, rng: random.
             seen[key] = None
             found.cases.append(ProbeCase(name=name, accept=False, outcome=outcome))
     sampler.oracle.run(task)
+    found.cases += _decisions(task, result)
     found.cases += _alternatives(sampler, task, result, rng)
     return found
 
@@ -111,7 +115,7 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
             for label, atoms in _atom_variants(node.atoms, index):
                 yield f"constraint/{label}/{let.var}.{index}", with_atoms(task, let, node, atoms), keep
         if isinstance(node, Choose):
-            yield from _con_variants(task, let, node, keep)
+            yield from _con_variants(sampler, task, let, node, keep)
         yield from _group_variants(task, let, node, keep)
     for index, step in enumerate(task.steps):
         if isinstance(step, If):
@@ -143,10 +147,17 @@ def _group_variants(task: Task, let: Let, node: Filtered, keep: _Keep) -> Iterat
         yield f"constraint/measure/{let.var}", with_node(task, let, replace(node, agg="count", attr=None)), keep
 
 
-def _con_variants(task: Task, let: Let, node: Choose, keep: _Keep) -> Iterator[tuple[str, Task, _Keep]]:
+def _con_variants(
+    sampler: Sampler, task: Task, let: Let, node: Choose, keep: _Keep
+) -> Iterator[tuple[str, Task, _Keep]]:
+    if node.or_none:
+        yield from _none_variants(sampler, task, let, node, keep)
     for index, con in enumerate(node.cons):
         before, after = node.cons[:index], node.cons[index + 1 :]
-        dropped = with_node(task, let, replace(node, cons=(*before, *after)))
+        if node.or_none and con in node.bounds:
+            dropped = _without_totals(with_node(task, let, replace(node, cons=(*before, *after), or_none=False)))
+        else:
+            dropped = with_node(task, let, replace(node, cons=(*before, *after)))
         yield f"constraint/drop/{let.var}.set{index}", dropped, keep
         if con.op in NEGATION:
             flipped: tuple[Con, ...] = (*before, replace(con, op=NEGATION[con.op]), *after)
@@ -156,11 +167,40 @@ def _con_variants(task: Task, let: Let, node: Choose, keep: _Keep) -> Iterator[t
         yield f"constraint/goal/{let.var}", with_node(task, let, replace(node, goal=opposite)), keep
 
 
+def _none_variants(
+    sampler: Sampler, task: Task, let: Let, node: Choose, keep: _Keep
+) -> Iterator[tuple[str, Task, _Keep]]:
+    """Move the bound to the nearest total and just beyond it: there is a set where there was none, or the other way."""
+    (bound,) = node.bounds
+    upward = bound.op in (">", ">=")
+    others = tuple(con for con in node.cons if con is not bound)
+    relaxed = replace(node, cons=others, goal=("max" if upward else "min", bound.attr), or_none=False)
+    _, info = sampler.oracle.resolve(relaxed)
+    type_ = sampler.world.attr_type(node.entity, bound.attr.name)
+    if info is None or info.best is None or type_ is None:
+        return
+    for label, op in (("reached", ">=" if upward else "<="), ("none", ">" if upward else "<")):
+        moved = replace(bound, op=op, value=Const(info.best, type_.kind, type_.detail))
+        cons = tuple(moved if con is bound else con for con in node.cons)
+        yield f"constraint/{label}/{let.var}", with_node(task, let, replace(node, cons=cons)), keep
+
+
+def _without_totals(task: Task) -> Task:
+    """The program without totals of sets that may be empty."""
+    reached = [let.var for let in lets(task, Reach)]
+    steps = tuple(step for step in task.steps if not isinstance(step, Let) or step.var not in reached)
+    return Task(
+        steps, tuple((name, operand) for name, operand in task.report if getattr(operand, "var", "") not in reached)
+    )
+
+
 def _choice_keeper(sampler: Sampler, task: Task, result: OracleResult, let: Let, node: Choose) -> _Keep:
     """Keep a chosen set only when the original task does not accept it as well."""
     valid = dict.fromkeys(_unordered(item) for item in result.info[let.var].optimal)
 
     def keep(other: OracleResult) -> Outcome | None:
+        if other.infeasible:
+            return to_outcome(other.answer, other.changes)
         wrong = next((item for item in other.info[let.var].optimal if _unordered(item) not in valid), None)
         if wrong is None:
             return None
@@ -176,9 +216,13 @@ def _unordered(chosen: Sequence[int | str]) -> tuple[str, ...]:
 def _answer_with(
     sampler: Sampler, task: Task, result: OracleResult, var: str, entity: str, ids: Sequence[int | str]
 ) -> dict[str, JsonValue]:
-    """The task's answer with another chosen set in the fields that report it."""
+    """The task's answer with another chosen set in the fields that report it, and its total."""
     answer: dict[str, JsonValue] = dict(result.answer)
+    reached = [step.var for step in lets(task, Reach) if isinstance(step.node, Reach) and step.node.src.var == var]
+    bounds = [con for let, node in chosen_lets(task) if let.var == var for con in node.bounds]
     for name, operand in task.report:
+        if isinstance(operand, Ref) and operand.var in reached:
+            answer[name] = sum(sampler.numbers(entity, ids, bounds[0].attr).values())
         if isinstance(operand, Of) and operand.var == var:
             answer[name] = [sampler.oracle.value(entity, row_id, operand.attr) for row_id in ids]
     return answer
@@ -202,6 +246,19 @@ def _other_operand(sampler: Sampler, operand: Operand) -> Named | Const | None:
         others = [row for row in sampler.rows(operand.entity) if row[operand.by] != operand.value]
         return sampler.named(operand.entity, others[len(others) // 2]) if others else None
     return None
+
+
+def _decisions(task: Task, result: OracleResult) -> Iterator[ProbeCase]:
+    """Say the other word: `done` without trying, `denied` after doing it, `denied` instead of doing it."""
+    for name, operand in task.report:
+        if not isinstance(operand, Ref) or operand.var not in result.decisions:
+            continue
+        allowed = result.decisions[operand.var]
+        answer = {**result.answer, name: "denied" if allowed else "done"}
+        yield ProbeCase(name=f"decision/word/{name}", accept=False, outcome=to_outcome(answer, result.changes))
+        if result.changes:
+            yield ProbeCase(name=f"decision/idle/{name}", accept=False, outcome=to_outcome(answer, ()))
+            yield ProbeCase(name=f"decision/untried/{name}", accept=False, outcome=to_outcome(result.answer, ()))
 
 
 def _alternatives(sampler: Sampler, task: Task, result: OracleResult, rng: random.Random) -> Iterator[ProbeCase]:

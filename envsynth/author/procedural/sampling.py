@@ -29,16 +29,18 @@ from envsynth.author.procedural.ir import (
     Of,
     Operand,
     Pick,
+    Reach,
     Ref,
     Sum,
     Task,
+    Try,
     Type,
 )
 from envsynth.author.procedural.mechanism import Row
 from envsynth.author.procedural.oracle import Oracle
 from envsynth.errors import Rejected
 
-ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "group")
+ROOT_KINDS = ("pick", "count", "sum", "choose", "act", "pickact", "choose", "pickact", "group", "service")
 """Kinds of root task, by how often they are tried first: reads, plans and writes in about equal parts."""
 
 NO_ROUTE = {"oclock": (99,), "credits": (9999,), "h": (999,)}
@@ -350,8 +352,10 @@ class Sampler:
             return Task((total[0], Let("X2", Count(entity, atoms))), ((field, Ref("X2")), total[1]))
         pick = Let("X1", Pick(entity, atoms, self.rng.choice(["max", "min"]), attr))
         fact = self.report_fact(entity, "X1", name)
-        if kind == "pickact":
-            return Task((pick, self.act([("X1", entity)])), (fact,))
+        if kind in ("pickact", "service"):
+            act = self.act([("X1", entity)])
+            task = Task((pick, act), (fact,))
+            return task if kind == "pickact" else Task((pick, Try("X2", act)), (fact, ("decision", Ref("X2"))))
         return Task((pick,), (self.report_row(entity, "X1"), fact))
 
     def report_row(self, entity: str, var: str) -> tuple[str, Operand]:
@@ -410,7 +414,9 @@ class Sampler:
         return Task((Let("X1", node),), (self.report_row(target, "X1"), fact))
 
     def choose_root(self) -> Task:
-        """Draw a plan task: any k rows with a condition on their total, which some set meets.
+        """Draw a plan task: any k rows with a condition on their total, which some set meets, and that total.
+
+        What to answer where no set meets it is part of every such task, so that its format tells nothing.
 
         Raises:
             Rejected: too few or too many candidates.
@@ -436,9 +442,11 @@ class Sampler:
         relations = [name for name in self.attr_names(entity, ("row",)) if self.world.attr_params(entity, name) == ()]
         if relations and self.rng.random() < 0.4:
             cons = (Con("distinct", Attr(self.rng.choice(relations))), *cons)
-        node = Choose(entity, atoms, k, cons, None)
+        node = Choose(entity, atoms, k, cons, None, or_none=True)
         by = self.world.naming(entity)
-        return Task((Let("X1", node),), ((f"{self.world.slug(entity)}_{by}s", Of("X1", Attr(by))),))
+        picks = f"{self.world.slug(entity)}_{by}s", Of("X1", Attr(by))
+        total = f"combined_{attr.name}", Ref("X2")
+        return Task((Let("X1", node), Let("X2", Reach(Ref("X1")))), (picks, total))
 
 
 def plural_slug(world: Composition, entity: str) -> str:

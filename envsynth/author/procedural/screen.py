@@ -29,7 +29,8 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
         Rejected: the code says which.
     """
     writes = any(isinstance(node, (Act, ForEach)) for node in walk(program))
-    if writes and not result.changes:
+    denied = not all(result.decisions.values())
+    if writes and not result.changes and not denied:
         raise Rejected("act_empty", "the actions change nothing: doing nothing would pass")
     if len(result.changes) > MAX_CHANGES:
         raise Rejected("act_many", f"{len(result.changes)} row changes")
@@ -37,12 +38,15 @@ def refuse_poor(sampler: Sampler, program: Task, result: OracleResult) -> None:
         raise Rejected("write_overlap", "two actions touch the same row")
     if result.changes and sampler.oracle.order_sensitive(program, result):
         raise Rejected("order_sensitive", "a condition changes its truth during the task")
-    if any(value in (0, None, [], "") for value in result.answer.values()):
+    given = [value for value in result.answer.values() if not (result.infeasible and value == [])]
+    if any(value in (0, None, [], "") for value in given):
         raise Rejected("trivial_answer", "an answer field is empty or zero")
     _refuse_none(sampler, program, result)
     _refuse_poor_groups(sampler, program, result)
     for let, _ in chosen_lets(program):
         info = result.info[let.var]
+        if info.nearest:
+            continue
         accepted = len(info.optimal) or info.feasible
         if info.feasible < 2:
             raise Rejected("tight", "only one set is feasible")

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from envsynth.author.procedural.ir import Atom, Choose, Count, GroupBy, Let, Only, Pick, Sum, Task, To, swap
+from envsynth.author.procedural.ir import Atom, Choose, Count, GroupBy, Let, Only, Pick, Reach, Sum, Task, To, swap
 
 Filtered = Pick | Only | Count | Sum | Choose | GroupBy
-"""Descriptions that have conditions: all but following a relation."""
+"""Descriptions that have conditions: all but following a relation, and totals of chosen sets."""
 
 
 def filtered_lets(task: Task) -> list[tuple[Let, Filtered]]:
     """Lets whose description has conditions, each with that description."""
-    return [(step, step.node) for step in task.steps if isinstance(step, Let) and not isinstance(step.node, To)]
+    return [
+        (step, step.node) for step in task.steps if isinstance(step, Let) and not isinstance(step.node, (To, Reach))
+    ]
 
 
 def chosen_lets(task: Task) -> list[tuple[Let, Choose]]:

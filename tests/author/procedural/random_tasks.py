@@ -32,6 +32,7 @@ from envsynth.author.procedural.ir import (
     Of,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
@@ -166,10 +167,13 @@ class Draft:
             name = rng.choice(self.sampler.attr_names(entity, ("row", "str", "num", "date")))
             cons.insert(rng.randint(0, 1), Con("distinct", self.sampler.attr(entity, name)))
         goal = (rng.choice(["max", "min"]), self.number(entity)) if rng.random() < 0.6 else None
-        var = self.let(Choose(entity, atoms, k, tuple(cons), goal))
+        or_none = rng.random() < 0.5
+        var = self.let(Choose(entity, atoms, k, tuple(cons), goal, or_none))
         by = world.naming(entity)
         self.report.append((f"picks_{var}", Of(var, Attr(by))))
-        if rng.random() < 0.3:
+        if or_none:
+            self.report.append((f"total_{var}", Ref(self.let(Reach(Ref(var))))))
+        elif rng.random() < 0.3:
             self.report.append((f"more_{var}", Of(var, self.number(entity))))
 
     def action(self) -> Act:

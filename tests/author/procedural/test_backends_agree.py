@@ -133,7 +133,7 @@ def test_every_best_set_is_accepted_in_any_order_and_no_other():
 def check_sets(case: Case, field: str, operand: Any, seen: Counter[str]) -> None:
     chosen = {step.var: step.node for step in lets(case.task, Choose)}
     more = [name for name, _ in case.task.report if name == f"more_{getattr(operand, 'var', '')}"]
-    if not isinstance(operand, Of) or operand.var not in chosen or more:
+    if not isinstance(operand, Of) or operand.var not in chosen or more or chosen[operand.var].or_none:
         return
     rng, info, node = random.Random(field), case.result.info[operand.var], chosen[operand.var]
     for best in rng.sample(info.optimal, min(4, len(info.optimal))):
@@ -205,7 +205,7 @@ def as_task(case: Case) -> TaskVersion:
 
 def schema_of(value: Any) -> dict[str, Any]:
     if isinstance(value, list):
-        return {"type": "array", "items": schema_of(value[0])}
+        return {"type": "array", "items": schema_of(value[0])} if value else {"type": "array", "maxItems": 0}
     kinds = {bool: "boolean", int: "integer", str: "string"}
     return {"type": kinds[type(value)]}
 

@@ -482,7 +482,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "horizon"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

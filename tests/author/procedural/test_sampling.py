@@ -20,6 +20,7 @@ from envsynth.author.procedural.ir import (
     Ref,
     Sum,
     Task,
+    Try,
     Type,
     check,
     digest,
@@ -211,6 +212,7 @@ def test_roots_are_well_typed_and_of_their_kind(world, kind):
         "sum": lambda task: isinstance(task.steps[0].node, Sum),
         "choose": lambda task: isinstance(task.steps[0].node, Choose),
         "act": lambda task: isinstance(task.steps[0], Act) and not task.report,
+        "service": lambda task: isinstance(task.steps[1], Try) and Ref("X1") in list(walk(task.steps[1])),
         "pickact": lambda task: isinstance(task.steps[1], Act) and Ref("X1") in list(walk(task.steps[1])),
         "group": lambda task: isinstance(task.steps[0].node, GroupBy) and len(task.report) + len(task.steps) == 3,
     }
@@ -249,4 +251,6 @@ def test_a_choice_may_ask_for_different_relations():
 
 
 def _cons(task):
-    return [con for step in task.steps if isinstance(step, Let) for con in step.node.cons]
+    return [
+        con for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose) for con in step.node.cons
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from envsynth.author.procedural.goals.expressions import Expressions, GoalsWorld
-from envsynth.author.procedural.goals.snippets import GROUPING, HELPERS, closure, split
+from envsynth.author.procedural.goals.snippets import GROUPING, HELPERS, SEARCH, closure, split
 from envsynth.author.procedural.ir import (
     Act,
     Attr,
@@ -17,9 +17,11 @@ from envsynth.author.procedural.ir import (
     Let,
     Of,
     Operand,
+    Reach,
     Ref,
     Step,
     Task,
+    Try,
     lets,
 )
 from envsynth.errors import AuthorError
@@ -35,7 +37,7 @@ def compile_goals(
     """Compile a task program to the atoms that decide an episode.
 
     Atom ids: `<field>.value` for a reported value; for a field that names a chosen set `<field>.count`,
-    `<field>.exists`, `<field>.atom<i>`, `<field>.con<i>` and `<field>.best`; `step<i>.<action>` for an action,
+    `<field>.exists`, `<field>.atom<i>`, `<field>.con<i>`, `<field>.best` and `<field>.none`; `step<i>.<action>` for an action,
     `step<i>.if` for a branch and `step<i>.each` for an action on every row. The frame is the kernel's business.
 
     Args:
@@ -71,6 +73,7 @@ class _Goals:
             step.var: step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)
         }
         self.named: dict[str, tuple[str, str]] = {}
+        self.tries = {step.var: f"step{index}" for index, step in enumerate(task.steps) if isinstance(step, Try)}
 
     def verifier(self) -> Verifier:
         """Write all definitions and atoms.
@@ -93,7 +96,8 @@ class _Goals:
         )
         texts = [item.goal for item in (*self.world.derived.values(), *self.world.actions.values())]
         needed = closure(split(texts), [defined, *(atom.expression for atom in self.atoms)])
-        helpers = [HELPERS, GROUPING] if lets(self.task, GroupBy) else [HELPERS]
+        search = any(node.or_none for node in self.chosen.values())
+        helpers = [HELPERS, *([GROUPING] if lets(self.task, GroupBy) else []), *([SEARCH] if search else [])]
         parts = [*(text.strip("\n") for text in helpers), *needed, *([defined] if defined else [])]
         definitions = "\n\n\n".join(parts) + "\n"
         self.refuse_broken(definitions)
@@ -124,9 +128,34 @@ class _Goals:
             return f"@once\ndef step{index}_rows():\n    return {self.write.members(step.entity, step.atoms)}\n"
         if step.var in self.chosen:
             name, column = self.named[step.var]
-            table = self.chosen[step.var].entity
-            return f"def {step.var}():\n    return rows_called({table!r}, {column!r}, answer[{name!r}])\n"
+            node = self.chosen[step.var]
+            given = f"def {step.var}():\n    return rows_called({node.entity!r}, {column!r}, answer[{name!r}])\n"
+            return given + (f"\n\n{self.reach(step.var, node)}" if node.or_none else "")
+        if isinstance(step.node, Reach):
+            var = step.node.src.var
+            value = self.write.plain_attribute(self.chosen[var].entity, "row", self.chosen[var].bounds[0].attr)
+            total = f"sum({value} for row in {var}())"
+            return f"def {step.var}():\n    return {total} if answer[{self.named[var][0]!r}] else {var}_reach()\n"
         return f"@once\ndef {step.var}():\n    return {self.write.description(step.node)}\n"
+
+    def reach(self, var: str, node: Choose) -> str:
+        """The function that searches all sets without the bound: the empty set is right when even that total misses it."""
+        (bound,) = node.bounds
+        tests = [self.search_test(node.entity, con) for con in node.cons if con is not bound]
+        value = self.write.plain_attribute(node.entity, "row", bound.attr)
+        direction = "max" if bound.op in (">", ">=") else "min"
+        return (
+            f"@once\ndef {var}_reach():\n    rows = {self.write.members(node.entity, node.atoms)}\n"
+            f"    tests = [{', '.join(tests)}]\n"
+            f"    return nearest_total([{value} for row in rows], {node.k}, {direction!r}, tests)\n"
+        )
+
+    def search_test(self, entity: str, con: Con) -> str:
+        """A condition on a set of positions in `rows`."""
+        values = f"[{self.write.key_attribute(entity, 'row', con.attr)} for row in rows]"
+        if con.kind == "distinct" or con.value is None:
+            return f"differing({values})"
+        return f"totalling({values}, lambda found: found {con.op} {self.write.plain_operand(con.value)})"
 
     # ------------------------------------------------------------------------------------------------------ answer
 
@@ -138,9 +167,18 @@ class _Goals:
             self.named.setdefault(var, (name, attr.name))
 
     def field(self, name: str, operand: Operand) -> None:
-        """Atoms of one field of the answer."""
+        """Atoms of one field of the answer.
+
+        Raises:
+            AuthorError: it is not known whether an action is allowed.
+        """
         var = operand.var if isinstance(operand, (Ref, Of)) else ""
-        if var not in self.chosen:
+        if var in self.tries:
+            if var not in self.certificates:
+                raise AuthorError(f"no certificate for {var}: whether its action is allowed is needed")
+            word = "done" if self.certificates[var] else "denied"
+            self.add(f"{name}.value", "answer", f"same(answer[{name!r}], {word!r})", self.tries[var])
+        elif var not in self.chosen:
             wanted = self.write.plain_operand(operand)
             self.add(f"{name}.value", "answer", f"same(answer[{name!r}], {wanted})", name, var)
         elif self.named[var][0] == name:
@@ -164,20 +202,29 @@ class _Goals:
         """
         node, rows = self.chosen[var], f"{var}()"
         given = f"answer[{name!r}]"
-        count = f"len({given}) == {node.k} and all_differ({given})"
+        empty = f"len({given}) == 0"
+        either = f"{empty} or " if node.or_none else ""
+        count = f"{either}len({given}) == {node.k} and all_differ({given})"
         self.add(f"{name}.count", "answer", count, var, name)
         self.add(f"{name}.exists", "answer", f"len({rows}) == len({given})", name, var)
         for index, atom in enumerate(node.atoms):
             test = self.write.condition(node.entity, "row", atom)
             self.add(f"{name}.atom{index}", "answer", f"all({test} for row in {rows})", var, name)
         for index, con in enumerate(node.cons):
-            self.add(f"{name}.con{index}", "answer", self.con(node.entity, rows, con), var, name)
-        if node.goal:
-            if var not in self.certificates:
-                raise AuthorError(f"no certificate for {var}: the best total of its goal is needed")
+            self.add(f"{name}.con{index}", "answer", either + self.con(node.entity, rows, con), var, name)
+        if node.goal and var in self.certificates:
             value = self.write.plain_attribute(node.entity, "row", node.goal[1])
             total = f"sum({value} for row in {rows})"
-            self.add(f"{name}.best", "answer", f"{total} == {self.certificates[var]}", var, name)
+            self.add(f"{name}.best", "answer", f"{either}{total} == {self.certificates[var]}", var, name)
+        elif node.goal and node.or_none:  # no set has a best total: then no set is right
+            self.add(f"{name}.best", "answer", empty, var, name)
+        elif node.goal:
+            raise AuthorError(f"no certificate for {var}: the best total of its goal is needed")
+        if node.or_none:
+            (bound,) = node.bounds
+            assert bound.value is not None
+            missed = f"not {var}_reach() {bound.op} {self.write.plain_operand(bound.value)}"
+            self.add(f"{name}.none", "answer", f"len({given}) > 0 or {missed}", var, name)
 
     def con(self, entity: str, rows: str, con: Con) -> str:
         """A condition on a chosen set."""
@@ -196,6 +243,9 @@ class _Goals:
                 pass
             case Act():
                 self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)
+            case Try(var, act):
+                allowed = self.certificates.get(var)
+                self.add(f"{key}.{act.op}", "state", self.claim((act,) if allowed else ()), key)
             case If(lhs, op, rhs, then, other):
                 test = f"{self.write.plain_operand(lhs)} {op} {self.write.plain_operand(rhs)}"
                 self.add(

@@ -18,6 +18,7 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Schema,
     Sum,
@@ -176,7 +177,7 @@ class Expressions:
             case Sum(entity, atoms, attr):
                 value = self.plain_attribute(entity, "row", attr)
                 return f"sum({value} for row in {self.members(entity, atoms)})"
-            case Choose():
+            case Choose() | Reach():
                 raise AuthorError("a choice denotes no single value")
             case GroupBy(entity, atoms, rel, _, direction, attr):
                 key, column = self.related_key(entity, Attr(rel))

@@ -63,10 +63,41 @@ def peak(table, key, shares, direction):
 '''
 """Helper of the tasks that compare groups of rows."""
 
+SEARCH = '''\
+def sets_of(count, size, start=0):
+    """All ways to take `size` of the numbers from `start` to `count` - 1, ascending."""
+    if size == 0:
+        yield []
+        return
+    for first in range(start, count - size + 1):
+        for rest in sets_of(count, size - 1, first + 1):
+            yield [first, *rest]
+
+
+def differing(values):
+    """A test of a set of positions: no two values are equal."""
+    return lambda chosen: all_differ([values[number] for number in chosen])
+
+
+def totalling(values, met):
+    """A test of a set of positions: the total of the values is as it should be."""
+    return lambda chosen: met(sum(values[number] for number in chosen))
+
+
+def nearest_total(values, size, direction, tests):
+    """The extreme total of all sets of positions that meet the tests; every set is looked at."""
+    sets = [chosen for chosen in sets_of(len(values), size) if all(test(chosen) for test in tests)]
+    totals = [sum(values[number] for number in chosen) for chosen in sets]
+    if not totals:
+        raise LookupError("no set meets the other conditions")
+    return max(totals) if direction == "max" else min(totals)
+'''
+"""Helpers of verifiers that must prove that no set exists."""
+
 _DEFINED = re.compile(r"^(?:@once\n)?(?:def|class) (\w+)|^(\w+) *=", re.MULTILINE)
 _BLOCK = re.compile(r"^(?=\S)(?<!@once\n)", re.MULTILINE)
 _RESERVED = (
-    *(first or second for first, second in _DEFINED.findall(HELPERS + GROUPING)),
+    *(first or second for first, second in _DEFINED.findall(HELPERS + GROUPING + SEARCH)),
     *("db", "after", "diff", "answer", "same", "lookup", "once"),
 )
 

@@ -33,6 +33,7 @@ from envsynth.author.procedural.operators.edit import Edit, Operator, has
 from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
 from envsynth.author.procedural.operators.horizon import add_horizon
+from envsynth.author.procedural.operators.infeasible import make_infeasible
 from envsynth.author.procedural.operators.optimise import add_goal
 from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
 from envsynth.author.procedural.sites import chosen_lets
@@ -73,6 +74,10 @@ def _can_optimise(task: Task) -> bool:
     return any(node.goal is None for _, node in chosen_lets(task))
 
 
+def _can_be_infeasible(task: Task) -> bool:
+    return any(node.or_none for _, node in chosen_lets(task)) and not has(task, Act, ForEach)
+
+
 OPERATORS: dict[str, Operator] = {
     item.name: item
     for item in (
@@ -98,6 +103,7 @@ OPERATORS: dict[str, Operator] = {
         ),
         Operator("conceal", "describes a named row instead of naming it", lambda task: has(task, Named), conceal),
         Operator("couple", "asks a question about what was found", _can_couple, couple),
+        Operator("infeasible", "tightens a bound until no set meets it", _can_be_infeasible, make_infeasible),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
     )
 }

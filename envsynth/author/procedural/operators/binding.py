@@ -30,6 +30,17 @@ def binding_failure(name: str, parent: OracleResult, child: OracleResult, sample
     Returns:
         Why the edit does not bind, or None.
     """
+    return _set_failure(name, parent, child) or _edit_failure(name, parent, child, sampler, task)
+
+
+def _set_failure(name: str, parent: OracleResult, child: OracleResult) -> str | None:
+    """Whether there is a set to choose may change by the operator that is for it alone."""
+    if name == "infeasible":
+        return None if child.infeasible else "some set still meets all conditions"
+    return None if child.infeasible == parent.infeasible else "whether a set exists has changed"
+
+
+def _edit_failure(name: str, parent: OracleResult, child: OracleResult, sampler: Sampler, task: Task) -> str | None:
     same = (child.answer, child.changes) == (parent.answer, parent.changes)
     if name == "hop" and not same and not has(task, Choose):
         return "the description denotes another row"
@@ -66,8 +77,8 @@ def _sets(child: OracleResult, var: str) -> list[list[str]]:
 def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], OracleResult]) -> str | None:
     """Find a condition that can be dropped without changing what the task asks for.
 
-    For a choice, dropping must grow the feasible sets by a tenth or move the optimum; for all others, dropping must
-    change the answer or the changes of the whole task, or so much about a choice that depends on it.
+    For a choice, dropping must grow the feasible sets by a tenth or move the optimum (where no set is feasible, the nearest
+    total); for all others, dropping must change the answer or the changes of the whole task, or so much about a choice that depends on it.
 
     Args:
         task: The program.
@@ -103,4 +114,5 @@ def _differs(task: Task, result: OracleResult, without: OracleResult) -> bool:
 
 
 def _moves(before: LetInfo, after: LetInfo) -> bool:
-    return after.feasible >= GROWTH * before.feasible or after.best != before.best
+    grows = after.feasible > before.feasible and after.feasible >= GROWTH * before.feasible
+    return grows or after.best != before.best

@@ -62,6 +62,8 @@ def _witnesses(sampler: Sampler, node: Filtered, var: str, result: OracleResult)
     if isinstance(node, GroupBy):
         won, lost = shares(sampler, node, result, var)
         return [sampler.rng.choice(won if node.dir == "max" or not lost else lost)], False
+    if isinstance(node, Choose) and info.nearest:
+        return [sampler.rng.choice(info.nearest)], False
     if isinstance(node, Choose):
         chosen = sampler.rng.choice(info.optimal)
         return sampler.rng.sample(chosen, len(chosen)), True

@@ -104,7 +104,7 @@ def _wanted(sampler: Sampler, result: OracleResult, var: str, node: Filtered) ->
     if isinstance(node, Pick):
         return winner(result, var)
     if isinstance(node, Choose):
-        return sampler.rng.choice(result.info[var].optimal[0])
+        return sampler.rng.choice((*result.info[var].optimal, result.info[var].nearest)[0])
     if isinstance(node, GroupBy):  # what is overlooked adds to a rival of the most, or to the least
         won, lost = shares(sampler, node, result, var)
         return sampler.rng.choice(lost if node.dir == "max" and lost else won)

@@ -27,8 +27,8 @@ def add_goal(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         Rejected: no choice without a goal, or no further numeric attribute.
     """
     found = next(((let, node) for let, node in chosen_lets(task) if node.goal is None), None)
-    if found is None:
-        raise Rejected("no_site", "no choice without a goal")
+    if found is None or result.infeasible:
+        raise Rejected("no_site", "no choice without a goal, or none that some set meets")
     let, node = found
     used = [con.attr.name for con in node.cons]
     names = [name for name in sampler.additive(node.entity) if name not in used]

@@ -74,6 +74,8 @@ class LetInfo:
     """Choose: every best set (every feasible one without a goal), ids ascending."""
     has_goal: bool = False
     """Choose: whether `best` is the certificate that the verifier needs."""
+    nearest: tuple[Key, ...] = ()
+    """Choose with `or_none`, when no set is feasible: a set that meets all conditions but the bound, nearest to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,15 @@ class OracleResult:
     """Members of each `ForEach`, by step index."""
     bindings: dict[str, Value]
     """What each variable denotes."""
+    decisions: dict[str, bool]
+    """Whether the action of each `Try` is allowed, by variable."""
     targets: list[tuple[int, tuple[Any, ...]]]
     """For each change: the number of the act that makes it, and what it touches."""
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether some choice has no set: the task's answer says so."""
+        return any(info.nearest for info in self.info.values())
 
     @property
     def write_overlap(self) -> bool:
@@ -103,8 +112,16 @@ class OracleResult:
 
 
 def certificates(result: OracleResult) -> dict[str, int]:
-    """Return the best total of each `Choose` with a goal: the only oracle product that a verifier reads."""
-    return {var: info.best for var, info in result.info.items() if info.has_goal and info.best is not None}
+    """Return the only oracle products that a verifier reads.
+
+    Args:
+        result: Outcome of the task.
+
+    Returns:
+        The best total of each `Choose` with a goal; 1 or 0 for each `Try` that is allowed or denied.
+    """
+    best = {var: info.best for var, info in result.info.items() if info.has_goal and info.best is not None}
+    return {**best, **{var: int(allowed) for var, allowed in result.decisions.items()}}
 
 
 def apply_changes(connection: sqlite3.Connection, changes: Sequence[Change]) -> sqlite3.Connection:

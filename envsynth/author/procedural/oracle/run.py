@@ -8,6 +8,7 @@ import math
 import operator
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from envsynth.author.procedural.ir import (
@@ -25,11 +26,13 @@ from envsynth.author.procedural.ir import (
     Of,
     Only,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
     Task,
     To,
+    Try,
     check,
     walk,
 )
@@ -69,6 +72,14 @@ def _is_fixed(value: Atom | Attr) -> bool:
     return not any(isinstance(node, (Ref, Of)) for node in walk(value))
 
 
+def _relaxed(node: Choose) -> Choose:
+    """The choice without its bound: as near to it as its other conditions allow."""
+    (bound,) = node.bounds
+    direction = "max" if bound.op in (">", ">=") else "min"
+    cons = tuple(con for con in node.cons if con is not bound)
+    return replace(node, cons=cons, goal=(direction, bound.attr), or_none=False)
+
+
 class Oracle:
     """Answers tasks over one database.
 
@@ -86,6 +97,7 @@ class Oracle:
         self._connection = connection
         self._relations = Relations(composition, connection)
         self._live = False
+        self._open: dict[str, tuple[Choose, LetInfo]] = {}
 
     @property
     def bindings(self) -> dict[str, Value]:
@@ -108,6 +120,7 @@ class Oracle:
         """
         self._relations.types = check(task, self._world)
         self._relations.bindings = {}
+        self._open = {}
         result = OracleResult(
             answer={},
             changes=[],
@@ -115,6 +128,7 @@ class Oracle:
             branches={},
             sets={},
             bindings=self._relations.bindings,
+            decisions={},
             targets=[],
         )
         for index, step in enumerate(task.steps):
@@ -132,6 +146,12 @@ class Oracle:
         """
         self._relations.types = check(task, self._world)
         self._relations.bindings = dict(result.bindings)
+        lets = [step for step in task.steps if isinstance(step, Let)]
+        self._open = {
+            let.var: (let.node, result.info[let.var])
+            for let in lets
+            if isinstance(let.node, Choose) and let.node.or_none
+        }
 
     def order_sensitive(self, task: Task, result: OracleResult) -> bool:
         """Tell whether performing the steps one by one gives another outcome than the snapshot semantics.
@@ -208,9 +228,8 @@ class Oracle:
             Reject: it denotes nothing, or not one thing.
         """
         match node:
-            case To(src, rel):
-                entity, row_id = self._relations.entity(src), self._relations.scalar(src)
-                return need(self.value(entity, row_id, Attr(rel)), rel), None
+            case To() | Reach():
+                return self._followed(node), None
             case Pick() | GroupBy():
                 return self._pick(node) if isinstance(node, Pick) else self._group(node)
             case Only(entity, atoms):
@@ -233,15 +252,15 @@ class Oracle:
     def _step(self, index: int, step: Step, result: OracleResult) -> None:
         match step:
             case Let(var, node):
-                self.bindings[var], info = self.resolve(node)
-                if info is not None:
-                    result.info[var] = info
+                self._bind(var, node, result)
             case Act():
                 self._perform(step, result)
             case If(_, _, _, then, other):
                 result.branches[index] = self._truth(step)
                 for act in then if result.branches[index] else other:
                     self._perform(act, result)
+            case Try(var, act):
+                self._attempt(var, act, result)
             case ForEach(entity, atoms, op):
                 members = tuple(self.ids(entity, atoms))
                 if not members:
@@ -250,6 +269,23 @@ class Oracle:
                 parameter = self._world.actions[op].params[0][0]
                 for member in members:
                     self._change(op, {parameter: member}, result)
+
+    def _bind(self, var: str, node: Node, result: OracleResult) -> None:
+        self.bindings[var], info = self.resolve(node)
+        if info is not None:
+            result.info[var] = info
+            if isinstance(node, Choose) and node.or_none:
+                self._open[var] = (node, info)
+
+    def _attempt(self, var: str, act: Act, result: OracleResult) -> None:
+        before = len(result.changes)
+        try:
+            self._perform(act, result)
+        except Reject as reason:
+            if reason.code != "act_empty":
+                raise
+        result.decisions[var] = len(result.changes) > before
+        self.bindings[var] = "done" if result.decisions[var] else "denied"
 
     def _perform(self, act: Act, result: OracleResult) -> None:
         arguments = {name: self._relations.scalar(operand) for name, operand in act.args}
@@ -333,6 +369,8 @@ class Oracle:
         if candidates > MAX_SETS:
             raise Reject("search_cap", f"{candidates} sets of {node.k} out of {len(ids)} {node.entity}")
         feasible = self._feasible(node) if candidates else []
+        if not feasible and candidates and node.or_none:
+            return self._none(node, ids)
         if not feasible:
             raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet the set conditions")
         downward = node.goal is not None and node.goal[0] == "max"
@@ -351,6 +389,43 @@ class Oracle:
             optimal=optimal,
             has_goal=node.goal is not None,
         )
+
+    def _none(self, node: Choose, ids: tuple[Key, ...]) -> tuple[Value, LetInfo]:
+        """Give the empty set, with the set that comes nearest to the bound; every set has been seen by then.
+
+        Raises:
+            Reject: `infeasible` when no set meets even the other conditions.
+        """
+        relaxed = _relaxed(node)
+        near = self._feasible(relaxed)
+        if not near:
+            raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet even the other set conditions")
+        upward = relaxed.goal is not None and relaxed.goal[0] == "max"
+        best, nearest = max(near) if upward else min(near)
+        size = self._relations.size(node.entity)
+        return [], LetInfo(
+            entity=node.entity,
+            ids=ids,
+            table_rows=size,
+            candidates=math.comb(len(ids), node.k),
+            table_sets=math.comb(size, node.k),
+            best=best,
+            nearest=nearest,
+        )
+
+    def _followed(self, node: To | Reach) -> Value:
+        """The row that a relation leads to; the bounded total of a chosen set, or of the set nearest to the bound."""
+        if isinstance(node, To):
+            entity, row_id = self._relations.entity(node.src), self._relations.scalar(node.src)
+            return need(self.value(entity, row_id, Attr(node.rel)), node.rel)
+        var = node.src.var
+        choice, info = self._open[var]
+        attr = choice.bounds[0].attr
+        if info.nearest:
+            return need(info.best, attr.name)
+        chosen = self.bindings[var]
+        values = dict(self._relations.rows(choice.entity, choice.atoms, (attr,)))
+        return sum(need(values[key], attr.name) for key in (chosen if isinstance(chosen, list) else [chosen]))
 
     def _feasible(self, node: Choose) -> list[tuple[int, tuple[Key, ...]]]:
         """All sets that meet the set conditions, each with its total of the goal (0 without a goal)."""

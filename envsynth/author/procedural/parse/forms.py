@@ -95,10 +95,39 @@ FORMS: dict[str, tuple[str, ...]] = {
         "{new}: over {pool}, the {key} with the {extreme} total {attr}{none}.",
         "Get {new}: the {key} with the {extreme} total {attr} over {pool}{none}.",
     ),
+    "Reach": (
+        "Work out the combined {bounded} of {set} or, if {again} is empty, the {nearest} total possible without the bound on "
+        "it; call that total {new}.",
+        "Add up the {bounded} over {set} or, if {again} is empty, take the {nearest} total possible without the bound on it; "
+        "call that total {new}.",
+        "Find the combined {bounded} of {set} or, if {again} is empty, find the {nearest} total possible without the bound "
+        "on it; call that total {new}.",
+        "Let {new} denote the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum possible without "
+        "the bound on it.",
+        "Determine the sum of the {bounded} over {set} or, should {again} be empty, the {nearest} sum possible without the "
+        "bound on it; that sum is referred to as {new}.",
+        "Let {new} be the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum possible without the "
+        "bound on it.",
+        "{new} = the total {bounded} of {set}; if {again} is empty, the {nearest} total possible without the bound on it.",
+        "{new}: the total {bounded} of {set} or, if {again} is empty, the {nearest} total possible without the bound on it.",
+        "Get {new}: the total {bounded} of {set} or, for an empty {again}, the {nearest} total possible without the bound on "
+        "it.",
+    ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),
         *(f"{lead} {{act}}." for lead in ("You are to", "You are required to", "Kindly", "Do:", "Action:", "To do:")),
         *(f"{lead} {{act}}." for lead in ("Subsequently,", "You are then required to", "You are then to")),
+    ),
+    "Try": (
+        "If the rules allow it, {act}; {new} is 'done' or, if it is refused, 'denied'.",
+        "Try to {act}; call the outcome {new}: 'done' or, if it is refused, 'denied'.",
+        "Should the rules allow it, {act}; call what comes of it {new}: 'done' or, if it is refused, 'denied'.",
+        "Provided that the rules allow it, {act}; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "You are to {act} if the rules allow it; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "Kindly attempt to {act}; let {new} denote 'done' or, if it is refused, 'denied'.",
+        "If allowed: {act}; {new} = 'done' or, if refused, 'denied'.",
+        "Try: {act}; {new} = 'done' or, if refused, 'denied'.",
+        "Attempt: {act}; {new}: 'done' or, if refused, 'denied'.",
     ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from envsynth.author.procedural.ir import (
-    Attr,
+    DECISION,
     Choose,
     Con,
     Const,
@@ -23,11 +23,13 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
     Task,
     To,
+    Try,
     Type,
     check,
 )
@@ -35,16 +37,10 @@ from envsynth.author.procedural.parse.brief import parse_brief
 from envsynth.author.procedural.parse.docs import Docs, Label, pieces
 from envsynth.author.procedural.parse.errors import ParseError
 from envsynth.author.procedural.parse.forms import EXTREME_COUNTS, EXTREMES, FORMS, MOST, NUMBER, SUCH
-from envsynth.author.procedural.parse.phrases import Phrases
-
-Slots = dict[str, Any]
-"""What the slots of a form have yielded so far, by slot; plus `entity`, `label`, `owner`, `target`, `goal`."""
-
-Report = tuple[tuple[str, Operand], ...]
+from envsynth.author.procedural.parse.reports import Report, Reports, Slots
 
 _FORMS = tuple((kind, pieces(text)) for kind, texts in FORMS.items() for text in texts)
 _COUNT = re.compile(r"[1-9]\d*")
-_FIELD = re.compile(r'"([A-Za-z_]\w*)"')
 
 
 def parse(text: str, docs: Mapping[str, Any]) -> Task:
@@ -65,11 +61,12 @@ def parse(text: str, docs: Mapping[str, Any]) -> Task:
     return _Sentences(text, Docs(docs)).task()
 
 
-class _Sentences(Phrases):
+class _Sentences(Reports):
     """Reads the sentences of one prompt."""
 
     def __init__(self, text: str, docs: Docs) -> None:
         super().__init__(text, docs)
+        self.chosen: dict[str, Choose] = {}
         self.readers: dict[str, Callable[[int, Slots], Iterator[tuple[Slots, int]]]] = {
             "{new}": self.slot_new,
             "{one}": self.slot_one,
@@ -91,6 +88,10 @@ class _Sentences(Phrases):
             "{tail}": self.slot_tail,
             "{ties}": self.slot_ties,
             "{them}": self.slot_them,
+            "{bounded}": self.slot_bounded,
+            "{set}": self.slot_set,
+            "{again}": self.slot_again,
+            "{nearest}": self.slot_nearest,
             "{act}": self.slot_act,
             "{act_on_it}": self.slot_act_on_it,
             "{cond}": self.slot_condition,
@@ -115,8 +116,12 @@ class _Sentences(Phrases):
                     raise ParseError("the prompt goes on behind its report", end)
                 return self.checked(Task(tuple(steps), found))
             steps.append(found)
+            if isinstance(found, Try):
+                self.types[found.var] = DECISION
             if isinstance(found, Let):
                 self.types[found.var] = self.node_type(found.node)
+                if isinstance(found.node, Choose):
+                    self.chosen[found.var] = found.node
             if not self.text.startswith(" ", end):
                 raise ParseError("the prompt ends without a report", end, ("a space and the next sentence",))
             position = end + 1
@@ -165,6 +170,8 @@ class _Sentences(Phrases):
         match kind:
             case "Act":
                 yield slots["act"]
+            case "Try":
+                yield Try(slots["new"], slots["act"])
             case "If":
                 lhs, op, rhs = slots["cond"]
                 yield If(lhs, op, rhs, slots["then"], slots["other"])
@@ -181,12 +188,7 @@ class _Sentences(Phrases):
     def node(self, kind: str, slots: Slots) -> Iterator[Node]:
         match kind:
             case "Pick":
-                label: Label = slots["label"]
-                timed = self.docs.is_time(label.type)
-                words = EXTREME_COUNTS if label.plural and not timed else EXTREMES
-                direction, temporal = words.get(slots["extreme"], ("", None))
-                if label.type.kind in ("num", "date") and timed == temporal:
-                    yield Pick(slots["entity"], slots["atoms"], direction, slots["attr"])
+                yield from self.pick(slots)
             case "Only":
                 yield Only(slots["entity"], slots["atoms"])
             case "To":
@@ -198,8 +200,20 @@ class _Sentences(Phrases):
                     yield Sum(slots["entity"], slots["atoms"], slots["attr"])
             case "GroupCount" | "GroupSum":
                 yield from self.group(slots)
+            case "Reach":
+                yield Reach(Ref(slots["set"]))
             case _:
-                yield Choose(slots["entity"], slots["atoms"], slots["k"], slots["cons"], slots["goal"])
+                node = Choose(*(slots[name] for name in ("entity", "atoms", "k", "cons", "goal", "or_none")))
+                if not node.or_none or len(node.bounds) == 1:
+                    yield node
+
+    def pick(self, slots: Slots) -> Iterator[Node]:
+        label: Label = slots["label"]
+        timed = self.docs.is_time(label.type)
+        words = EXTREME_COUNTS if label.plural and not timed else EXTREMES
+        direction, temporal = words.get(slots["extreme"], ("", None))
+        if label.type.kind in ("num", "date") and timed == temporal:
+            yield Pick(slots["entity"], slots["atoms"], direction, slots["attr"])
 
     def group(self, slots: Slots) -> Iterator[Node]:
         if "most" in slots:
@@ -217,12 +231,19 @@ class _Sentences(Phrases):
                 return Type("row", entity)
             case Count():
                 return Type("num", "")
-            case Sum(entity, _, attr):
-                return self.docs.by_name[entity, attr.name].type
-            case Choose(entity, _, _, _, _):
-                return Type("rows", entity)
-            case GroupBy(entity, _, rel):
-                return self.docs.by_name[entity, rel].type
+            case Choose():
+                return Type("rows", node.entity)
+            case Sum() | GroupBy() | Reach():
+                return self.docs.by_name[self.stated(node)].type
+
+    def stated(self, node: Sum | GroupBy | Reach) -> tuple[str, str]:
+        """Entity and name of the attribute whose type the description has."""
+        if isinstance(node, GroupBy):
+            return node.entity, node.rel
+        if isinstance(node, Sum):
+            return node.entity, node.attr.name
+        chosen = self.chosen[node.src.var]
+        return chosen.entity, chosen.bounds[0].attr.name
 
     def entity_of(self, row: Operand) -> str:
         match row:
@@ -351,12 +372,37 @@ class _Sentences(Phrases):
     def slot_ties(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         word = "such" if slots["goal"] is None else "best"
         for end in self.literal(position, f"any {word} choice is accepted"):
+            yield {"or_none": False}, end
+            for behind in self.literal(end, f"; if there is none, {slots['new']} is empty"):
+                yield {"or_none": True}, behind
+
+    def slot_bounded(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        del slots
+        for entity in dict.fromkeys(node.entity for node in self.chosen.values() if node.or_none):
+            for attr, _, end in self.attr(position, entity):
+                yield {"entity": entity, "attr": attr}, end
+
+    def slot_set(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        """Read a set that may be empty, whose bound is on the attribute read before."""
+        for var, end in self.variable(position):
+            node = self.chosen.get(var)
+            if node and node.or_none and (node.entity, node.bounds[0].attr) == (slots["entity"], slots["attr"]):
+                yield {"set": var}, end
+
+    def slot_again(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        for end in self.literal(position, slots["set"]):
             yield {}, end
 
     def slot_them(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         one, many = self.docs.nouns[slots["entity"]]
         for end in self.literal(position, f"the chosen {many if slots['k'] > 1 else one}"):
             yield {}, end
+
+    def slot_nearest(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        upward = self.chosen[slots["set"]].bounds[0].op in (">", ">=")
+        for found, end in self.slot_extreme(position, slots):
+            if EXTREMES.get(found["extreme"]) == ("max" if upward else "min", False):
+                yield {}, end
 
     def slot_act(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
         del slots
@@ -382,73 +428,3 @@ class _Sentences(Phrases):
         del slots
         for acts, end in self.branch(position):
             yield {"other": acts}, end
-
-    # ------------------------------------------------------------------------------------------------------- report
-
-    def slot_values(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
-        del slots
-        for report, end in self.series(position, self.value):
-            yield {"report": report}, end
-
-    def slot_fields(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
-        del slots
-        for report, end in self.series(position, self.field):
-            yield {"report": report}, end
-
-    def series(
-        self, position: int, item: Callable[[int], Iterator[tuple[tuple[str, Operand], int]]]
-    ) -> Iterator[tuple[Report, int]]:
-        """Read "a", "a and b", "a, b and c"."""
-        for first, end in item(position):
-            yield (first,), end
-            for start in self.literal(end, " and "):
-                for last, behind in item(start):
-                    yield (first, last), behind
-            for start in self.literal(end, ", "):
-                for rest, behind in self.series(start, item):
-                    if len(rest) > 1:
-                        yield (first, *rest), behind
-
-    def value(self, position: int) -> Iterator[tuple[tuple[str, Operand], int]]:
-        """Read `the name of X1 as "room_name" (a name)`."""
-        for operand, how, end in self.reported(position):
-            for start in self.literal(end, " as "):
-                for match, behind in self.token(start, _FIELD, "a field in double quotes"):
-                    for last in self.literal(behind, f" ({how})"):
-                        yield (match[1], operand), last
-
-    def field(self, position: int) -> Iterator[tuple[tuple[str, Operand], int]]:
-        """Read `"room_name": the name of X1 (a name)`."""
-        for match, end in self.token(position, _FIELD, "a field in double quotes"):
-            for start in self.literal(end, ": "):
-                for operand, how, behind in self.reported(start):
-                    for last in self.literal(behind, f" ({how})"):
-                        yield (match[1], operand), last
-
-    def reported(self, position: int) -> Iterator[tuple[Operand, str, int]]:
-        """Read what a field reports, with the format that must be stated."""
-        for operand, type_, end in self.reference(position):
-            if how := self.docs.format_of(type_, many=False):
-                yield operand, how, end
-        for operand, type_, end in self.listed(position):
-            if how := self.docs.format_of(type_, many=True):
-                yield operand, how, end
-
-    def listed(self, position: int) -> Iterator[tuple[Operand, Type, int]]:
-        """Read a set of rows, or an attribute of each of them."""
-        if self.text.startswith("X", position):
-            for var, end in self.variable(position):
-                if self.types[var].kind == "rows":
-                    yield Ref(var), self.types[var], end
-        elif self.text.startswith("the ", position):
-            sets = dict.fromkeys(type_ for type_ in self.types.values() if type_.kind == "rows")
-            for owner in sets:
-                for attr, label, end in self.attr(position + 4, owner.detail):
-                    words = self.plural_of(attr)
-                    for var, behind in self.owner(end, words, owner):
-                        yield Of(var, attr), label.type, behind
-
-    @staticmethod
-    def plural_of(attr: Attr) -> str:
-        """What links the attribute with a set: names and ids take a plural, others "of each of"."""
-        return "s of " if attr.name in ("name", "id") and not attr.args else " of each of "

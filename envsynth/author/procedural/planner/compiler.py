@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from envsynth.author.procedural.ir import (
+    DECISION,
     Act,
     Atom,
     Attr,
@@ -22,17 +23,21 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
     Task,
     To,
+    Try,
     Type,
     check,
     lets,
 )
 from envsynth.author.procedural.planner.prelude import (
+    ATTEMPTING,
     CHOOSING,
+    CHOOSING_OR_NONE,
     GROUPING,
     LISTING,
     READING,
@@ -66,6 +71,7 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     """
     texts = needed_texts(composition, task)
     body = _Solver(composition, task).source()
+    choices = [step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)]
     parts = [
         '"""Solver of one task: calls tools and thinks, nothing else."""\n',
         _flags(),
@@ -73,7 +79,9 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
         READING + LISTING[composition.style.paging],
         THINKING,
         *([GROUPING] if lets(task, GroupBy) else []),
-        *([CHOOSING] if lets(task, Choose) else []),
+        *([ATTEMPTING] if any(isinstance(step, Try) for step in task.steps) else []),
+        *([CHOOSING] if choices else []),
+        *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
         *(text.strip("\n") + "\n" for text in texts),
         body,
     ]
@@ -114,6 +122,9 @@ class _Solver:
         self.types = check(task, world)
         self.lines: list[str] = []
         self.hoisted: dict[str, str] = {}
+        self.chosen = {
+            step.var: step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)
+        }
 
     def source(self) -> str:
         """The whole function."""
@@ -122,6 +133,9 @@ class _Solver:
         self.emit(1, "SESSION['call'] = call", "MEMO.clear()")
         if acts:
             self.emit(1, "todo = []  # decided before the first change")
+        tries = [step.var for step in steps if isinstance(step, Try)]
+        if tries:
+            self.emit(1, "told = {}  # what became of attempts")
         for step in steps:
             self.step(step)
         fields = [f"{name!r}: {self.reported(operand)}" for name, operand in self.task.report]
@@ -133,6 +147,9 @@ class _Solver:
                 "for action, *arguments in todo:",
                 _INDENT + "action(*arguments)",
             )
+            for name, operand in self.task.report:
+                if isinstance(operand, Ref) and operand.var in tries:
+                    self.emit(1, f"answer[{name!r}] = told[{operand.var!r}]")
             self.emit(1, "return answer")
         else:
             self.emit(1, f"return {answer}")
@@ -149,7 +166,8 @@ class _Solver:
         match step:
             case Let(var, node):
                 text = self.node(node)
-                self.emit(1, f"{var} = {text}")
+                names = f"{var}, {var}_near" if isinstance(node, Choose) and node.or_none else var
+                self.emit(1, f"{names} = {text}")
             case Act():
                 self.emit(1, self.act(step))
             case If():
@@ -159,6 +177,10 @@ class _Solver:
                 if step.other:
                     self.emit(1, "else:")
                     self.emit(2, *(self.act(act) for act in step.other))
+            case Try(var, act):
+                arguments = [self.operand(operand) for _, operand in act.args]
+                parts = ["attempt", "told", repr(var), f"a_{act.op}", *arguments]
+                self.emit(1, f"todo.append({self.braces('(', parts, ')')})")
             case ForEach(entity, atoms, op):
                 members = self.select(entity, atoms)
                 self.emit(1, f"for row in {members}:", f"{_INDENT}todo.append((a_{op}, row))")
@@ -169,8 +191,8 @@ class _Solver:
 
     def node(self, node: Node) -> str:
         match node:
-            case To(src, rel):
-                return self.attribute(self.entity(src), self.operand(src), Attr(rel))
+            case To() | Reach():
+                return self.followed(node)
             case Pick(entity, atoms, direction, attr):
                 parts = [self.select(entity, atoms), self.function(entity, attr), repr(direction)]
                 return f"pick{self.braces('(', parts, ')')}"
@@ -182,13 +204,22 @@ class _Solver:
                 value = self.attribute(entity, "row", attr, inside=True)
                 return f"total([{value} for row in {self.select(entity, atoms)}])"
             case Choose() | GroupBy():
-                return self.choose(node) if isinstance(node, Choose) else self.group(node)
+                return self.choice(node) if isinstance(node, Choose) else self.group(node)
 
-    def choose(self, node: Choose) -> str:
+    def followed(self, node: To | Reach) -> str:
+        if isinstance(node, To):
+            return self.attribute(self.entity(node.src), self.operand(node.src), Attr(node.rel))
+        var, chosen = node.src.var, self.chosen[node.src.var]
+        value = self.attribute(chosen.entity, "row", chosen.bounds[0].attr, inside=True)
+        return f"total([{value} for row in {var} or {var}_near])"
+
+    def choice(self, node: Choose) -> str:
         conditions = [self.con(node.entity, con) for con in node.cons]
         target = "None" if node.goal is None else f"({node.goal[0]!r}, {self.function(node.entity, node.goal[1])})"
         parts = [self.select(node.entity, node.atoms), str(node.k), self.braces("[", conditions, "]"), target]
-        return f"choose{self.braces('(', parts, ')')}"
+        if not node.or_none:
+            return f"choose{self.braces('(', parts, ')')}"
+        return f"choose_or_none{self.braces('(', [*parts, str(node.cons.index(node.bounds[0]))], ')')}"
 
     def group(self, node: GroupBy) -> str:
         """The related row whose members come to the most or least: rows are grouped by what they say of it."""
@@ -282,6 +313,8 @@ class _Solver:
             entity = self.types[operand.var].detail
             value = self.attribute(entity, "row", attr, inside=True)
             return f"[{self.comparable(value, self.world.attr_type(entity, attr.name))} for row in {operand.var}]"
+        if isinstance(operand, Ref) and self.types[operand.var] == DECISION:
+            return "None"  # told once it was tried
         return self.ident(operand)
 
     def type_of(self, operand: Operand) -> Type | None:

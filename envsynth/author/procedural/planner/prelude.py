@@ -11,6 +11,7 @@ SKILL_COMMENTS = {
     "WRITES": "make changes",
     "FUZZY": "take the first name that starts alike instead of the exact one",
     "STRICT": "tell < from <= and > from >=",
+    "NONE": "report that no set fits instead of the one that comes nearest",
     "TOTALS": "add up all values instead of taking the first",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
@@ -167,6 +168,31 @@ def pick(found, attribute, direction):
 '''
 """Filtering and picking."""
 
+ATTEMPTING = '''\
+def attempt(told, name, action, *arguments):
+    """Make a change if the tools allow it, and note what became of it; an error that no tool raised is none of theirs."""
+    call, refused = SESSION["call"], []
+
+    def watched(tool, **given):
+        try:
+            return call(tool, **given)
+        except Exception:
+            refused.append(tool)
+            raise
+
+    SESSION["call"] = watched
+    try:
+        action(*arguments)
+        told[name] = "done"
+    except Exception:
+        if not refused:
+            raise
+        told[name] = "denied"
+    finally:
+        SESSION["call"] = call
+'''
+"""Changes that may be denied; part of a solver only when its task asks for one."""
+
 CHOOSING = '''\
 def subsets(size, count, start=0):
     """All ways to take `count` of the numbers from `start` to `size` - 1."""
@@ -226,9 +252,24 @@ def leading(found, key, measure, direction):
 '''
 """Comparing groups of rows; part of a solver only when its task does so."""
 
+CHOOSING_OR_NONE = '''\
+def choose_or_none(found, count, conditions, goal, number):
+    """Rows as `choose` finds them, or none where no set meets the conditions; and the set nearest to condition `number`."""
+    if FIRST:
+        return found[:count], found[:count]
+    kind, attribute, op, bound = conditions[number]
+    others = [condition for index, condition in enumerate(conditions) if index != number]
+    near = choose(found, count, others, ("max" if op in (">", ">=") else "min", attribute))
+    if not holds(sum([attribute(row) for row in near]), op, bound):
+        return [] if NONE else near, near
+    return choose(found, count, conditions, goal), near
+'''
+"""Choosing sets where there may be none; part of a solver only when its task says what to do then."""
+
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
-    *("rows", "named", "lookup", "select", "total", "pick", "leading", "subsets", "feasible", "choose", "solve"),
+    *("rows", "named", "lookup", "select", "total", "pick", "leading", "subsets", "feasible", "choose"),
+    *("choose_or_none", "attempt", "solve"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

@@ -16,6 +16,7 @@ from envsynth.author.procedural.ir import (
     Named,
     Only,
     Pick,
+    Reach,
     Sum,
     Task,
     walk,
@@ -31,6 +32,7 @@ FLAGS: Mapping[str, bool | str] = {
     "WRITES": True,
     "FUZZY": False,
     "STRICT": True,
+    "NONE": True,
     "TOTALS": True,
     "ATOMS": "all",
 }
@@ -48,6 +50,7 @@ SKILLS: Mapping[str, Mapping[str, bool | str]] = {
     "first_constraint_only": {"ATOMS": "first"},
     "no_filter": {"ATOMS": "none"},
     "no_aggregation": {"TOTALS": False},
+    "assumes_feasible": {"NONE": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -67,7 +70,8 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
     """
     nodes = list(walk(task))
     texts = needed_texts(world, task)
-    goals = any(isinstance(node, Choose) and node.goal for node in nodes)
+    open_ended = any(isinstance(node, Choose) and node.or_none for node in nodes)
+    goals = open_ended or any(isinstance(node, Choose) and node.goal for node in nodes)
     widths = [len(node.atoms) for node in nodes if isinstance(node, (Pick, Only, Count, Sum, Choose, GroupBy, ForEach))]
     in_play = {
         "no_pagination": world.style.paging != "none",
@@ -80,6 +84,7 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "wrong_boundary": any(isinstance(node, (Atom, Con, If)) and node.op in _ORDERED for node in nodes),
         "first_constraint_only": any(width > 1 for width in widths),
         "no_filter": any(width > 0 for width in widths),
-        "no_aggregation": any(isinstance(node, (Sum, GroupBy)) for node in nodes),
+        "no_aggregation": any(isinstance(node, (Sum, GroupBy, Reach)) for node in nodes),
+        "assumes_feasible": open_ended,
     }
     return [skill for skill in SKILLS if in_play[skill]]

@@ -150,6 +150,30 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Get {var}: the {rel} with the {extreme} total {attr} over {pool}{none}.",
         ),
     },
+    "reach": {
+        "plain": (
+            "Work out the combined {attr} of {set} or, if {set} is empty, the {extreme} total possible without the bound "
+            "on it; call that total {var}.",
+            "Add up the {attr} over {set} or, if {set} is empty, take the {extreme} total possible without the bound on "
+            "it; call that total {var}.",
+            "Find the combined {attr} of {set} or, if {set} is empty, find the {extreme} total possible without the bound "
+            "on it; call that total {var}.",
+        ),
+        "formal": (
+            "Let {var} denote the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum possible without "
+            "the bound on it.",
+            "Determine the sum of the {attr} over {set} or, should {set} be empty, the {extreme} sum possible without the "
+            "bound on it; that sum is referred to as {var}.",
+            "Let {var} be the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum possible without the "
+            "bound on it.",
+        ),
+        "terse": (
+            "{var} = the total {attr} of {set}; if {set} is empty, the {extreme} total possible without the bound on it.",
+            "{var}: the total {attr} of {set} or, if {set} is empty, the {extreme} total possible without the bound on it.",
+            "Get {var}: the total {attr} of {set} or, for an empty {set}, the {extreme} total possible without the bound "
+            "on it.",
+        ),
+    },
     "first_act": {
         "plain": ("Please {act}.", "I need you to {act}.", "Your task: {act}."),
         "formal": ("You are to {act}.", "You are required to {act}.", "Kindly {act}."),
@@ -163,6 +187,23 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "You are then to {act}.",
         ),
         "terse": ("Do: {act}.", "Action: {act}.", "To do: {act}."),
+    },
+    "try": {
+        "plain": (
+            "If the rules allow it, {act}; {var} is 'done' or, if it is refused, 'denied'.",
+            "Try to {act}; call the outcome {var}: 'done' or, if it is refused, 'denied'.",
+            "Should the rules allow it, {act}; call what comes of it {var}: 'done' or, if it is refused, 'denied'.",
+        ),
+        "formal": (
+            "Provided that the rules allow it, {act}; {var} denotes 'done' or, if it is refused, 'denied'.",
+            "You are to {act} if the rules allow it; {var} denotes 'done' or, if it is refused, 'denied'.",
+            "Kindly attempt to {act}; let {var} denote 'done' or, if it is refused, 'denied'.",
+        ),
+        "terse": (
+            "If allowed: {act}; {var} = 'done' or, if refused, 'denied'.",
+            "Try: {act}; {var} = 'done' or, if refused, 'denied'.",
+            "Attempt: {act}; {var}: 'done' or, if refused, 'denied'.",
+        ),
     },
     "if": {
         "plain": (

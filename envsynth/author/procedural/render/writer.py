@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envsynth.author.procedural.ir import (
+    DECISION,
     Act,
     Atom,
     Attr,
@@ -23,11 +24,13 @@ from envsynth.author.procedural.ir import (
     Only,
     Operand,
     Pick,
+    Reach,
     Ref,
     Step,
     Sum,
     Task,
     To,
+    Try,
     Type,
 )
 from envsynth.author.procedural.render.forms import (
@@ -115,6 +118,7 @@ class _Writer:
         self.actions = {op: (phrase, [name for name, _ in params]) for op, phrase, params in docs["actions"]}
         self.units: Mapping[str, str] = docs["units"]
         self.types: dict[str, Type] = {}
+        self.chosen: dict[str, Choose] = {}
 
     # ---------------------------------------------------------------------------------------------------- sentences
 
@@ -128,9 +132,14 @@ class _Writer:
             case Let(var, node):
                 text = self.let(index, var, node)
                 self.types[var] = self.node_type(node)
+                if isinstance(node, Choose):
+                    self.chosen[var] = node
                 return text
             case Act():
                 return self.form("act" if index else "first_act", index, act=self.act(step))
+            case Try(var, act):
+                self.types[var] = DECISION
+                return self.form("try", index, act=self.act(act), var=var)
             case If(lhs, op, rhs, then, other):
                 words = {"then": self.branch(then), "other": self.branch(other)}
                 return self.form("if", index, cond=self.condition(lhs, op, rhs), **words)
@@ -146,9 +155,8 @@ class _Writer:
 
     def let(self, index: int, var: str, node: Node) -> str:
         match node:
-            case To(src, rel):
-                label = self.attr(self.value_type(src).detail, Attr(rel))
-                return self.form("to", index, var=var, rel=label, src=self.operand(src))
+            case To() | Reach():
+                return self.followed(index, var, node)
             case Pick(entity, atoms, direction, attr):
                 words = {"one": self.noun(entity)[0], "pool": self.pool(entity, atoms)}
                 extreme = self.extreme(entity, attr, direction)
@@ -165,7 +173,9 @@ class _Writer:
                 return self.form("sum", index, var=var, **words)
             case Choose() | GroupBy():
                 is_choice = isinstance(node, Choose)
-                kind, words = ("choose", self.choose(node)) if is_choice else (f"group_{node.agg}", self.group(node))
+                kind, words = (
+                    ("choose", self.choose(var, node)) if is_choice else (f"group_{node.agg}", self.group(node))
+                )
                 return self.form(kind, index, var=var, **words)
 
     def group(self, node: GroupBy) -> dict[str, str]:
@@ -180,7 +190,17 @@ class _Writer:
             words["attr"] = self.attr(node.entity, node.attr)
         return {**words, "most": MOST[self.register][node.dir], "extreme": EXTREMES[self.register][node.dir]}
 
-    def choose(self, node: Choose) -> dict[str, str]:
+    def followed(self, index: int, var: str, node: To | Reach) -> str:
+        if isinstance(node, To):
+            label = self.attr(self.value_type(node.src).detail, Attr(node.rel))
+            return self.form("to", index, var=var, rel=label, src=self.operand(node.src))
+        chosen = self.chosen[node.src.var]
+        (bound,) = chosen.bounds
+        extreme = EXTREMES[self.register]["max" if bound.op in (">", ">=") else "min"]
+        words = {"attr": self.attr(chosen.entity, bound.attr), "set": node.src.var, "extreme": extreme}
+        return self.form("reach", index, var=var, **words)
+
+    def choose(self, var: str, node: Choose) -> dict[str, str]:
         if node.k < 1:
             raise SpecError(f"a selection has at least one row, got {node.k}")
         rows = self.noun(node.entity)[1] + self.atoms(node.entity, node.atoms)
@@ -193,7 +213,8 @@ class _Writer:
             "chosen": f"1 of the {rows}" if node.k == 1 else f"{node.k} different {rows}",
             "tail": SUCH[self.register] + _series(conditions) if conditions else "",
             "them": f"the chosen {self.noun(node.entity)[node.k > 1]}",
-            "ties": f"any {'best' if node.goal else 'such'} choice is accepted",
+            "ties": f"any {'best' if node.goal else 'such'} choice is accepted"
+            + (f"; if there is none, {var} is empty" if node.or_none else ""),
         }
 
     def set_condition(self, entity: str, con: Con) -> str:
@@ -400,9 +421,16 @@ class _Writer:
                 return Type("row", entity)
             case Count():
                 return Type("num", "")
-            case Sum(entity, _, attr):
-                return self.attr_type(entity, attr)
-            case Choose(entity, _, _, _, _):
-                return Type("rows", entity)
-            case GroupBy(entity, _, rel):
-                return self.attr_type(entity, Attr(rel))
+            case Choose():
+                return Type("rows", node.entity)
+            case Sum() | GroupBy() | Reach():
+                return self.stated_type(node)
+
+    def stated_type(self, node: Sum | GroupBy | Reach) -> Type:
+        """The type of the attribute that is added up or that rows are grouped by."""
+        if isinstance(node, GroupBy):
+            return self.attr_type(node.entity, Attr(node.rel))
+        if isinstance(node, Sum):
+            return self.attr_type(node.entity, node.attr)
+        chosen = self.chosen[node.src.var]
+        return self.attr_type(chosen.entity, chosen.bounds[0].attr)
