@@ -92,7 +92,7 @@ def page(drawn: list[dict[str, Any]], reader: dict[str, Any]) -> str:
             f"A reader with prompt, policy and tool documentation alone solved **{solved} of {len(reader)}**. Each task",
             "allowed one answer, after as many looks as the reader liked, each within the turn limit. A server held the",
             "tasks in memory and wrote the verdicts; nothing of them lay in a file. That the reader did not look into the",
-            "source of this project was an instruction. Three instances shared the tasks; the remarks are their own",
+            "source of this project was an instruction. Its instances shared the tasks; the remarks are their own",
             f"(`benchmarks/reader.py`; the reader was {', '.join(readers)}).",
             "",
         ]
