@@ -4,7 +4,7 @@ The solver half, `acceptance/truth`, imports nothing of the package and gets a `
 rows. It was written from the prompt language and from policies, not from the author's code. This half draws tasks over
 booking, allocation and itinerary without gates, or reads them from a store, and asks their verifiers.
 
-Full: until 300 tasks are covered, at least 60 of each mechanism. `--fast`: 20 tasks. A task that the second reader does not
+Full: until 300 tasks are covered, at least 60 of each mechanism and some of each sort. `--fast`: 20 tasks, each sort. A task that the second reader does not
 understand is not covered, and told with its reason. `--store PATH`: all tasks of a store, whatever their worlds join.
 """
 
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from acceptance.claims import Claims
 from acceptance.synthesis_diversity import CATEGORIES
+from acceptance.truth.program import Choose, Named, Try
 from acceptance.truth.solver import Right, Solved, cells, solve
 from acceptance.truth.world import NotCoveredError, PublicTask, World
 from acceptance.truth.wrong import wrong_outcomes
@@ -53,6 +54,15 @@ RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 
 GROUPED = 40
 """Covered tasks of a full run, at least, that compare groups of rows."""
+
+KINDS = ("read", "plan", "optimise", "infeasible", "act", "service")
+SORTS = {
+    "read": ("read",), "plan or optimise": ("plan", "optimise"), "act": ("act",), "service": ("service",),
+    "infeasible": ("infeasible",),
+}  # fmt: skip
+"""Sorts of tasks that a run covers, by their kinds."""
+FEWEST = {"read": 60, "plan or optimise": 30, "act": 30, "service": 30, "infeasible": 10}
+"""Covered tasks of each sort of a full run, at least; of a fast one, 1."""
 
 Drawn = tuple[EnvironmentSpec, TaskVersion]
 
@@ -97,11 +107,16 @@ def drawn(seed: str) -> Iterator[Drawn]:
                 for attempt in range(rng.randrange(EDITS + 1) if versions else 0):
                     operators = author.operators(versions[-1])
                     try:
-                        versions.append(author.propose(draft, versions[-1], rng.choice(operators), attempt))
+                        versions.append(author.propose(draft, versions[-1], _operator(operators, rng), attempt))
                     except Rejected:
                         continue
                 if versions:
                     yield draft.environment, versions[-1]
+
+
+def _operator(operators: list[str], rng: random.Random) -> str:
+    """An edit; the one that leaves no choice suits few tasks, so it is taken more often where it does."""
+    return "infeasible" if "infeasible" in operators and rng.random() < 0.5 else rng.choice(operators)
 
 
 def stored(path: Path) -> Iterator[Drawn]:
@@ -121,6 +136,10 @@ class Tally:
 
     covered: Counter[str] = field(default_factory=Counter[str])
     """By kind and by mechanism."""
+    endings: Counter[str] = field(default_factory=Counter[str])
+    """Covered tasks with a choice that may be empty or a request that may be denied, by what came of it."""
+    mistaken: int = 0
+    """Tasks called infeasible though there is a choice, or plan or optimise though there is none."""
     sentences: Counter[str] = field(default_factory=Counter[str])
     """Covered tasks by the kinds of their sentences."""
     uncovered: Counter[str] = field(default_factory=Counter[str])
@@ -143,6 +162,30 @@ class Tally:
     def tasks(self) -> int:
         """Covered tasks."""
         return self.covered["all"]
+
+    def of(self, sort: str) -> int:
+        """Covered tasks of a sort."""
+        return sum(self.covered[kind] for kind in SORTS[sort])
+
+    def enough(self, wanted: int, each: int) -> bool:
+        """Whether enough tasks are covered, in all, of each mechanism and of each sort."""
+        if self.tasks < wanted or any(self.covered[name] < each for name in MECHANISMS):
+            return False
+        return all(self.of(sort) >= fewest for sort, fewest in fewest_of(each).items())
+
+
+def fewest_of(each: int) -> dict[str, int]:
+    """The fewest tasks of each sort in a run with so many of each mechanism: none of the tasks of a store."""
+    return FEWEST if each >= 60 else dict.fromkeys(SORTS, min(each, 1))
+
+
+def ending_of(solved: Solved) -> str:
+    """What comes of a choice that may be empty, or of a request that may be denied; "" without either."""
+    if any(isinstance(step, Choose) and step.may_be_empty for step in solved.program.steps):
+        return "empty" if any(value == frozenset() for _, value in solved.outcomes[0].answer) else "chosen"
+    words = [Named(step.name) for step in solved.program.steps if isinstance(step, Try)]
+    told = [name for name, value in solved.program.report if value in words]
+    return str(dict(solved.outcomes[0].answer)[told[0]]) if told else ""
 
 
 def as_outcome(world: World, right: Right, *, turned: bool = False) -> Outcome:
@@ -193,6 +236,12 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
     tally.refused.update(status == "fail" for status in no)
     tally.sources.update(item.source for item in wrong)
     tally.places.update({item.place for item in wrong if item.place})
+    ending = ending_of(solved)
+    tally.endings.update([ending] if ending else [])
+    called = {"infeasible": True, "plan": False, "optimise": False}.get(task.kind)
+    if called is not None and called != (ending == "empty"):
+        tally.mistaken += 1
+        tally.disagreements.append(f"called {task.kind}, but what comes of it is {ending!r}: {told}")
     tally.looked_at |= solved.rules.used.intersection(solved.rules.values)
     for outcome, status in zip(outcomes[: len(right)], yes, strict=True):
         if status != "pass":
@@ -206,7 +255,7 @@ def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally
     """Cover tasks until there are enough, in all and of each mechanism."""
     tally, began = Tally(), time.monotonic()
     for spec, task in tasks:
-        if tally.tasks >= wanted and all(tally.covered[name] >= each for name in MECHANISMS):
+        if tally.enough(wanted, each):
             break
         tally.drawn += 1
         try:
@@ -242,11 +291,15 @@ def main() -> int:
 
 def report(claims: Claims, tally: Tally, wanted: int, each: int) -> None:
     """Print what was found."""
-    counts = ", ".join(f"{name} {tally.covered[name]}" for name in (*MECHANISMS, "read", "plan", "optimise", "act"))
+    counts = ", ".join(f"{name} {tally.covered[name]}" for name in (*MECHANISMS, *KINDS))
     least = min(tally.covered[name] for name in MECHANISMS)
     claims.line("tasks covered", f"{tally.tasks} ({counts})", f">= {wanted}", tally.tasks >= wanted)
     if each:
         claims.line("fewest of a mechanism", least, f">= {each}", least >= each)
+        for sort, fewest in fewest_of(each).items():
+            claims.line(f"tasks covered of sort {sort}", tally.of(sort), f">= {fewest}", tally.of(sort) >= fewest)
+    ends = ", ".join(f"{name} {tally.endings[name]}" for name in ("chosen", "empty", "done", "denied"))
+    claims.line(f"mistaken for infeasible or not (choices, requests: {ends})", tally.mistaken, "0", not tally.mistaken)
     kinds = ", ".join(f"{name} {tally.sentences[name]}" for name in sorted(tally.sentences))
     if each >= 60:
         grouped = tally.sentences["group"]

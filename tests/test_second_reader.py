@@ -288,6 +288,167 @@ def test_a_choice_has_all_best_sets():
         answers(prompt.format("as large as possible", "any such choice is accepted"))
 
 
+OR_NONE = {
+    "plain": (
+        "Choose 2 different rooms such that no two of them share the same hub and their combined hourly rate is {0}; call the "
+        "chosen rooms X1 (any such choice is accepted; if there is none, X1 is empty). Work out the combined hourly rate of X1 "
+        "or, if X1 is empty, the {1} total possible without the bound on it; call that total X2. ",
+        {">=": "at least", "<=": "at most"}, {"max": "highest", "min": "lowest"},
+    ),
+    "formal": (
+        "Let X1 be a selection of 2 different rooms such that no two of them have the same hub and their total hourly rate is "
+        "{0}; any such choice is accepted; if there is none, X1 is empty. Determine the sum of the hourly rate over X1 or, "
+        "should X1 be empty, the {1} sum possible without the bound on it; that sum is referred to as X2. ",
+        {">=": "no less than", "<=": "no more than"}, {"max": "greatest", "min": "smallest"},
+    ),
+    "terse": (
+        "X1: 2 different rooms, with no two of the same hub and total hourly rate {0}; any such choice is accepted; if there is "
+        "none, X1 is empty. Get X2: the total hourly rate of X1 or, for an empty X1, the {1} total possible without the bound "
+        "on it. ",
+        {">=": ">=", "<=": "<="}, {"max": "max", "min": "min"},
+    ),
+}  # fmt: skip
+BOTH = 'Return "rooms": the names of X1 (a list of names, in any order) and "rate": X2 (a whole number of credits).'
+
+
+def or_none(sign, bound, end, register="plain"):
+    way, signs, ends = OR_NONE[register]
+    return way.format(f"{signs[sign]} {bound} credits", ends[end]) + BOTH
+
+
+@pytest.mark.parametrize("register", OR_NONE)
+@pytest.mark.parametrize(
+    ("sign", "bound", "end", "found"),
+    [
+        (">=", 50, "max", [({"Elm", "Fir"}, 50)]),
+        (">=", 40, "max", [({"Elm", "Fir"}, 50), ({"Oak", "Fir"}, 40)]),
+        (">=", 51, "max", [(set(), 50)]),  # Oak and Elm are of one hub, so no two are cheaper than 40
+        ("<=", 40, "min", [({"Oak", "Fir"}, 40)]),
+        ("<=", 39, "min", [(set(), 40)]),
+    ],
+)
+def test_a_choice_is_empty_only_if_there_is_none(register, sign, bound, end, found):
+    told = [(set(item["rooms"]), item["rate"]) for item in answers(or_none(sign, bound, end, register))]
+    assert sorted(told, key=str) == sorted(found, key=str)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("the highest total", "the lowest total"),  # a bound from below has a highest total
+        ("Work out the combined hourly rate", "Work out the combined capacity"),
+        ("if there is none, X1", "if there is none, X2"),
+        ("; if there is none, X1 is empty", ""),
+        ("of X1 or, if X1", "of X1 or, if X3"),
+        ("at least 51 credits", "exactly 51 credits"),
+    ],
+)
+def test_the_total_of_a_choice_goes_with_its_bound(old, new):
+    prompt = or_none(">=", 51, "max")
+    assert len(answers(prompt)) == 1
+    assert old in prompt
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        answers(prompt.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(("bound", "told"), [(8, [({"Elm"}, 8), ({"Oak"}, 8)]), (9, [(set(), 8)])])
+def test_the_nearest_total_keeps_to_the_other_conditions_and_no_goal(bound, told):
+    prompt = (
+        "Choose 1 different rooms whose capacity is at least {1} people such that their combined capacity is at least {0} people"
+        "{2}; call the chosen rooms X1 (any {3} choice is accepted; if there is none, X1 is empty). Add up the capacity over X1 or, "
+        "if X1 is empty, take the highest total possible without the bound on it; call that total X2. "
+    ) + BOTH.replace("credits", "people")
+
+    def found(*parts):
+        return sorted(((set(item["rooms"]), item["rate"]) for item in answers(prompt.format(*parts))), key=str)
+
+    assert found(bound, 4, "", "such") == sorted(told, key=str)
+    goal = " and their combined hourly rate is as {} as possible"
+    if bound == 8:
+        assert found(bound, 4, goal.format("small"), "best") == [({"Oak"}, 8)]
+    else:  # the largest of all is 8 either way, but the dearest room has 4
+        assert found(bound, 4, goal.format("small"), "best") == told
+        with pytest.raises(NotCoveredError, match="depends on whether its goal holds"):
+            answers(prompt.format(bound, 4, goal.format("large"), "best"))
+
+
+def test_no_set_at_all_has_no_nearest_total():
+    prompt = or_none(">=", 51, "max").replace("2 different rooms", "3 different rooms")  # of two hubs
+    assert answers(prompt) == []
+
+
+REQUESTS = {
+    "plain": ("Try to {}; call the outcome X2: 'done' or, if it is refused, 'denied'. ", 'Report X2 as "w" (a text).'),
+    "formal": (
+        "You are to {} if the rules allow it; X2 denotes 'done' or, if it is refused, 'denied'. ",
+        'The answer shall consist of "w": X2 (a text).',
+    ),
+    "terse": ("Attempt: {}; X2: 'done' or, if refused, 'denied'. ", 'Answer: "w": X2 (a text).'),
+}
+
+
+@pytest.mark.parametrize("register", REQUESTS)
+@pytest.mark.parametrize(
+    ("act", "word", "rows"),
+    [
+        ("cancel the slot with id 3", "done", 1),
+        ("cancel the slot with id 4", "denied", 0),
+        ("buy tickets for the member Ann Lee from the hub Ash to the hub Birch by the cheapest route", "done", 1),
+        ("buy tickets for the member Ann Lee from the hub Cedar to the hub Ash by the cheapest route", "denied", 0),
+        ("distribute the fund Gold by merit", "done", 2),
+    ],
+)
+def test_requests_are_done_or_denied(monkeypatch, register, act, word, rows):
+    monkeypatch.setitem(ROWS, "booking", [*ROWS["booking"], (4, 3, 2, DAY, 14, 15, 2, "cancelled")])
+    way, told = REQUESTS[register]
+    outcomes = solve(make(way.format(act) + told)).outcomes
+    assert {dict(item.answer)["w"] for item in outcomes} == {word}
+    assert {len(item.deed) for item in outcomes} == {rows}
+
+
+def test_a_request_that_no_rule_decides_is_not_covered(monkeypatch):
+    way, told = REQUESTS["plain"]
+    with pytest.raises(NotCoveredError, match="does not tell whether a journey"):
+        solve(
+            make(
+                way.format("buy tickets for the member Ann Lee from the hub Ash to the hub Ash by the cheapest route")
+                + told
+            )
+        )
+    monkeypatch.setitem(ROWS, "claim", [(*row[:-1], "refused") for row in ROWS["claim"]])
+    with pytest.raises(NotCoveredError, match="does not tell whether a distribution"):
+        solve(make(way.format("distribute the fund Gold by merit") + told))
+    plain = "Please distribute the fund Gold by merit. Answer: an empty object."
+    assert solve(make(plain)).outcomes == ()
+
+
+def test_wrong_choices_and_requests_are_among_the_wrong_outcomes(monkeypatch):
+    def found(prompt):
+        solved = solve(make(prompt))
+        wrong = wrong_outcomes(solved, random.Random(0), 60)
+        assert not {effect(solved.world, item) for item in solved.outcomes}.intersection(item.outcome for item in wrong)
+        return [
+            (dict(item.outcome.answer), len(item.outcome.deed))
+            for item in wrong
+            if item.source in ("choice", "request")
+        ]
+
+    none, some = frozenset(), {frozenset({"Elm", "Fir"}), frozenset({"Oak", "Fir"})}
+    empty = [answer for answer, _ in found(or_none(">=", 51, "max"))]
+    assert some <= {answer["rooms"] for answer in empty}
+    assert {answer["rate"] for answer in empty if answer["rooms"] == none} >= {40}  # the other end
+    full = [answer for answer, _ in found(or_none(">=", 50, "max"))]
+    assert {(answer["rooms"], answer["rate"]) for answer in full} >= {(none, 50), (frozenset({"Oak", "Fir"}), 40)}
+    assert any(answer["rooms"] == frozenset({"Elm", "Fir"}) and answer["rate"] != 50 for answer in full)
+
+    monkeypatch.setitem(ROWS, "booking", [*ROWS["booking"], (4, 3, 2, DAY, 14, 15, 2, "cancelled")])
+    way, told = REQUESTS["plain"]
+    done = found(way.format("cancel the slot with id 3") + told)
+    assert sorted((answer["w"], rows) for answer, rows in done) == [("denied", 0), ("denied", 1), ("done", 0)]
+    # nothing is left to change when a cancelled slot is cancelled
+    assert found(way.format("cancel the slot with id 4") + told) == [({"w": "done"}, 0)]
+
+
 def test_conditions_and_repeats_change_rows():
     prompt = "For each of the slots whose status is 'active', cancel it. Report: an empty object."
     (right,) = solve(make(prompt)).outcomes
@@ -580,6 +741,8 @@ def test_a_dropped_atom_is_noticed(few, jail):
         for place, atom in enumerate(atoms):
             if atom.id.endswith((".count", ".exists")):
                 continue  # the schema of the answer, or the conditions on what is left, say the same
+            if task.kind == "infeasible" and atom.id.partition(".")[2].startswith(("none", "atom")):
+                continue  # where there is no choice, none is right; there may be none without one condition either
             left = (*atoms[:place], *atoms[place + 1 :]) or (
                 GoalAtom(id="any", kind="answer", quote="", expression="1"),
             )
@@ -588,6 +751,74 @@ def test_a_dropped_atom_is_noticed(few, jail):
             noticed[bool(tally.disagreements)] += tally.tasks
     assert noticed[True] > 8
     assert noticed[False] == 0
+
+
+@pytest.fixture(scope="module")
+def ended():
+    """A task for each way in which a choice or a request ends."""
+    found = {}
+    for spec, task in itertools.islice(synthesis_truth.drawn("tests"), 80):
+        if task.kind in ("plan", "optimise", "infeasible", "service"):
+            try:
+                ending = synthesis_truth.ending_of(solve(synthesis_truth.public(spec, task)))
+            except NotCoveredError:
+                continue
+            found.setdefault(ending, (spec, task))
+        if len(found) == 4:
+            break
+    return found
+
+
+def test_verifiers_agree_about_choices_and_requests(ended, jail):
+    assert set(ended) == {"chosen", "empty", "done", "denied"}
+    tally = synthesis_truth.measure(ended.values(), jail, 100, 0)
+    assert tally.endings == dict.fromkeys(ended, 1)
+    assert tally.tasks == 4
+    assert set(tally.accepted) == set(tally.refused) == {True}
+    assert tally.sources["choice"] > 10
+    assert tally.sources["request"] > 3
+    assert not tally.disagreements
+    assert not tally.mistaken
+
+
+@pytest.mark.parametrize(
+    ("ending", "atoms"),
+    [
+        ("chosen", ("none", "con0", "value")),  # none where there is a choice, one that misses the bound, another total
+        ("empty", ("con0", "value")),  # a choice of what is left without the bound, another total
+        ("done", ("value",)),
+        ("denied", ("value",)),
+    ],
+)
+def test_a_verifier_that_is_lax_about_choices_or_requests_is_noticed(ended, jail, ending, atoms):
+    spec, task = ended[ending]
+    for name in atoms:
+        left = tuple(atom for atom in task.verifier.atoms if not atom.id.endswith(f".{name}"))
+        assert len(left) < len(task.verifier.atoms)
+        lax = task.model_copy(update={"verifier": task.verifier.model_copy(update={"atoms": left})})
+        tally = synthesis_truth.measure([(spec, lax)], jail, 1, 0)
+        assert set(tally.accepted) == {True}
+        assert tally.refused[False], name
+
+
+def test_a_kind_that_says_another_ending_is_noticed(ended, jail):
+    told = {"chosen": "infeasible", "empty": "plan"}
+    tasks = [(ended[name][0], ended[name][1].model_copy(update={"kind": kind})) for name, kind in told.items()]
+    tally = synthesis_truth.measure(tasks, jail, 100, 0)
+    assert tally.mistaken == 2
+    assert set(tally.refused) == {True}
+
+
+def test_a_run_goes_on_until_all_sorts_are_covered():
+    kinds = ("all", *synthesis_truth.MECHANISMS, "read", "optimise", "act", "service", "infeasible")
+    tally = synthesis_truth.Tally(covered=Counter(dict.fromkeys(kinds, 1)))
+    assert tally.enough(1, 1)
+    assert not tally.enough(2, 1)
+    assert not tally.enough(1, 60)
+    for name in kinds:
+        tally.covered[name] = 0
+        assert not tally.enough(1, 1)
+        tally.covered[name] = 1
 
 
 def test_a_wrong_rule_of_the_reader_is_noticed(few, jail, monkeypatch):

@@ -14,6 +14,10 @@ class ImpossibleError(Exception):
     """The policy does not allow an action in this state, so nothing carries it out."""
 
 
+class UndecidedError(ImpossibleError):
+    """An action that seems senseless, though the policy does not say that it is refused."""
+
+
 @dataclass(frozen=True)
 class Change:
     """One changed row: an update of `row`, or a new row of `entity` when `row` is None."""
@@ -33,9 +37,11 @@ class Deeds:
 
     Args:
         facts: The state.
+        heedless: Carry out what the policy forbids as well, as a careless player would.
     """
 
     facts: Facts
+    heedless: bool = False
     _ways: dict[str, Callable[..., list[Deed]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +68,7 @@ class Deeds:
             The ways, each with all its changes.
 
         Raises:
-            ImpossibleError: the policy does not allow it.
+            ImpossibleError: the policy does not allow it, or does not tell (`UndecidedError`).
             NotCoveredError: the action is another mechanism's.
         """
         if action not in self._ways:
@@ -70,8 +76,12 @@ class Deeds:
         return self._ways[action](**arguments)
 
     def _allow(self, allowed: bool, why: str) -> None:
-        if not allowed:
+        if not allowed and not self.heedless:
             raise ImpossibleError(why)
+
+    def _make_sense(self, sensible: bool, why: str) -> None:
+        if not sensible and not self.heedless:
+            raise UndecidedError(why)
 
     def _book(self, resource: Handle, person: Handle, day: str, start: int, end: int, headcount: int) -> list[Deed]:
         facts, rules = self.facts, self.facts.rules
@@ -101,20 +111,22 @@ class Deeds:
         rules.need("hand_over", "cancelled")
         row = facts.world[booking]
         self._allow(row["status"] != "cancelled", "a cancelled one is not handed over")
-        self._allow(row["person"] != person, "handed to its holder")
         time = facts.value(person, "booked_time", (row["day"],)) + row["end"] - row["start"]
+        self._make_sense(row["person"] != person, "a handover to its holder")
         self._allow(time <= rules.number("handed", 24), "over the daily limit")
         return [(Change("booking", booking, (("person", person),)),)]
 
     def _buy(self, person: Handle, origin: Handle, destination: Handle) -> list[Deed]:
         facts, rules = self.facts, self.facts.rules
         rules.need("buy", "fare")
-        self._allow(origin != destination, "no journey")
+        self._make_sense(origin != destination, "a journey to where it begins")
         routes = facts.routes(origin, destination)
         least = min(map(facts.price, routes), default=0)
         spare = bool(rules.text("released"))
         held = {row["leg"] for _, row in facts.all("ticket", person=person) if not spare or facts.holds(row)}
-        fine = [chain for chain in routes if facts.price(chain) == least and not held.intersection(chain)]
+        fine = [
+            chain for chain in routes if facts.price(chain) == least and (self.heedless or not held.intersection(chain))
+        ]
         self._allow(bool(fine), "no cheapest route without a ticket held already")
         valid = (("validity", "valid"),) if facts.world.has("ticket", "validity") else ()
         return [
@@ -150,7 +162,7 @@ class Deeds:
     def _distribute(self, fund: Handle) -> list[Deed]:
         self.facts.rules.need("distribute", "attainable", "grant")
         sets = self.facts.best_sets(fund)
-        self._allow(all(sets), "nothing can be granted")
+        self._make_sense(all(sets), "a distribution of nothing")
         return [self._with_refusals(chosen) for chosen in sets]
 
     def _revoke(self, claim: Handle) -> list[Deed]:

@@ -5,6 +5,21 @@ A word in braces is a slot of `reader`; `|` stands for nothing here, each paraph
 
 from __future__ import annotations
 
+CHOOSE = (
+    "Choose {choice}; call the chosen {chosen} {new} (any {which} choice is accepted).",
+    "Pick {choice}, and call the chosen {chosen} {new} (any {which} choice is accepted).",
+    "Select {choice}; {new} stands for the chosen {chosen}, and any {which} choice is accepted.",
+    "Let {new} denote {choice}; any {which} choice is accepted.",
+    "Determine {choice}; {new} denotes the chosen {chosen}, and any {which} choice is accepted.",
+    "Let {new} be a selection of {choice}; any {which} choice is accepted.",
+    "{new} = {choice} (any {which} choice is accepted).",
+    "Get {new}: {choice} (any {which} choice is accepted).",
+    "{new}: {choice}; any {which} choice is accepted.",
+)
+"""Ways to ask for a choice."""
+ACCEPTED = "choice is accepted"
+"""Behind it may stand what holds if there is none."""
+
 STEPS: dict[str, tuple[str, ...]] = {
     "best": (
         "Find the {noun} with the {peak} among {rows}; call that {again} {new}.",
@@ -84,16 +99,37 @@ STEPS: dict[str, tuple[str, ...]] = {
         "Get {new}: the sum of the {term} over {rows}.",
         "{new}: over {rows}, the sum of the {term}.",
     ),
-    "choose": (
-        "Choose {choice}; call the chosen {chosen} {new} (any {which} choice is accepted).",
-        "Pick {choice}, and call the chosen {chosen} {new} (any {which} choice is accepted).",
-        "Select {choice}; {new} stands for the chosen {chosen}, and any {which} choice is accepted.",
-        "Let {new} denote {choice}; any {which} choice is accepted.",
-        "Determine {choice}; {new} denotes the chosen {chosen}, and any {which} choice is accepted.",
-        "Let {new} be a selection of {choice}; any {which} choice is accepted.",
-        "{new} = {choice} (any {which} choice is accepted).",
-        "Get {new}: {choice} (any {which} choice is accepted).",
-        "{new}: {choice}; any {which} choice is accepted.",
+    "choose": CHOOSE,
+    "choose_or_none": tuple(
+        way.replace(ACCEPTED, f"{ACCEPTED}; if there is none, {{same}} is empty") for way in CHOOSE
+    ),
+    "choice_total": (
+        "Work out the combined {term} of {set} or, if {same} is empty, the {end} total possible without the bound on it; "
+        "call that total {new}.",
+        "Find the combined {term} of {set} or, if {same} is empty, find the {end} total possible without the bound on it; "
+        "call that total {new}.",
+        "Add up the {term} over {set} or, if {same} is empty, take the {end} total possible without the bound on it; "
+        "call that total {new}.",
+        "Let {new} denote the sum of the {term} over {set} or, if {same} is empty, the {end} sum possible without the "
+        "bound on it.",
+        "Determine the sum of the {term} over {set} or, should {same} be empty, the {end} sum possible without the bound "
+        "on it; that sum is referred to as {new}.",
+        "Let {new} be the sum of the {term} over {set} or, if {same} is empty, the {end} sum possible without the bound "
+        "on it.",
+        "{new} = the total {term} of {set}; if {same} is empty, the {end} total possible without the bound on it.",
+        "Get {new}: the total {term} of {set} or, for an empty {same}, the {end} total possible without the bound on it.",
+        "{new}: the total {term} of {set} or, if {same} is empty, the {end} total possible without the bound on it.",
+    ),
+    "try": (
+        "If the rules allow it, {act}; {new} is 'done' or, if it is refused, 'denied'.",
+        "Should the rules allow it, {act}; call what comes of it {new}: 'done' or, if it is refused, 'denied'.",
+        "Try to {act}; call the outcome {new}: 'done' or, if it is refused, 'denied'.",
+        "Provided that the rules allow it, {act}; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "You are to {act} if the rules allow it; {new} denotes 'done' or, if it is refused, 'denied'.",
+        "Kindly attempt to {act}; let {new} denote 'done' or, if it is refused, 'denied'.",
+        "If allowed: {act}; {new} = 'done' or, if refused, 'denied'.",
+        "Attempt: {act}; {new}: 'done' or, if refused, 'denied'.",
+        "Try: {act}; {new} = 'done' or, if refused, 'denied'.",
     ),
     "act": (
         "Please {act}.",
@@ -169,6 +205,11 @@ NUMBERS = {
     "fewest": False, "smallest number of": False, "lowest number of": False,
 }  # fmt: skip
 """Whether a superlative that compares numbers of rows means the most."""
+
+ENDS = {
+    "highest": True, "greatest": True, "max": True, "lowest": False, "smallest": False, "min": False,
+}  # fmt: skip
+"""Whether a total of an empty choice means the most."""
 
 TOTALS = ("combined {term}", "total {term}")
 """Ways to say what the rows of a group add up to."""

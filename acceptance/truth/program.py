@@ -123,6 +123,18 @@ class Choose:
     size: int
     rows: Rows
     demands: tuple[Demand, ...]
+    may_be_empty: bool = False
+    """Whether it is said that the choice is empty if there is none."""
+
+
+@dataclass(frozen=True)
+class ChoiceTotal:
+    """What a choice adds up to; of an empty one the most or the least that is possible without the bound on it."""
+
+    name: str
+    choice: str
+    term: Term
+    largest: bool
 
 
 @dataclass(frozen=True)
@@ -131,6 +143,14 @@ class Act:
 
     action: str
     arguments: tuple[tuple[str, Operand], ...]
+
+
+@dataclass(frozen=True)
+class Try:
+    """A request that may be denied; the name stands for `done` or `denied`."""
+
+    name: str
+    act: Act
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ class Each:
     act: Act
 
 
-Step = Only | Best | Group | Follow | Total | Choose | Act | When | Each
+Step = Only | Best | Group | Follow | Total | Choose | ChoiceTotal | Act | Try | When | Each
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from acceptance.truth import frames
 from acceptance.truth.program import (
     Act,
     Best,
+    ChoiceTotal,
     Choose,
     Condition,
     Demand,
@@ -27,15 +28,16 @@ from acceptance.truth.program import (
     Step,
     Term,
     Total,
+    Try,
 )
-from acceptance.truth.steps import step_of
+from acceptance.truth.steps import belongs, step_of
 from acceptance.truth.world import Attribute, Handle, NotCoveredError, World
 
 T = TypeVar("T")
 Reads = Iterator[tuple[T, int]]
 """What stands at a place, with the place after it."""
 Scope = dict[str, tuple[str, str]]
-"""What each name stands for: `row`, `set` or `num`, and the entity."""
+"""What each name stands for: `row`, `set`, `num` or, if it may only be told, `word`; and the entity."""
 
 
 class Reader:
@@ -71,7 +73,7 @@ class Reader:
             for way in ways:
                 for found, end in self._frame(way, at, scope):
                     step = step_of(kind, found, self.world.nouns)
-                    if step is not None and self.text[end : end + 1] == " ":
+                    if step is not None and belongs(step, steps) and self.text[end : end + 1] == " ":
                         yield from self._whole(end + 1, scope | self._declared(step), (*steps, step))
 
     def _declared(self, step: Step) -> Scope:
@@ -82,6 +84,8 @@ class Reader:
                 return {name: ("row", attribute.unit)}
             case Total(name):
                 return {name: ("num", "")}
+            case ChoiceTotal(name) | Try(name):
+                return {name: ("word", "")}
             case Choose(name, _, rows):
                 return {name: ("set", rows.entity)}
             case _:
@@ -133,6 +137,7 @@ class Reader:
             "again": self._again, "chosen": self._chosen, "there": self._there, "relation": self._relation,
             "many": self._many, "count": self._most, "total": self._total, "none": self._none,
             "term": self._any_term, "peak": self._peak, "link": self._link, "choice": self._choice,
+            "set": self._set, "same": lambda at, scope: self._pattern(r"X\d+", at), "end": self._end,
             "which": lambda at, scope: self._pattern(r"such|best", at), "act": self._act, "other": self._other,
             "test": self._test, "field": lambda at, scope: self._pattern(r"\w+", at), "tell": self._tell,
             "form": lambda at, scope: self._pattern(r"[^()]+", at),
@@ -276,6 +281,12 @@ class Reader:
                         for demands, last in self._list(lambda at, to=entity: self._demand(to, at, scope), first):
                             yield (int(size), rows, demands), last
 
+    def _set(self, at: int, scope: Scope) -> Reads[str]:
+        yield from ((name, end) for name, end in self._pattern(r"X\d+", at) if scope.get(name, " ")[0] == "set")
+
+    def _end(self, at: int, scope: Scope) -> Reads[bool]:
+        yield from ((frames.ENDS[word], end) for word, end in self._pattern("|".join(frames.ENDS), at))
+
     def _filled(self, entity: str, way: str, at: int, scope: Scope) -> Reads[Term]:
         """A phrase with an attribute in it."""
         head, _, rest = way.partition("{term}")
@@ -346,7 +357,7 @@ class Reader:
     def _tell(self, at: int, scope: Scope) -> Reads[Operand]:
         yield from self._of(at, scope)
         for name, (what, entity) in scope.items():
-            if what == "num" and re.compile(rf"{name}(?!\d)").match(self.text, at):
+            if what in ("num", "word") and re.compile(rf"{name}(?!\d)").match(self.text, at):
                 yield Named(name), at + len(name)
             if what == "set" and self.text.startswith("the ", at):
                 for term, end in self._term(entity, at + 4, scope, "s"):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from acceptance.truth.deeds import Change, Deed, Deeds, ImpossibleError, after
+from acceptance.truth.deeds import Change, Deed, Deeds, ImpossibleError, UndecidedError, after
 from acceptance.truth.facts import Facts
+from acceptance.truth.frames import GOALS
 from acceptance.truth.program import (
     Act,
     Best,
+    ChoiceTotal,
     Choose,
     Condition,
     Demand,
@@ -29,6 +31,7 @@ from acceptance.truth.program import (
     Step,
     Term,
     Total,
+    Try,
     When,
 )
 from acceptance.truth.reader import Reader
@@ -44,8 +47,26 @@ SIGNS = {
 }  # fmt: skip
 
 Scope = dict[str, Value]
-"""What each name stands for: a handle, a number, or a tuple of handles."""
+"""What each name stands for: a handle, a number, a word, or a tuple of handles."""
+Words = tuple[tuple[str, str], ...]
+"""What came of requests that may be denied, by name."""
+Way = tuple[Deed, Words]
+"""One way to carry something out, and what came of requests."""
+DONE, DENIED = "done", "denied"
+"""What comes of a request."""
 Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One action to carry out."""
+
+    action: str
+    """Its public key."""
+    arguments: dict[str, Value]
+    """By parameter."""
+    name: str = ""
+    """What the prompt calls its outcome, if it may be denied."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +126,13 @@ class Solver:
 
     Args:
         facts: The state before the first change.
+        heedless: Do what the policy forbids as well.
     """
 
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, *, heedless: bool = False) -> None:
         self.facts = facts
         self.world = facts.world
+        self.heedless = heedless
 
     def outcomes(self, program: Program) -> Iterator[Right]:
         """Every right outcome of a program.
@@ -117,25 +140,49 @@ class Solver:
         Raises:
             NotCoveredError: it depends on when the actions are done, or there are too many.
         """
-        looks = [step for step in program.steps if not isinstance(step, Act | When | Each)]
-        acts = [step for step in program.steps if isinstance(step, Act | When | Each)]
-        for count, scope in enumerate(self._scopes(looks, {})):
+        looks = [step for step in program.steps if not isinstance(step, Act | Try | When | Each)]
+        acts = [step for step in program.steps if isinstance(step, Act | Try | When | Each)]
+        choices = {step.name: step for step in looks if isinstance(step, Choose)}
+        for count, scope in enumerate(self._scopes(looks, {}, choices)):
             if count > OUTCOMES_LIMIT:
                 raise NotCoveredError("too many right outcomes to enumerate")
-            answer = tuple((name, self._told(value, scope)) for name, value in program.report)
-            deeds = [deed for step in acts for deed in self._calls(step, scope)]
-            for deed in self._carried_out(deeds):
-                yield Right(answer, deed)
+            calls = [call for step in acts for call in self._calls(step, scope)]
+            for deed, words in self._carried_out(calls):
+                known = scope | dict(words)
+                yield Right(tuple((name, self._told(value, known)) for name, value in program.report), deed)
 
     # ---------------------------------------------------------------------------------------------- descriptions
 
-    def _scopes(self, steps: list[Step], scope: Scope) -> Iterator[Scope]:
+    def _scopes(self, steps: list[Step], scope: Scope, choices: dict[str, Choose]) -> Iterator[Scope]:
         if not steps:
             yield scope
             return
-        name, values = steps[0].name, self._named(steps[0], scope)
+        step = steps[0]
+        values = (
+            self._nearest(step, choices[step.choice], scope)
+            if isinstance(step, ChoiceTotal)
+            else self._named(step, scope)
+        )
         for value in values:
-            yield from self._scopes(steps[1:], scope | {name: value})
+            yield from self._scopes(steps[1:], scope | {step.name: value}, choices)
+
+    def _nearest(self, step: ChoiceTotal, choice: Choose, scope: Scope) -> list[Value]:
+        """What a choice adds up to; of an empty one the nearest total without the bound, if there is any.
+
+        Raises:
+            NotCoveredError: it matters whether the goal of the choice holds for that total, which the prompt does not tell.
+        """
+        if scope[step.choice]:
+            return [sum(self.term(handle, step.term, scope) for handle in scope[step.choice])]
+        left = tuple(demand for demand in choice.demands if demand.value is None or demand.term != step.term)
+        nearest: list[int | None] = []
+        for demands in (tuple(demand for demand in left if demand.kind not in GOALS), left):
+            sets = self._choices(self.rows(choice.rows, scope), choice.size, demands, scope)
+            totals = {sum(self.term(handle, step.term, scope) for handle in chosen) for chosen in sets}
+            nearest.append((max if step.largest else min)(totals, default=None))
+        if nearest[0] != nearest[1]:
+            raise NotCoveredError("the nearest total of an empty choice depends on whether its goal holds for it")
+        return [nearest[0]] if nearest[0] is not None else []
 
     def _named(self, step: Step, scope: Scope) -> Iterator[Value]:
         match step:
@@ -152,8 +199,13 @@ class Solver:
                 yield len(self.rows(rows, scope))
             case Total(_, rows, term):
                 yield sum(self.term(handle, term, scope) for handle in self.rows(rows, scope))
-            case Choose(_, size, rows, demands):
-                yield from self._choices(self.rows(rows, scope), size, demands, scope)
+            case Choose(_, size, rows, demands, may_be_empty):
+                found = False
+                for chosen in self._choices(self.rows(rows, scope), size, demands, scope):
+                    found = True
+                    yield chosen
+                if may_be_empty and not found:
+                    yield ()
             case _:
                 raise NotCoveredError(f"no description: {step}")
 
@@ -211,7 +263,7 @@ class Solver:
         sets = list(itertools.islice(itertools.combinations(handles, size), SETS_LIMIT + 1))
         if len(sets) > SETS_LIMIT:
             raise NotCoveredError("too many sets to enumerate")
-        for demand in sorted(demands, key=lambda item: item.kind in ("most", "least")):
+        for demand in sorted(demands, key=lambda item: item.kind in GOALS):
             values = {handle: self.term(handle, demand.term, scope) for handle in handles}
             if demand.kind == "distinct":
                 sets = [chosen for chosen in sets if len({values[handle] for handle in chosen}) == size]
@@ -234,10 +286,12 @@ class Solver:
 
     # --------------------------------------------------------------------------------------------------- actions
 
-    def _calls(self, step: Step, scope: Scope) -> list[tuple[str, dict[str, Value]]]:
+    def _calls(self, step: Step, scope: Scope) -> list[Call]:
         match step:
             case Act(action, arguments):
-                return [(action, {key: self.operand(value, scope) for key, value in arguments})]
+                return [Call(action, {key: self.operand(value, scope) for key, value in arguments})]
+            case Try(name, act):
+                return [replace(call, name=name) for call in self._calls(act, scope)]
             case When(left, sign, right, then, otherwise):
                 holds = SIGNS[sign](self.operand(left, scope), self.operand(right, scope))
                 taken = then if holds else otherwise
@@ -247,38 +301,56 @@ class Solver:
             case _:
                 raise NotCoveredError(f"no action: {step}")
 
-    def _carried_out(self, calls: list[tuple[str, dict[str, Value]]]) -> Iterator[Deed]:
+    def _carried_out(self, calls: list[Call]) -> Iterator[Way]:
         """All ways to do all calls; each in the state that those before left, which must not matter.
 
         Raises:
             NotCoveredError: it does matter.
         """
         if not calls:
-            yield ()
+            yield (), ()
             return
         if len(calls) == 1:
-            yield from (tidy(deed) for deed in self._ways(self.facts, *calls[0]))
+            yield from ((tidy(deed), words) for deed, words in self._ways(self.facts, calls[0]))
             return
         orders = [calls, calls[::-1]]
-        found = [{tidy(deed) for deed in self._in_turn(self.facts, order, ())} for order in orders]
-        each_alone = [self._ways(self.facts, *call) for call in calls]
-        found.append({tidy(tuple(itertools.chain(*ways))) for ways in itertools.product(*each_alone)})
+        found = [{_tidied(way) for way in self._in_turn(self.facts, order, ((), ()))} for order in orders]
+        each_alone = [self._ways(self.facts, call) for call in calls]
+        found.append({_tidied(_joined(*ways)) for ways in itertools.product(*each_alone)})
         if not found[0] == found[1] == found[2]:
             raise NotCoveredError("the outcome depends on the order of the actions")
         yield from found[0]
 
-    def _in_turn(self, facts: Facts, calls: list[tuple[str, dict[str, Value]]], done: Deed) -> Iterator[Deed]:
+    def _in_turn(self, facts: Facts, calls: list[Call], done: Way) -> Iterator[Way]:
         if not calls:
             yield done
             return
-        for deed in self._ways(facts, *calls[0]):
-            yield from self._in_turn(Facts(after(facts.world, deed), facts.rules), calls[1:], (*done, *deed))
+        for way in self._ways(facts, calls[0]):
+            yield from self._in_turn(Facts(after(facts.world, way[0]), facts.rules), calls[1:], _joined(done, way))
 
-    def _ways(self, facts: Facts, action: str, arguments: dict[str, Value]) -> list[Deed]:
+    def _ways(self, facts: Facts, call: Call) -> list[Way]:
+        """Every way to carry out an action; a request that the policy does not allow is denied and changes nothing.
+
+        Raises:
+            NotCoveredError: the policy does not tell whether a request is refused.
+        """
         try:
-            return Deeds(facts).ways(action, arguments)
-        except ImpossibleError:
-            return []
+            deeds = Deeds(facts, self.heedless).ways(call.action, call.arguments)
+        except ImpossibleError as why:
+            if call.name and isinstance(why, UndecidedError):
+                raise NotCoveredError(f"the policy does not tell whether {why} is refused") from why
+            return [((), ((call.name, DENIED),))] if call.name else []
+        return [(deed, ((call.name, DONE),) if call.name else ()) for deed in deeds]
+
+
+def _joined(*ways: Way) -> Way:
+    """All changes and words of ways together."""
+    return tuple(change for deed, _ in ways for change in deed), tuple(word for _, words in ways for word in words)
+
+
+def _tidied(way: Way) -> Way:
+    """The same way in one order."""
+    return tidy(way[0]), tuple(sorted(way[1]))
 
 
 def _peak_of(values: dict[Handle, Value], largest: bool) -> list[Handle]:

@@ -6,6 +6,7 @@ from acceptance.truth.frames import GOALS
 from acceptance.truth.program import (
     Act,
     Best,
+    ChoiceTotal,
     Choose,
     Each,
     Follow,
@@ -15,6 +16,7 @@ from acceptance.truth.program import (
     Only,
     Step,
     Total,
+    Try,
     When,
 )
 
@@ -30,7 +32,7 @@ def step_of(kind: str, found: Found, nouns: dict[str, tuple[str, str]]) -> Step 
     Returns:
         The step; None when the parts do not fit one another.
     """
-    if kind in ("act", "when", "each"):
+    if kind in ("act", "try", "when", "each"):
         return _doing(kind, found)
     if kind in ("group", "group_sum"):
         return _grouped(found)
@@ -52,12 +54,34 @@ def step_of(kind: str, found: Found, nouns: dict[str, tuple[str, str]]) -> Step 
         case "sum":
             step = Total(found["new"], found["rows"], found["term"])
             fits = found["term"].attribute.entity == found["rows"].entity
+        case "choice_total":
+            step = ChoiceTotal(found["new"], found["set"], found["term"], found["end"])
+            fits = found["same"] == found["set"]
         case _:
             size, rows, demands = found["choice"]
             best = any(demand.kind in GOALS for demand in demands)
-            step = Choose(found["new"], size, rows, demands)
-            fits = best == (found["which"] == "best") and found.get("chosen", rows.entity) == rows.entity
+            step = Choose(found["new"], size, rows, demands, kind == "choose_or_none")
+            fits = found.get("same", step.name) == step.name
+            fits = fits and best == (found["which"] == "best") and found.get("chosen", rows.entity) == rows.entity
     return step if fits else None
+
+
+def belongs(step: Step, before: tuple[Step, ...]) -> bool:
+    """Whether a step may follow others.
+
+    The total of a choice goes with one that may be empty, of which this total and no other has a bound, on one side; the
+    bound says which end is the nearest.
+
+    Args:
+        step: The step.
+        before: What the sentences before it ask for.
+    """
+    if not isinstance(step, ChoiceTotal):
+        return True
+    choice = next(item for item in before if isinstance(item, Choose) and item.name == step.choice)
+    bounds = [(demand.kind, demand.term) for demand in choice.demands if demand.value is not None]
+    signs = (">=", ">") if step.largest else ("<=", "<")
+    return choice.may_be_empty and len(bounds) == 1 and bounds[0][0] in signs and bounds[0][1] == step.term
 
 
 def _grouped(found: Found) -> Step | None:
@@ -80,6 +104,8 @@ def _doing(kind: str, found: Found) -> Step | None:
         return None
     if kind == "act":
         return act
+    if kind == "try":
+        return Try(found["new"], act)
     if kind == "each":
         return Each(found["rows"], act)
     left, sign, right = found["test"]

@@ -1,7 +1,8 @@
 """Wrong outcomes of a task that was worked out: what a careless player would end with, never one that is right.
 
-Three sources: programs with one thing changed, policies with one thing misread, and right outcomes with one cell, row or
-field changed. Whatever is among the enumerated right outcomes is left out, so each of these must be refused.
+Sources: choices that miss their bound and empty ones where there is a choice, requests with the other word or with changes
+that do not go with it, programs with one thing changed, policies with one thing misread, and right outcomes with one cell,
+row or field changed. Whatever is among the enumerated right outcomes is left out, so each of these must be refused.
 """
 
 from __future__ import annotations
@@ -14,15 +15,37 @@ from typing import Any
 
 from acceptance.truth.deeds import Change, Deed
 from acceptance.truth.facts import Facts
-from acceptance.truth.program import Best, Condition, Demand, Fixed, Group, Program, Term, When
+from acceptance.truth.frames import GOALS
+from acceptance.truth.program import (
+    Act,
+    Best,
+    ChoiceTotal,
+    Choose,
+    Condition,
+    Demand,
+    Each,
+    Fixed,
+    Group,
+    Named,
+    Of,
+    Program,
+    Step,
+    Term,
+    Try,
+    When,
+)
 from acceptance.truth.rules import Rules
-from acceptance.truth.solver import SIGNS, Right, Solved, Solver, tidy
+from acceptance.truth.solver import DENIED, DONE, SIGNS, Right, Solved, Solver, tidy
 from acceptance.truth.world import Handle, NotCoveredError, World
 
 VARIANTS = 60
 """Changed programs and policies that are tried for a task."""
-EACH = 8
+EACH = 3
 """Wrong outcomes that one changed program may give."""
+ENOUGH = 4000
+"""Outcomes of a changed program from which they are taken."""
+FAR = 10**9
+"""A bound that no set meets."""
 MISREADABLE = (
     "gap", "gap_after", "evening", "longest", "daily", "party", "handed", "closed", "kept", "refunds", "released", "fee",
     "reserve", "shares", "stage", "phase", "bar", "quota", "most", "also_down", "since", "listed_bar", "all_quotas",
@@ -37,7 +60,7 @@ class Wrong:
     outcome: Right
     """Answer and changes."""
     source: str
-    """`program`, `policy`, `answer` or `state`."""
+    """`choice`, `request`, `program`, `policy`, `answer` or `state`."""
     place: str = ""
     """Which part of the policy was misread."""
 
@@ -55,9 +78,10 @@ def wrong_outcomes(solved: Solved, rng: random.Random, wanted: int) -> list[Wron
     """
     right = {effect(solved.world, item) for item in solved.outcomes}
     found: dict[Right, str] = {}
-    careless = itertools.islice(_careless(solved, rng), wanted * 3)
+    near = itertools.chain(_requests(solved, rng), _missed(solved, right, rng))
+    careless = itertools.islice(_careless(solved, right, rng), wanted * 3)
     touched = itertools.islice(_touched(solved, rng), wanted * 40)
-    for limit, source in ((wanted * 2 // 3, careless), (wanted, touched)):
+    for limit, source in ((wanted // 2, near), (wanted * 2 // 3, careless), (wanted, touched)):
         for outcome, told in source:
             if len(found) >= limit:
                 break
@@ -81,10 +105,110 @@ def effect(world: World, outcome: Right) -> Right:
     return Right(outcome.answer, tidy(tuple(kept)))
 
 
+# -------------------------------------------------------------------------------------------------- choices, requests
+
+
+def _missed(solved: Solved, right: set[Right], rng: random.Random) -> Iterator[tuple[Right, str]]:
+    """Choices that may be empty: that miss one demand or condition, none at all, with the total of another choice."""
+    steps = solved.program.steps
+    totals = [Named(step.name) for step in steps if isinstance(step, ChoiceTotal)]
+    if not totals:
+        return
+    facts, found = Facts(solved.world, solved.rules), list(solved.outcomes)
+    for other in (*_none_chosen(steps), *_loose(steps), *_loose(_as_good(facts, steps))):
+        picked = _picked(facts, replace(solved.program, steps=other), right, rng)
+        found += picked
+        yield from ((outcome, "choice") for outcome in picked)
+    told = {name for name, value in solved.program.report if value in totals}
+    for outcome in rng.sample(solved.outcomes, min(EACH, len(solved.outcomes))):
+        own = dict(outcome.answer)
+        others = [item for item in found if any(dict(item.answer)[name] != own[name] for name in told)]
+        if others:
+            other = dict(rng.choice(others).answer)
+            yield Right(tuple((name, (other if name in told else own)[name]) for name in own), outcome.deed), "choice"
+
+
+def _none_chosen(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    """Steps in which a choice has a bound that nothing meets, also with the farthest total."""
+    for place, step in enumerate(steps):
+        if isinstance(step, Choose) and step.may_be_empty:
+            hard = [demand for demand in step.demands if demand.kind not in GOALS]
+            unmet = tuple(
+                demand
+                if demand.value is None
+                else replace(demand, value=Fixed(FAR if demand.kind in (">", ">=") else -FAR))
+                for demand in hard
+            )
+            none = (*steps[:place], replace(step, demands=unmet), *steps[place + 1 :])
+            yield none
+            yield tuple(
+                replace(item, largest=not item.largest) if isinstance(item, ChoiceTotal) else item for item in none
+            )
+
+
+def _loose(steps: tuple[Step, ...]) -> Iterator[tuple[Step, ...]]:
+    """Steps in which a choice misses one demand or condition."""
+    for place, step in enumerate(steps):
+        if isinstance(step, Choose) and step.may_be_empty:
+            met = step.rows.conditions
+            looser = [
+                *(replace(step, demands=step.demands[:at] + step.demands[at + 1 :]) for at in range(len(step.demands))),
+                *(
+                    replace(step, rows=replace(step.rows, conditions=met[:at] + met[at + 1 :]))
+                    for at in range(len(met))
+                ),
+            ]
+            yield from ((*steps[:place], other, *steps[place + 1 :]) for other in looser)
+
+
+def _as_good(facts: Facts, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """Steps in which what the best choice reaches takes the place of its goal, so that looser ones are as good as it."""
+    changed = list(steps)
+    for place, step in enumerate(steps):
+        if isinstance(step, Choose):
+            looks = tuple(item for item in steps[: place + 1] if not isinstance(item, Act | Try | When | Each))
+            demands = [
+                replace(demand, kind="=", value=Fixed(_reached(facts, looks, step.name, demand)))
+                if demand.kind in GOALS
+                else demand
+                for demand in step.demands
+            ]
+            changed[place] = replace(step, demands=tuple(demands))
+    return tuple(changed) if changed != list(steps) else ()
+
+
+def _reached(facts: Facts, looks: tuple[Step, ...], name: str, demand: Demand) -> int:
+    """What the best choice reaches; of an empty one what no choice reaches."""
+    total = ChoiceTotal("reached", name, demand.term, largest=demand.kind == "most")
+    chosen = Program((*looks, total), (("reached", Named("reached")),))
+    return next((dict(item.answer)["reached"] for item in Solver(facts).outcomes(chosen)), FAR)
+
+
+def _picked(facts: Facts, program: Program, right: set[Right], rng: random.Random) -> list[Right]:
+    """Some outcomes of a changed program that are not right."""
+    outcomes = itertools.islice(Solver(facts).outcomes(program), ENOUGH)
+    wrong = [outcome for outcome in outcomes if effect(facts.world, outcome) not in right]
+    return rng.sample(wrong, min(EACH, len(wrong)))
+
+
+def _requests(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
+    """Requests done against the rules, denied without a reason, done without a change, changed but called denied."""
+    named = [Named(step.name) for step in solved.program.steps if isinstance(step, Try)]
+    if not named:
+        return
+    heedless = Solver(Facts(solved.world, solved.rules), heedless=True).outcomes(solved.program)
+    outcomes = [*solved.outcomes[: EACH * 20], *itertools.islice(heedless, EACH * 20)]
+    told = [name for name, value in solved.program.report if value in named]
+    for outcome in rng.sample(outcomes, min(EACH, len(outcomes))):
+        for word in (DONE, DENIED):
+            answer = tuple((name, word if name in told else value) for name, value in outcome.answer)
+            yield from ((Right(answer, deed), "request") for deed in (outcome.deed, ()))
+
+
 # --------------------------------------------------------------------------------------------------- careless readers
 
 
-def _careless(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
+def _careless(solved: Solved, right: set[Right], rng: random.Random) -> Iterator[tuple[Right, str]]:
     """Outcomes under misread policies, of what the outcome was worked out with, then of changed programs."""
     facts = Facts(solved.world, solved.rules)
     misread, programs = list(_misread(solved.rules)), list(dict.fromkeys(variants(solved.world, solved.program)))
@@ -94,11 +218,10 @@ def _careless(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]
     tried += [(facts, program, "program") for program in programs[:VARIANTS]]
     for known, program, told in tried:
         try:
-            outcomes = list(itertools.islice(Solver(known).outcomes(program), EACH * 20))
+            picked = _picked(known, program, right, rng)
         except NotCoveredError:
             continue  # the changed program has no outcome of its own
-        for outcome in rng.sample(outcomes, min(EACH, len(outcomes))):
-            yield outcome, told
+        yield from ((outcome, told) for outcome in picked)
 
 
 def _misread(rules: Rules) -> Iterator[tuple[str, Rules]]:
@@ -143,7 +266,7 @@ def _changed(world: World, item: Any) -> Iterator[Any]:
         case Condition(_, sign, value) if value is not None:
             signs = [other for other in SIGNS if other != sign] if sign in ("<", "<=", ">", ">=") else ["=", "!="]
             yield from (replace(item, sign=other) for other in signs if other != sign)
-        case Best():
+        case Best() | ChoiceTotal():
             yield replace(item, largest=not item.largest)
         case When():
             yield replace(item, then=item.otherwise, otherwise=item.then)
@@ -181,18 +304,24 @@ def _touched(solved: Solved, rng: random.Random) -> Iterator[tuple[Right, str]]:
     """Right outcomes with one field, cell or row changed, without end."""
     if not solved.outcomes:
         return
-    columns = _columns(solved.world)
+    columns, listed = _columns(solved.world), _listed(solved)
     while True:
         outcome = rng.choice(solved.outcomes)
         if outcome.answer and rng.random() < (0.5 if outcome.deed else 0.9):
-            yield Right(_other_answer(columns, outcome, rng), outcome.deed), "answer"
+            yield Right(_other_answer(columns, listed, outcome, rng), outcome.deed), "answer"
         else:
             yield Right(outcome.answer, _other_deed(solved, outcome.deed, rng)), "state"
 
 
-def _other_answer(columns: list[dict[Any, None]], outcome: Right, rng: random.Random) -> tuple[tuple[str, Any], ...]:
+def _other_answer(
+    columns: list[dict[Any, None]], listed: dict[str, tuple[int, list[Any]]], outcome: Right, rng: random.Random
+) -> tuple[tuple[str, Any], ...]:
     place = rng.randrange(len(outcome.answer))
     name, value = outcome.answer[place]
+    if value == frozenset():  # some of what might have been chosen
+        size, pool = listed[name]
+        some = frozenset(rng.sample(pool, min(rng.choice((1, size)), len(pool))))
+        return (*outcome.answer[:place], (name, some), *outcome.answer[place + 1 :])
     one = min(value) if isinstance(value, frozenset) else value
     pool = [
         cell for cell in _same_column(columns, one) if cell not in (value if isinstance(value, frozenset) else (value,))
@@ -214,6 +343,18 @@ def _columns(world: World) -> list[dict[Any, None]]:
     return [
         dict.fromkeys(row[key] for row in rows) for entity, rows in world.rows.items() for key in world.columns[entity]
     ]
+
+
+def _listed(solved: Solved) -> dict[str, tuple[int, list[Any]]]:
+    """Fields about chosen rows, with the size of the choice and all that might be listed."""
+    choices = {step.name: step for step in solved.program.steps if isinstance(step, Choose)}
+    found: dict[str, tuple[int, list[Any]]] = {}
+    for field, value in solved.program.report:
+        if isinstance(value, Of) and value.name in choices:
+            choice = choices[value.name]
+            rows = solved.world.rows[choice.rows.entity]
+            found[field] = choice.size, list(dict.fromkeys(row[value.term.attribute.key] for row in rows))
+    return found
 
 
 def _same_column(columns: list[dict[Any, None]], value: Any) -> list[Any]:
