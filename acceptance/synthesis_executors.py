@@ -5,7 +5,7 @@ command prints, and by all rows: environments, tasks, reports and refusals with 
 checked against its hash. `kill -9` hits the whole process group of a run, workers included, at a random moment
 of its start or of one of the next units; the same command is given again until it ends.
 
-What cannot run here (Ray or a PostgreSQL server not installed) is NOT RUN: counted apart, never passed.
+What cannot run here (Ray or a PostgreSQL server not installed) is NOT RUN: counted apart, and the script does not pass.
 Full: 6 environments of tier full, five kills. `--fast`: 6 of tier nano, serial and pool and one kill.
 """
 
@@ -158,7 +158,7 @@ def main() -> int:
     print(f"      seconds: {times}")
     if idle:
         print(f"      {len(idle)} NOT RUN: {', '.join(idle)}")
-    return claims.exit_code()
+    return 1 if idle else claims.exit_code()
 
 
 def _others(runs: Runs, claims: Claims, first: dict[str, Any], want: Counter[str]) -> list[str]:

@@ -3,7 +3,8 @@
 Full: 1,827 environments of forty categories, as many as DeepSeek-V3.2 (arXiv:2512.02556) reports, with 4,417 leaf tasks.
 `--environments N` makes another number; targets of counts and time scale with it, and the lines say so. `--store FILE` keeps
 the set: the same command resumes it, and what earlier calls took is added up in FILE.took.json. `--fast`: 6 environments of
-six categories, and only lines that do not need a large set. A line that nothing was measured for is NOT RUN, never PASS.
+six categories, and only lines that do not need a large set. A line that nothing was measured for is NOT RUN, never PASS,
+and the script does not pass.
 """
 
 from __future__ import annotations
@@ -390,7 +391,7 @@ def main() -> int:
             "yields": asdict(yields),
         }
         options.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return record.claims.exit_code()
+    return 1 if not_run else record.claims.exit_code()
 
 
 if __name__ == "__main__":

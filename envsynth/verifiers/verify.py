@@ -119,24 +119,25 @@ class Bench:
         self._worker: Worker | None = None
         self._left = 0
 
-    def run(self, requests: Sequence[Request]) -> list[CallResult]:
+    def run(self, requests: Sequence[Request]) -> list[CallResult] | None:
         """Run requests; after a failure the next ones get a fresh worker.
 
+        Returns:
+            Their results; None when one failed or the worker died. That may be for what the worker did before, such as
+            using up its processor time, so only a worker of its own can say what these requests are worth.
+
         Raises:
-            SandboxError: no worker can be had, or it died.
+            SandboxError: no worker can be had.
         """
         if self._worker is None or self._left <= 0 or not self._worker.alive:
             self.close()
             self._worker, self._left = self._jail.ready_worker(verifier_family()), BENCH_REQUESTS
         self._left -= len(requests)
-        try:
-            results = self._worker.run(requests, VERIFIER_LIMITS)
-        except SandboxError:
-            self.close()
-            raise
-        if not all(result.ok for result in results):
-            self.close()
-        return results
+        results = self._worker.run(requests, VERIFIER_LIMITS)
+        if all(result.ok for result in results):
+            return results
+        self.close()
+        return None
 
     def close(self) -> None:
         """End the worker; a later request takes another."""
@@ -241,9 +242,8 @@ def _batches(slots: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
 def _ask(jail: Jail, task: TaskVersion, requests: list[Request], count: int, bench: Bench | None) -> list[Verdict]:
     """Send requests to a fresh verifier worker, or to a bench; the last one's result must be `count` replies."""
     try:
-        if bench is not None:
-            results = bench.run(requests)
-        else:
+        results = None if bench is None else bench.run(requests)
+        if results is None:
             with jail.ready_worker(verifier_family()) as worker:
                 results = worker.run(requests, VERIFIER_LIMITS)
     except SandboxError as error:

@@ -202,6 +202,23 @@ def test_a_bench_judges_as_fresh_workers_do_and_comes_back(jail, shop, value_tas
         assert judge(jail, value_task, case.image, outcomes, bench) == fresh
 
 
+def test_a_worn_out_bench_voids_nothing(jail, shop, value_task, broken_task):
+    """What its worker did before is no fault of the next outcome; a broken verifier is void on a fresh worker too."""
+    bench = Bench(jail)
+    with Case(shop, value_task, jail) as case:
+        assert [verdict.status for verdict in judge(jail, value_task, case.image, [value_task.oracle], bench)] == [
+            "pass"
+        ]
+        bench._worker._process.kill()  # it is found dead by the next request alone
+        assert [verdict.status for verdict in judge(jail, value_task, case.image, [value_task.oracle], bench)] == [
+            "pass"
+        ]
+        assert [verdict.status for verdict in judge(jail, broken_task, case.image, [value_task.oracle], bench)] == [
+            "void"
+        ]
+    bench.close()
+
+
 values = st.one_of(
     st.integers(-5, 5), st.booleans(), st.none(), st.floats(), st.text("ab1-\n\u0661", max_size=4), st.just("2026-01-02"),
     st.lists(st.integers(0, 3), max_size=3),
