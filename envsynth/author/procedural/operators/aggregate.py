@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import bisect
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from envsynth.author.procedural.ir import Atom, Attr, Const, Let, Ref, Sum, Task, Type, fresh_var, swap, walk
 from envsynth.author.procedural.operators.edit import Edit
 from envsynth.author.procedural.oracle import OracleResult
+from envsynth.author.procedural.oracle.outcome import Cell
 from envsynth.author.procedural.sampling import COMPARE, Sampler
 from envsynth.author.procedural.sites import filtered_lets
 from envsynth.errors import Rejected
@@ -73,16 +77,38 @@ def _fitting(sampler: Sampler, entity: str, attr: Attr, site: _Site) -> list[Ato
     for column in sampler.stored(entity):
         type_ = sampler.world.attr_type(entity, column) or Type("")
         cells = sampler.oracle.values(entity, Attr(column))
-        for value in sorted({cell for cell in cells.values() if cell is not None}, key=str):
+        line = _Line([(cell, numbers[key]) for key, cell in cells.items() if cell is not None])
+        for value in sorted(dict.fromkeys(line.cells), key=str):
             for op in ("==",) if type_.kind in ("str", "row") else (">=", "<=", ">", "<"):
-                ids = [key for key, cell in cells.items() if cell is not None and COMPARE[op](cell, value)]
-                if len(ids) not in MEMBERS:
-                    continue
-                parts = [part for key in ids if isinstance(part := numbers[key], int)]
-                if len(parts) == len(ids) and site.fits(sum(parts)):
+                total = line.total(op, value)
+                if total is not None and site.fits(total):
                     atom = sampler.threshold(Attr(column), type_, op, value)
                     found += [] if atom is None else [atom]
     return found
+
+
+class _Line:
+    """Rows in the order of a column, so that the total of those on one side of a value is a difference of two totals.
+
+    Args:
+        rows: Cell of the column, and the number to total, of each row.
+    """
+
+    def __init__(self, rows: Sequence[tuple[Any, Cell]]) -> None:
+        ordered = sorted(rows, key=lambda row: row[0])
+        self.cells = [cell for cell, _ in ordered]
+        counted = [number if isinstance(number, int) else None for _, number in ordered]
+        self._totals = [0, *itertools.accumulate(number or 0 for number in counted)]
+        self._missing = [0, *itertools.accumulate(int(number is None) for number in counted)]
+
+    def total(self, op: str, value: Any) -> int | None:
+        """The total over the rows whose cell compares so; None when too few, too many, or one has no number."""
+        left, right = bisect.bisect_left(self.cells, value), bisect.bisect_right(self.cells, value)
+        end = len(self.cells)
+        start, stop = {"==": (left, right), ">=": (left, end), "<=": (0, right), ">": (right, end), "<": (0, left)}[op]
+        if stop - start not in MEMBERS or self._missing[stop] > self._missing[start]:
+            return None
+        return self._totals[stop] - self._totals[start]
 
 
 def _sites(sampler: Sampler, task: Task) -> list[_Site]:
@@ -98,12 +124,14 @@ def _sites(sampler: Sampler, task: Task) -> list[_Site]:
 
 def _same_line(sampler: Sampler, entity: str, atom: Atom, const: Const) -> Callable[[int], bool]:
     values = sorted(set(_values(sampler, entity, atom.attr)))
-    compare = COMPARE.get(atom.op)
-
-    def fits(total: int) -> bool:
-        return compare is not None and all(compare(value, total) == compare(value, const.value) for value in values)
-
-    return fits
+    if atom.op == "==":
+        return lambda total: total == const.value or not {total, const.value} & set(values)
+    if atom.op not in COMPARE:
+        return lambda total: False
+    # Two numbers draw one line where as many values lie before the one as before the other.
+    place = bisect.bisect_left if atom.op in (">=", "<") else bisect.bisect_right
+    before = place(values, int(const.value))
+    return lambda total: place(values, total) == before
 
 
 def _values(sampler: Sampler, entity: str, attr: Attr) -> list[int]:

@@ -78,10 +78,12 @@ class Relations:
     Args:
         world: Columns, derived attributes and actions.
         connection: The rows; tables are named by entity, columns by `Col.column`.
+        asked: Rows by SQL text, of rows that never change, kept for the next time; None for rows that may change.
     """
 
-    def __init__(self, world: OracleWorld, connection: sqlite3.Connection) -> None:
+    def __init__(self, world: OracleWorld, connection: sqlite3.Connection, asked: dict[Any, Any] | None = None) -> None:
         self.world = world
+        self._asked = asked
         self.cursor = connection.cursor()
         self.cursor.row_factory = None
         self.types: dict[str, Type] = {}
@@ -96,15 +98,20 @@ class Relations:
             sql: The text.
 
         Returns:
-            All rows.
+            All rows; the caller does not change the list, as it may be kept.
 
         Raises:
             AuthorError: SQLite refuses the text (a defect of a mechanism).
         """
+        if self._asked is not None and sql in self._asked:
+            return self._asked[sql]
         try:
-            return self.cursor.execute(sql).fetchall()
+            found = self.cursor.execute(sql).fetchall()
         except sqlite3.Error as error:
             raise AuthorError(f"SQL of a mechanism failed ({error}): {sql[:400]}") from error
+        if self._asked is not None:
+            self._asked[sql] = found
+        return found
 
     def fill(self, sql: str, values: Mapping[str, str], what: str) -> str:
         """Put values into the placeholders of a mechanism's text.

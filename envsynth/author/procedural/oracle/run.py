@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -10,6 +11,9 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from envsynth.author.procedural.ir import (
     Act,
@@ -51,6 +55,8 @@ from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, 
 MAX_SETS = 20_000
 """Candidate sets of one `Choose` that are enumerated at most; more is a rejection, before any is built."""
 
+Places = NDArray[np.int32]
+
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -61,10 +67,28 @@ _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _met(con: Con, values: list[Any], bound: Key | None) -> bool:
+@functools.lru_cache(maxsize=64)
+def _sets(count: int, k: int) -> Places:
+    """All sets of k out of some rows by their places, in order, one per line; never written."""
+    size = math.comb(count, k) * k
+    return np.fromiter(itertools.chain.from_iterable(itertools.combinations(range(count), k)), np.int32, size).reshape(
+        -1, k
+    )
+
+
+def _sums(values: Sequence[int], sets: Places) -> Any:
+    """Total of each set, exact: numbers that could overflow are added as integers of Python."""
+    small = all(-(2**40) < value < 2**40 for value in values)
+    return np.array(values, dtype=np.int64 if small else object)[sets].sum(axis=1)
+
+
+def _met(con: Con, values: Sequence[Any], bound: Key | None, sets: Places) -> Any:
+    """Whether each set meets a condition."""
     if con.kind == "distinct":
-        return len(dict.fromkeys(values)) == len(values)
-    return _COMPARE[con.op](sum(values), bound)
+        codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
+        drawn = np.sort(np.array([codes[value] for value in values], dtype=np.int32)[sets], axis=1)
+        return (drawn[:, 1:] != drawn[:, :-1]).all(axis=1)
+    return np.asarray(_COMPARE[con.op](_sums(values, sets), bound), dtype=bool)
 
 
 def _is_fixed(value: Atom | Attr) -> bool:
@@ -95,7 +119,7 @@ class Oracle:
         self._known = {} if known is None else known
         self._world = composition
         self._connection = connection
-        self._relations = Relations(composition, connection)
+        self._relations = Relations(composition, connection, known)
         self._live = False
         self._open: dict[str, tuple[Choose, LetInfo]] = {}
 
@@ -438,12 +462,17 @@ class Oracle:
             (index, con, None if con.value is None else self._relations.scalar(con.value))
             for index, con in enumerate(node.cons, start=1)
         ]
-        feasible: list[tuple[int, tuple[Key, ...]]] = []
-        for rows in itertools.combinations(found, node.k):
-            if all(_met(con, [row[index] for row in rows], bound) for index, con, bound in tests):
-                total = sum(row[-1] for row in rows) if node.goal else 0
-                feasible.append((total, tuple(row[0] for row in rows)))
-        return feasible
+        sets = _sets(len(found), node.k)
+        met = np.ones(len(sets), dtype=bool)
+        for index, con, bound in tests:
+            met &= _met(con, [row[index] for row in found], bound, sets)
+        sets = sets[met]
+        totals = _sums([row[-1] for row in found], sets) if node.goal else [0] * len(sets)
+        keys = [row[0] for row in found]
+        return [
+            (int(total), tuple(keys[place] for place in places))
+            for total, places in zip(totals, sets.tolist(), strict=True)
+        ]
 
     def _info(self, entity: str, ids: tuple[Key, ...]) -> LetInfo:
         return LetInfo(entity=entity, ids=ids, table_rows=self._relations.size(entity))
