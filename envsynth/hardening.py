@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import JsonValue
 
@@ -42,12 +42,19 @@ MAX_GOLD_CALLS = 120
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
 _AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
+_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401")
+"""Gates of a version that is rehearsed only: they read it, or judge what the rehearsal has played."""
+_LEFT = tuple(gate.code for gate in all_gates() if gate.code not in _REHEARSED)
 AUDIT_ORDER = (
     *(gate.code for gate in all_gates() if gate.code in _BEFORE_PROBES),
     *("EX204", "DF402", "DF401"),
     *_AFTER_LADDER,
 )
 """Codes of gates and ladder in the order in which a candidate meets them; the first that refuses ends its audit."""
+
+
+Audit = Literal["all", "leaves"]
+"""Which versions of a lineage meet every gate: all of them, or the last one, while its ancestors are rehearsed."""
 
 
 class Author(Protocol):
@@ -150,6 +157,58 @@ def audit(
     return Step(task, report) if report.ok else _refused(task, "gates", report)
 
 
+def _rehearse(
+    draft: Drafted, author: Author, candidate: TaskVersion, jail: Jail, parent: Step | None, rehearsal: Rehearsal | None
+) -> Step | Rejection:
+    """Take a candidate as far as a rehearsal tells: the solution passes, and a skill is needed that was not before.
+
+    Returns:
+        The finished version with a report that is not whole, or why it was refused. A candidate that cannot be rehearsed,
+        or fails there, is audited.
+    """
+    environment = draft.environment
+    with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
+        if not case.rehearse() or case.rehearsed_calls is None:
+            return audit(draft, author, candidate, jail, parent, rehearsal)
+        if parent is not None and not _may_need_something_new(case, parent):
+            return _nothing_new(candidate)
+        calls = case.rehearsed_calls
+        if calls > MAX_GOLD_CALLS:
+            return _too_long(candidate, calls)
+        report = check(environment, candidate, case=case, select=_REHEARSED, fail_fast=True)
+        if not report.ok:
+            return _refused(candidate, "gates", report)
+    why: JsonValue = "rehearsed: a later version of the lineage was audited; run `envsynth check` to audit this one"
+    left = [GateResult(code=code, status="skipped", evidence={"why": why}) for code in _LEFT if code != "EX201"]
+    played = GateResult(code="EX201", status="skipped", evidence={"why": why, "calls": calls})
+    results = (*report.results, played)
+    harder = _harder(Step(candidate, report.model_copy(update={"results": results})), parent)
+    if harder.status == "fail":
+        return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
+    task = author.complete(draft, candidate, calls)
+    return Step(
+        task, GateReport(environment=environment.hash, task=task.hash, results=(*results, harder, *left), whole=False)
+    )
+
+
+def _audited(
+    draft: Drafted, chain: Sequence[Step], jail: Jail, rehearsal: Rehearsal | None, rejections: list[Rejection]
+) -> list[Step]:
+    """Take the last version of a lineage through the gates that it has not met; where it fails, its parent instead."""
+    kept = list(chain)
+    while kept and not kept[-1].report.whole:
+        step = kept.pop()
+        with Case(draft.environment, step.task, jail, rehearsal=rehearsal) as case:
+            rest = check(draft.environment, step.task, case=case, select=_LEFT, fail_fast=True)
+        if not rest.ok:
+            rejections.append(_refused(step.task, "gates", rest))
+            continue
+        met = [result for result in step.report.results if result.code not in _LEFT]
+        results = (*met, *rest.results)
+        kept.append(Step(step.task, step.report.model_copy(update={"results": results, "whole": True})))
+    return kept
+
+
 def _measured(
     environment: EnvironmentSpec, candidate: TaskVersion, case: Case, parent: Step | None
 ) -> tuple[GateResult, ...] | Rejection:
@@ -159,7 +218,7 @@ def _measured(
         return _refused(candidate, "gates", first)
     calls = case.gold.n_calls
     if calls > MAX_GOLD_CALLS:
-        return _rejection(candidate, "gates", "EX204", f"the solution needs {calls} calls, limit {MAX_GOLD_CALLS}")
+        return _too_long(candidate, calls)
     if parent is not None and not _may_need_something_new(case, parent):
         return _nothing_new(candidate)
     ladder = check(environment, candidate, case=case, select=("DF401",))
@@ -170,6 +229,10 @@ def _measured(
     if harder.status == "fail":
         return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
     return (*results, harder)
+
+
+def _too_long(candidate: TaskVersion, calls: int) -> Rejection:
+    return _rejection(candidate, "gates", "EX204", f"the solution needs {calls} calls, limit {MAX_GOLD_CALLS}")
 
 
 def _nothing_new(candidate: TaskVersion) -> Rejection:
@@ -226,6 +289,7 @@ def find_root(
     jail: Jail | None = None,
     tries: int = 80,
     rehearsal: Rehearsal | None = None,
+    meet: Audit = "all",
 ) -> Lineage:
     """Propose root tasks until one passes every gate.
 
@@ -236,18 +300,20 @@ def find_root(
         jail: Where untrusted source runs; the process's own when None.
         tries: Proposals at most.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
+        meet: `leaves` when the root is to be hardened with the same word: then it is rehearsed.
 
     Returns:
         A lineage of one step, or of none.
     """
     rejections: list[Rejection] = []
+    take = audit if meet == "all" else _rehearse
     for attempt in range(tries):
         try:
             candidate = author.root(draft, number, attempt)
         except Rejected as reason:
             rejections.append(_by_author(draft, None, None, reason))
             continue
-        outcome = audit(draft, author, candidate, jail or shared_jail(), None, rehearsal)
+        outcome = take(draft, author, candidate, jail or shared_jail(), None, rehearsal)
         if isinstance(outcome, Step):
             return Lineage((outcome,), tuple(rejections))
         rejections.append(outcome)
@@ -275,6 +341,7 @@ def harden(
     tries: int = MAX_TRIES,
     on_step: Callable[[Step], None] | None = None,
     rehearsal: Rehearsal | None = None,
+    meet: Audit = "all",
 ) -> Lineage:
     """Harden a task version step by step.
 
@@ -287,21 +354,22 @@ def harden(
         tries: Proposals per step; when none is accepted the lineage ends.
         on_step: Called with each accepted step.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
+        meet: `leaves` to take only the last version through all gates, and its ancestors through the rehearsal.
 
     Returns:
-        The lineage from `start` on.
+        The lineage from `start` on; with `leaves`, empty when no version of it passes.
     """
     jail = jail or shared_jail()
     chain = [start]
     rejections: list[Rejection] = []
     while len(chain) <= steps:
-        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal)
+        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal, meet)
         if found is None:
             break
         chain.append(found)
         if on_step is not None:
             on_step(found)
-    return Lineage(tuple(chain), tuple(rejections))
+    return Lineage(tuple(_audited(draft, chain, jail, rehearsal, rejections)), tuple(rejections))
 
 
 def _one_step(
@@ -312,7 +380,9 @@ def _one_step(
     tries: int,
     rejections: list[Rejection],
     rehearsal: Rehearsal | None,
+    meet: Audit,
 ) -> Step | None:
+    take = audit if meet == "all" else _rehearse
     rng = random.Random(f"harden/{parent.task.hash}")
     patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
     for attempt in range(tries):
@@ -326,7 +396,7 @@ def _one_step(
             rejections.append(_by_author(draft, parent.task.hash, operator, reason))
             patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
             continue
-        outcome = audit(draft, author, candidate, jail, parent, rehearsal)
+        outcome = take(draft, author, candidate, jail, parent, rehearsal)
         if isinstance(outcome, Step):
             return outcome
         rejections.append(outcome)

@@ -44,6 +44,8 @@ class GateReport(Record):
     """Task version."""
     results: tuple[GateResult, ...]
     """In the order in which they ran."""
+    whole: bool = True
+    """False when gates were left for a later check: then nothing failed so far, and the task is not audited."""
 
     @property
     def ok(self) -> bool:

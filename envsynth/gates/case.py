@@ -13,7 +13,7 @@ from envsynth.environments import ToolEnv, build_image, make_env
 from envsynth.environments.actions import parse_action
 from envsynth.environments.hosts import WORLDS_PER_WORKER, WorldHosts
 from envsynth.errors import EnvironmentVoid
-from envsynth.gates.rehearsal import Rehearsal
+from envsynth.gates.rehearsal import Rehearsal, Rehearsed
 from envsynth.rollout import Actor, EpisodeRequest, rollout
 from envsynth.sandbox import Jail
 from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
@@ -65,6 +65,8 @@ class Case:
         self._rehearsal = rehearsal
         self._bench = None if rehearsal is None else rehearsal.bench
         self._ladder: dict[str, Verdict] = {}
+        self.rehearsed_calls: int | None = None
+        """Tool calls of the whole solution in the rehearsal, once it has passed there."""
         self._columns: dict[tuple[str, Scalar], list[Scalar]] = {}
         if earlier is not None and earlier.spec is spec and plays_alike(earlier.task, task):
             # Random actors draw from the task's hash, which is another one now.
@@ -128,7 +130,8 @@ class Case:
     def ablated(self, skills: Iterable[str]) -> dict[str, Verdict]:
         """Verdicts on the solvers that each lack one skill; those that answer are judged together, which costs far less."""
         wanted = list(skills)
-        endings = self._rehearsed([skill for skill in wanted if skill not in self._ladder])
+        played = self._rehearsed([skill for skill in wanted if skill not in self._ladder])
+        endings = {skill: item.ending for skill, item in played.items()}
         for skill in wanted:
             if skill not in self._ladder and skill not in endings:
                 actor = _Withholding(AblatedActor(self.by_hash, skill, self.jail), self.env)
@@ -149,20 +152,23 @@ class Case:
         """
         if self._rehearsal is None:
             return False
-        endings = self._rehearsed(["", *self.task.ablations])
-        verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()), self._bench)
-        found = dict(zip(endings, verdicts, strict=True))
+        played = self._rehearsed(["", *self.task.ablations])
+        endings = [item.ending for item in played.values()]
+        found = dict(zip(played, verify_all(self.jail, self.task, self.image, endings, self._bench), strict=True))
         whole = found.pop("", None)
         self._ladder.update(found)
-        return whole is not None and whole.status == "pass"
+        if whole is None or whole.status != "pass":
+            return False
+        self.rehearsed_calls = played[""].calls
+        return True
 
-    def _rehearsed(self, skills: list[str]) -> dict[str, Ending]:
+    def _rehearsed(self, skills: list[str]) -> dict[str, Rehearsed]:
         """How solvers that lack a skill end in the rehearsal, those that can be played there; "" lacks none."""
         if self._rehearsal is None or not skills:
             return {}
         solvers = [self.task.ablations.get(skill, {}) for skill in skills]
-        endings = self._rehearsal.endings(self.task, self.image, solvers, _room(self.task))
-        return {skill: ending for skill, ending in zip(skills, endings, strict=True) if ending is not None}
+        played = self._rehearsal.endings(self.task, self.image, solvers, _room(self.task))
+        return {skill: item for skill, item in zip(skills, played, strict=True) if item is not None}
 
     def play_random(self, index: int) -> Trajectory:
         """An episode of random typed calls and a random typed answer."""

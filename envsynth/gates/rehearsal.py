@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
@@ -38,6 +38,15 @@ MAX_IMAGES = 6
 @functools.cache
 def _source() -> str:
     return resources.files("envsynth.gates").joinpath("rehearse.py").read_text(encoding="utf-8")
+
+
+class Rehearsed(NamedTuple):
+    """How a solver ended in a rehearsal."""
+
+    ending: Ending
+    """Its database and its answer."""
+    calls: int
+    """Tool calls that it made."""
 
 
 class Rehearsal:
@@ -80,7 +89,7 @@ class Rehearsal:
 
     def endings(
         self, task: TaskVersion, image: bytes, solvers: Sequence[Mapping[str, JsonValue]], turns: int
-    ) -> list[Ending | None]:
+    ) -> list[Rehearsed | None]:
         """Play solvers of a task.
 
         Args:
@@ -100,7 +109,7 @@ class Rehearsal:
 
     def _endings(
         self, task: TaskVersion, image: bytes, solvers: Sequence[Mapping[str, JsonValue]], turns: int
-    ) -> list[Ending | None]:
+    ) -> list[Rehearsed | None]:
         worker = self._worker
         if worker is None or not worker.alive:
             self._leave()
@@ -143,23 +152,25 @@ class Rehearsal:
         }
         return [*requests, call("learn", lesson)]
 
-    def _finals(self, worker: Worker, image: bytes, said: Sequence[JsonValue]) -> list[Ending | None]:
+    def _finals(self, worker: Worker, image: bytes, said: Sequence[JsonValue]) -> list[Rehearsed | None]:
         """Read what solvers said, and fetch the databases of those that changed theirs."""
         heard = [_heard(item) for item in said]
         changed = [place for place, item in enumerate(heard) if item is not None and item[1]]
         blobs = worker.run([image_of(f"r{place}") for place in changed], LIMITS) if changed else []
         finals = {place: result.blob for place, result in zip(changed, blobs, strict=True) if result.ok}
         return [
-            None if item is None or (item[1] and place not in finals) else (finals.get(place, image), item[0])
+            None
+            if item is None or (item[1] and place not in finals)
+            else Rehearsed((finals.get(place, image), item[0]), item[2])
             for place, item in enumerate(heard)
         ]
 
 
-def _heard(said: JsonValue) -> tuple[dict[str, JsonValue] | None, bool] | None:
-    """Answer and whether something changed, or None for what is not said that way."""
-    if not isinstance(said, dict) or set(said) != {"answer", "changed"}:
+def _heard(said: JsonValue) -> tuple[dict[str, JsonValue] | None, bool, int] | None:
+    """Answer, whether something changed, and calls, or None for what is not said that way."""
+    if not isinstance(said, dict) or set(said) != {"answer", "changed", "calls"}:
         return None
-    answer, changed = said["answer"], said["changed"]
-    if not isinstance(changed, bool) or not (answer is None or isinstance(answer, dict)):
+    answer, changed, calls = said["answer"], said["changed"], said["calls"]
+    if not isinstance(changed, bool) or not (answer is None or isinstance(answer, dict)) or type(calls) is not int:
         return None
-    return answer, changed
+    return answer, changed, calls

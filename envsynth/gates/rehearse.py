@@ -59,7 +59,7 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         overrides: Names of the solution's module that are overwritten.
 
     Returns:
-        `{"answer": {...}, "changed": bool}`; `answer` is None when the solution gave none. `{"unusual": why}` when the
+        `{"answer": {...}, "changed": bool, "calls": int}`; `answer` is None when the solution gave none. `{"unusual": why}` when the
         episode must be played by the host.
     """
     began = db.total_changes
@@ -95,7 +95,7 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         return {"unusual": str(why)}
     except Exception:  # noqa: BLE001 - a solution that fails gives no answer
         answer = None
-    return {"answer": answer, "changed": db.total_changes != began}
+    return {"answer": answer, "changed": db.total_changes != began, "calls": calls}
 
 
 def _asked(db: Any, world: str, tool: str, arguments: dict[str, Any]) -> Any:

@@ -58,7 +58,7 @@ class Batch:
         self._origin: Origin = origin
         self._environments: dict[str, EnvironmentRow] = {}
         self._tasks: dict[str, TaskRow] = {}
-        self._reports: list[ReportRow] = []
+        self._reports: list[tuple[ReportRow, bool]] = []
         self._rejections: list[RejectionRow] = []
         self._trajectories: dict[str, TrajectoryRow] = {}
         self._suites: list[tuple[SuiteRow, list[SuiteItemRow]]] = []
@@ -124,9 +124,8 @@ class Batch:
             report: The report.
         """
         digest, text = hashed(report)
-        self._reports.append(
-            ReportRow(hash=digest, task=report.task, ok=report.ok, origin=self._origin, json_text=text)
-        )
+        row = ReportRow(hash=digest, task=report.task, ok=report.ok, origin=self._origin, json_text=text)
+        self._reports.append((row, report.whole))
 
     def add_rejection(self, rejection: Rejection, run: str | None = None, unit: int | None = None) -> None:
         """Add a rejection.
@@ -206,8 +205,8 @@ class Batch:
         """
         self.new_environments = self._write_environments(session)
         self.new_tasks = self._write_tasks(session)
-        for report in self._reports:
-            _write_report(session, report)
+        for report, whole in self._reports:
+            _write_report(session, report, whole=whole)
         for rejection in self._rejections:
             _write_rejection(session, rejection)
         self.new_trajectories = self._write_trajectories(session)
@@ -276,7 +275,7 @@ def _check_depth(session: Session, row: TaskRow, parent: str) -> None:
         )
 
 
-def _write_report(session: Session, row: ReportRow) -> None:
+def _write_report(session: Session, row: ReportRow, *, whole: bool) -> None:
     task = session.get(TaskRow, row.task)
     if task is None:
         raise StoreError(f"cannot add a gate report: its task {row.task} is not in the store: add that first")
@@ -285,11 +284,11 @@ def _write_report(session: Session, row: ReportRow) -> None:
         .where(col(ReportRow.task) == row.task, col(ReportRow.origin) == row.origin)
         .order_by(col(ReportRow.id).desc())
     ).first()
-    if latest == row.hash:
-        return
+    if latest == row.hash or (latest is not None and not whole):
+        return  # one that leaves gates out tells less than whatever is there
     session.add(row)
     if row.origin == "authored":
-        task.status = "passed" if row.ok else "failed"
+        task.status = "failed" if not row.ok else "passed" if whole else "unaudited"
     session.flush()
 
 

@@ -100,7 +100,26 @@ def holds(left, op, right):
 
 def meets(row, conditions):
     """Whether a row meets conditions on its columns."""
-    return all(holds(row[column], op, value) for column, op, value in conditions)
+    for column, op, value in conditions:
+        if not holds(row[column], op, value):
+            return False
+    return True
+
+
+def listed(tool, filters, exact):
+    """Rows of a listing; of a whole one only those with the value of the first exact condition."""
+    key = "rows of " + tool + repr(sorted(filters.items()))
+    if key not in MEMO:
+        MEMO[key] = listing(tool, filters)
+    if filters or not exact:
+        return MEMO[key]
+    column, op, value = exact[0]
+    index = "rows of " + tool + " by " + column
+    if index not in MEMO:
+        MEMO[index] = {}
+        for row in MEMO[key]:
+            MEMO[index].setdefault(row[column], []).append(row)
+    return MEMO[index].get(value, [])
 
 
 def fetch(entity, conditions):
@@ -113,7 +132,8 @@ def fetch(entity, conditions):
     if len(asked) > 2:
         filters = {}  # reading the whole listing once costs fewer calls than one filter after the other
     shown = [condition for condition in conditions if condition[0] in tools["columns"]]
-    found = [row for row in listing(tools["list"], filters) if meets(row, shown)]
+    exact = [condition for condition in shown if condition[1] == "=="]
+    found = [row for row in listed(tools["list"], filters, exact) if meets(row, shown)]
     if tools["get"]:
         found = [read(tools["get"], id=row["id"]) for row in found]
     return [row for row in found if meets(row, conditions)]
@@ -194,14 +214,7 @@ def attempt(told, name, action, *arguments):
 """Changes that may be denied; part of a solver only when its task asks for one."""
 
 CHOOSING = '''\
-def subsets(size, count, start=0):
-    """All ways to take `count` of the numbers from `start` to `size` - 1."""
-    if count == 0:
-        yield []
-        return
-    for first in range(start, size - count + 1):
-        for rest in subsets(size, count - 1, first + 1):
-            yield [first] + rest
+from itertools import combinations
 
 
 def feasible(chosen, values, conditions, final=True):
@@ -229,10 +242,11 @@ def choose(found, count, conditions, goal):
             if len(best) < count and feasible(best + [number], values, conditions, final=False):
                 best = best + [number]
         return [found[number] for number in best]
-    for chosen in subsets(len(found), count):
-        if best is None or sum([gains[n] for n in chosen]) > sum([gains[n] for n in best]):
-            if feasible(chosen, values, conditions):
-                best = chosen
+    most = None
+    for chosen in combinations(range(len(found)), count):
+        gain = sum([gains[number] for number in chosen])
+        if (most is None or gain > most) and feasible(chosen, values, conditions):
+            best, most = chosen, gain
     if best is None:
         raise RuntimeError("no " + str(count) + " rows meet the conditions on the set")
     return [found[number] for number in best]
@@ -268,7 +282,7 @@ def choose_or_none(found, count, conditions, goal, number):
 
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
-    *("rows", "named", "lookup", "select", "total", "pick", "leading", "subsets", "feasible", "choose"),
+    *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
     *("choose_or_none", "attempt", "solve"),
     *SKILL_COMMENTS,
 )
