@@ -115,7 +115,7 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
             for label, atoms in _atom_variants(node.atoms, index):
                 yield f"constraint/{label}/{let.var}.{index}", with_atoms(task, let, node, atoms), keep
         if isinstance(node, Choose):
-            yield from _con_variants(sampler, task, let, node, keep)
+            yield from _con_variants(sampler, task, result, let, node, keep)
         yield from _group_variants(task, let, node, keep)
     for index, step in enumerate(task.steps):
         if isinstance(step, If):
@@ -148,10 +148,10 @@ def _group_variants(task: Task, let: Let, node: Filtered, keep: _Keep) -> Iterat
 
 
 def _con_variants(
-    sampler: Sampler, task: Task, let: Let, node: Choose, keep: _Keep
+    sampler: Sampler, task: Task, result: OracleResult, let: Let, node: Choose, keep: _Keep
 ) -> Iterator[tuple[str, Task, _Keep]]:
     if node.or_none:
-        yield from _none_variants(sampler, task, let, node, keep)
+        yield from _none_variants(sampler, task, result, let, node, keep)
     for index, con in enumerate(node.cons):
         before, after = node.cons[:index], node.cons[index + 1 :]
         if node.or_none and con in node.bounds:
@@ -168,13 +168,14 @@ def _con_variants(
 
 
 def _none_variants(
-    sampler: Sampler, task: Task, let: Let, node: Choose, keep: _Keep
+    sampler: Sampler, task: Task, result: OracleResult, let: Let, node: Choose, keep: _Keep
 ) -> Iterator[tuple[str, Task, _Keep]]:
     """Move the bound to the nearest total and just beyond it: there is a set where there was none, or the other way."""
     (bound,) = node.bounds
     upward = bound.op in (">", ">=")
     others = tuple(con for con in node.cons if con is not bound)
     relaxed = replace(node, cons=others, goal=("max" if upward else "min", bound.attr), or_none=False)
+    sampler.oracle.recall(task, result)  # the last run was of a variant, in which variables may be missing
     _, info = sampler.oracle.resolve(relaxed)
     type_ = sampler.world.attr_type(node.entity, bound.attr.name)
     if info is None or info.best is None or type_ is None:
@@ -204,6 +205,7 @@ def _choice_keeper(sampler: Sampler, task: Task, result: OracleResult, let: Let,
         wrong = next((item for item in other.info[let.var].optimal if _unordered(item) not in valid), None)
         if wrong is None:
             return None
+        sampler.oracle.recall(task, result)
         return to_outcome(_answer_with(sampler, task, result, let.var, node.entity, wrong), result.changes)
 
     return keep
