@@ -331,7 +331,7 @@ def _by_author(draft: Drafted, parent: str | None, operator: str | None, reason:
     )
 
 
-def harden(
+def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword-only
     draft: Drafted,
     author: Author,
     start: Step,

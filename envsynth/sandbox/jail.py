@@ -133,6 +133,7 @@ class Jail:
             self._check_owner()
             if self._reseeded is None or not self._reseeded.alive:
                 self._reseeded = _Reseeded(
+                    self,
                     self._limits,
                     namespaces=bool(self._options["namespaces"]),
                     landlock=bool(self._options["landlock"]),
@@ -336,9 +337,17 @@ class Jail:
 
 
 class _Reseeded(Jail):
-    """A jail whose workers hash texts with another seed."""
+    """A jail whose workers hash texts with another seed; bytecode, which does not depend on it, comes from the first one."""
 
     _HASH_SEED = 1
+
+    def __init__(self, first: Jail, limits: Limits, **options: Any) -> None:
+        self._first = first
+        super().__init__(limits, **options)
+
+    def compiled(self, sources: tuple[Source, ...]) -> bytes:
+        """Compile sources in the first jail, where they mostly are compiled already."""
+        return self._first.compiled(sources)
 
 
 # ------------------------------------------------------------------------------------------------------------- shared

@@ -67,9 +67,21 @@ def _value(schema: Any) -> CoreSchema | None:
 
 def _array(rules: dict[str, Any]) -> CoreSchema | None:
     inner = _value(rules.pop("items", None))
-    if inner is None or rules:
+    low, high, unique = rules.pop("minItems", 0), rules.pop("maxItems", _MAX_ITEMS), rules.pop("uniqueItems", False)
+    if inner is None or rules or type(low) is not int or type(high) is not int or type(unique) is not bool:
         return None
-    return core_schema.list_schema(inner, strict=True, max_length=_MAX_ITEMS)
+    found = core_schema.list_schema(inner, strict=True, min_length=low, max_length=min(high, _MAX_ITEMS))
+    if not unique:
+        return found
+    # Of texts, or of integers, those that Python takes for equal are the ones that JSON Schema takes for equal.
+    plain = inner["type"] in ("str", "int", "literal")
+    return core_schema.no_info_after_validator_function(_all_different, found) if plain else None
+
+
+def _all_different(items: list[Any]) -> list[Any]:
+    if len(set(items)) < len(items):
+        raise ValueError("two items are equal")
+    return items
 
 
 def _scalar(kind: Any, rules: dict[str, Any]) -> CoreSchema | None:

@@ -240,6 +240,21 @@ class SchemaCheck:
         self._validator = _compiled(canonical_json(schema))
         self._quick = quick_validator(schema)
 
+    def fits(self, value: JsonValue) -> bool:
+        """Whether nothing is wrong with a value, for those who need no words: finding them costs most of the check.
+
+        Raises:
+            SpecError: the schema cannot be evaluated.
+        """
+        if self._quick is not None and self._quick.isinstance_python(value):
+            return True
+        if hostile_problem(value) is not None:
+            return False
+        try:
+            return next(self._validator.iter_errors(value), None) is None
+        except (RecursionError, Unresolvable) as failure:
+            raise SpecError(f"the JSON Schema cannot be evaluated: {type(failure).__name__}") from failure
+
     def problem(self, value: JsonValue) -> str | None:
         """Say what is wrong with a value, or that nothing is; see `schema_problem`."""
         if self._quick is not None and self._quick.isinstance_python(value):

@@ -52,10 +52,18 @@ def verifier_family() -> Family:
     return Family("verifier", (Source(name="verifier_kernel", text=kernel_source()),))
 
 
-def _schema_verdicts(task: TaskVersion, answers: Sequence[dict[str, JsonValue] | None]) -> list[Verdict | None]:
-    """Judge the form of answers on the host; None for one that conforms."""
+_UNTOLD = "the answer does not conform to its schema"
+
+
+def _schema_verdicts(
+    task: TaskVersion, answers: Sequence[dict[str, JsonValue] | None], *, brief: bool
+) -> list[Verdict | None]:
+    """Judge the form of answers on the host; None for one that conforms. Brief: without saying what is wrong."""
     try:
         check = SchemaCheck(task.answer_schema)
+        if brief:
+            fit = [answer is not None and check.fits(answer) for answer in answers]
+            return [None if fits else _malformed(_UNTOLD) for fits in fit]
         problems = ["no final answer was given" if answer is None else check.problem(answer) for answer in answers]
     except SpecError as error:
         return [void_verdict(f"broken verifier: answer_schema: {error}")] * len(answers)
@@ -205,7 +213,8 @@ def verify_all(
         return _ask(jail, task, [*requests, call("verify_images", arguments, *images)], len(some), bench)
 
     sizes = [len(image) for image, _ in endings]
-    return _by_batches(task, endings, [answer for _, answer in endings], sizes, judge_some)
+    answers = [answer for _, answer in endings]
+    return _by_batches(task, endings, answers, sizes, judge_some, brief=bench is not None)
 
 
 def _by_batches(
@@ -214,9 +223,11 @@ def _by_batches(
     answers: Sequence[dict[str, JsonValue] | None],
     sizes: Sequence[int],
     judge_some: Callable[[Sequence[T]], list[Verdict]],
+    *,
+    brief: bool,
 ) -> list[Verdict]:
     """Judge what has a well-formed answer, in batches; a batch that breaks is judged one by one."""
-    verdicts = _schema_verdicts(task, answers)
+    verdicts = _schema_verdicts(task, answers, brief=brief)
     open_slots = [slot for slot, verdict in enumerate(verdicts) if verdict is None]
     for slots in _batches(open_slots, sizes):
         found = judge_some([items[slot] for slot in slots])
@@ -289,4 +300,5 @@ def judge(
         requests: list[Request] = [open_image("before", before)]
         return _ask(jail, task, [*requests, call("judge_outcomes", arguments, "before")], len(some), bench)
 
-    return _by_batches(task, outcomes, [outcome.answer for outcome in outcomes], [0] * len(outcomes), judge_some)
+    answers = [outcome.answer for outcome in outcomes]
+    return _by_batches(task, outcomes, answers, [0] * len(outcomes), judge_some, brief=bench is not None)

@@ -308,7 +308,7 @@ class ProceduralAuthor:
             why = binding_failure(str(lineage.operator), before, result, sampler, program)
             if why:
                 raise Rejected("nonbinding", why)
-        if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
+        if why := nonbinding_atom(program, result, lambda variant: _run_less(sampler, program, variant)):
             raise Rejected("nonbinding", why)
         kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
         if kind in ("read", "infeasible", "service") and not result.changes:
@@ -411,8 +411,9 @@ def _drawn(sampler: Sampler, kind: str) -> Task:
         raise Rejected(reason.code, str(reason)) from reason
 
 
-def _run_raw(sampler: Sampler, program: Task) -> OracleResult:
-    return sampler.oracle.run(without_dead_lets(program))
+def _run_less(sampler: Sampler, program: Task, variant: Task) -> OracleResult:
+    """Run a program that lost a condition: it has no other types than before."""
+    return sampler.oracle.run(without_dead_lets(variant), types=sampler.oracle.checked(program))
 
 
 def _run(sampler: Sampler, program: Task) -> OracleResult:

@@ -37,6 +37,7 @@ from envsynth.author.procedural.ir import (
     Task,
     To,
     Try,
+    Type,
     check,
     walk,
 )
@@ -128,11 +129,12 @@ class Oracle:
         """What each variable of the last run denotes."""
         return self._relations.bindings
 
-    def run(self, task: Task) -> OracleResult:
+    def run(self, task: Task, *, types: dict[str, Type] | None = None) -> OracleResult:
         """Work out the outcome of a task.
 
         Args:
             task: A program.
+            types: Types of its variables, where it is known to be well-typed; it is checked when None.
 
         Returns:
             Answer, changes and facts.
@@ -142,7 +144,7 @@ class Oracle:
             IRTypeError: the program is ill-typed.
             AuthorError: an SQL text of a mechanism is wrong.
         """
-        self._relations.types = check(task, self._world)
+        self._relations.types = self.checked(task) if types is None else types
         self._relations.bindings = {}
         self._open = {}
         result = OracleResult(
@@ -168,7 +170,7 @@ class Oracle:
             task: A well-typed program.
             result: What `run` gave for it on equal rows.
         """
-        self._relations.types = check(task, self._world)
+        self._relations.types = self.checked(task)
         self._relations.bindings = dict(result.bindings)
         lets = [step for step in task.steps if isinstance(step, Let)]
         self._open = {
@@ -176,6 +178,23 @@ class Oracle:
             for let in lets
             if isinstance(let.node, Choose) and let.node.or_none
         }
+
+    def checked(self, task: Task) -> dict[str, Type]:
+        """Type-check a program, once: it is kept with its types, so that its number is nobody else's.
+
+        Args:
+            task: The program.
+
+        Returns:
+            The type of each variable.
+
+        Raises:
+            IRTypeError: it is ill-typed.
+        """
+        kept = self._known.get(id(task))
+        if kept is None:
+            kept = self._known[id(task)] = (task, check(task, self._world))
+        return kept[1]
 
     def order_sensitive(self, task: Task, result: OracleResult) -> bool:
         """Tell whether performing the steps one by one gives another outcome than the snapshot semantics.
