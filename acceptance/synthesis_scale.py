@@ -35,7 +35,6 @@ from envsynth.author.procedural.signature import structure
 from envsynth.executors import run_all
 from envsynth.gates import Case, all_gates, check
 from envsynth.hardening import _AFTER_LADDER as AFTER_LADDER
-from envsynth.hardening import MAX_STEPS
 from envsynth.sandbox import shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store, TaskEntry
@@ -46,7 +45,8 @@ LIMIT_S, GOAL_S = 1_800, 1_200
 """Seconds that the full set may take, and should take, with two processes on two cores."""
 LIMIT_BYTES = 2 << 30
 FAST = 6
-LINEAGES = 3
+LINEAGES, STEPS = 2.5, 4
+"""Lineages for each environment, and hardening steps of each at most; the last version of each meets every gate."""
 SAMPLE = 200
 """Leaf tasks that are audited once more, with another seed of all that gates draw."""
 TWINS = ("infeasible",)
@@ -106,7 +106,7 @@ def synthesize(
     took = Took(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else Took()
     command = [sys.executable, "-m", "envsynth.cli", "synthesize", "--categories", str(listed), "--count", str(count)]
     command += ["--seed", str(options.seed), "--workers", str(options.workers), "--store", str(store), "--json"]
-    command += ["--lineages", str(LINEAGES), "--steps", str(MAX_STEPS)]
+    command += ["--lineages", str(LINEAGES), "--steps", str(STEPS), "--audit", "leaves"]
     if not quiet:
         print("      envsynth", " ".join(command[3:]), flush=True)
     before = _held(store)

@@ -273,6 +273,17 @@ def _tier(name: str, held_out: bool) -> Literal["full", "nano"]:
     return name
 
 
+def _audit(name: str) -> Literal["all", "leaves"]:
+    """Check which versions are to be audited.
+
+    Raises:
+        typer.BadParameter: there is no such choice.
+    """
+    if name not in ("all", "leaves"):
+        raise typer.BadParameter(f"{name!r} is neither all nor leaves", param_hint="--audit")
+    return name
+
+
 def _sentences(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """Take the categories from the arguments or from a file.
 
@@ -363,8 +374,17 @@ def synthesize(
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments, of all categories together.")] = 1,
     seed: SeedOption = 0,
-    lineages: Annotated[int, typer.Option(min=1, help="Lineages of tasks per environment.")] = 2,
+    lineages: Annotated[
+        float, typer.Option(min=1, help="Lineages of tasks per environment; 2.5: three in every second one.")
+    ] = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
+    audit: Annotated[
+        str,
+        typer.Option(
+            help="all: every version meets every gate. leaves: the last of each lineage does, which takes half of the "
+            "time; its ancestors are rehearsed, and stay unaudited until `envsynth check` looks at them."
+        ),
+    ] = "all",
     tier: Annotated[
         str, typer.Option(help="full: mechanisms, hardened. nano: two tables, invented words, one or two calls.")
     ] = "full",
@@ -403,6 +423,7 @@ def synthesize(
                 workers=workers,
                 tier=author,
                 held_out=held_out,
+                audited=_audit(audit),
                 executor=chosen,
                 ray_address=ray_address,
                 on_start=begin,

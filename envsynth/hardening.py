@@ -30,8 +30,8 @@ MAX_TRIES = 60
 """Proposals per step before a lineage ends."""
 PATIENCE = 100
 """What each operator may cost on one parent before it is given up there."""
-COST_OF_DRAW = 4
-"""Patience that an operator loses on one parent when the author refuses its draw: cheap, so 25 draws."""
+COST_OF_DRAW = 8
+"""Patience that an operator loses on one parent when the author refuses its draw: cheap, so 13 draws."""
 COST_OF_AUDIT = 20
 """Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
 HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
@@ -289,7 +289,7 @@ def find_root(
     jail: Jail | None = None,
     tries: int = 80,
     rehearsal: Rehearsal | None = None,
-    meet: Audit = "all",
+    audited: Audit = "all",
 ) -> Lineage:
     """Propose root tasks until one passes every gate.
 
@@ -300,13 +300,13 @@ def find_root(
         jail: Where untrusted source runs; the process's own when None.
         tries: Proposals at most.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
-        meet: `leaves` when the root is to be hardened with the same word: then it is rehearsed.
+        audited: `leaves` when the root is to be hardened with the same word: then it is rehearsed.
 
     Returns:
         A lineage of one step, or of none.
     """
     rejections: list[Rejection] = []
-    take = audit if meet == "all" else _rehearse
+    take = audit if audited == "all" else _rehearse
     for attempt in range(tries):
         try:
             candidate = author.root(draft, number, attempt)
@@ -341,7 +341,7 @@ def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword
     tries: int = MAX_TRIES,
     on_step: Callable[[Step], None] | None = None,
     rehearsal: Rehearsal | None = None,
-    meet: Audit = "all",
+    audited: Audit = "all",
 ) -> Lineage:
     """Harden a task version step by step.
 
@@ -354,7 +354,7 @@ def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword
         tries: Proposals per step; when none is accepted the lineage ends.
         on_step: Called with each accepted step.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
-        meet: `leaves` to take only the last version through all gates, and its ancestors through the rehearsal.
+        audited: `leaves` to take only the last version through all gates, and its ancestors through the rehearsal.
 
     Returns:
         The lineage from `start` on; with `leaves`, empty when no version of it passes.
@@ -363,7 +363,7 @@ def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword
     chain = [start]
     rejections: list[Rejection] = []
     while len(chain) <= steps:
-        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal, meet)
+        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal, audited)
         if found is None:
             break
         chain.append(found)
@@ -380,9 +380,9 @@ def _one_step(
     tries: int,
     rejections: list[Rejection],
     rehearsal: Rehearsal | None,
-    meet: Audit,
+    audited: Audit,
 ) -> Step | None:
-    take = audit if meet == "all" else _rehearse
+    take = audit if audited == "all" else _rehearse
     rng = random.Random(f"harden/{parent.task.hash}")
     patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
     for attempt in range(tries):

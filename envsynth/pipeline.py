@@ -6,6 +6,7 @@ matter which process makes it, in which order, or after which interruption: equa
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,7 +54,7 @@ class UnitRequest:
     """Which author."""
     held_out: bool = False
     """Nano tier: whether names come from the held-out lists."""
-    meet: Audit = "all"
+    audited: Audit = "all"
     """Which versions meet every gate: all, or the last of each lineage."""
 
 
@@ -147,13 +148,13 @@ def _lineages(
     tasks: list[tuple[TaskVersion, GateReport]] = []
     programs: dict[str, None] = {}
     for number in range(request.lineages):
-        root = find_root(draft, author, number, rehearsal=rehearsal, meet=request.meet)
+        root = find_root(draft, author, number, rehearsal=rehearsal, audited=request.audited)
         rejections += root.rejections
         if not root.steps or content_hash(root.steps[0].task.ir) in programs:
             continue
         start = root.steps[0]
         lineage = harden(
-            draft, author, start, steps=request.steps, tries=request.tries, rehearsal=rehearsal, meet=request.meet
+            draft, author, start, steps=request.steps, tries=request.tries, rehearsal=rehearsal, audited=request.audited
         )
         rejections += lineage.rejections
         programs.update(dict.fromkeys(content_hash(step.task.ir) for step in lineage.steps))
@@ -225,7 +226,7 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     count: int,
     seed: str | int = 0,
     store: Store | None = None,
-    lineages: int = 2,
+    lineages: float = 2,
     steps: int = MAX_STEPS,
     tries: int = MAX_TRIES,
     workers: int = 1,
@@ -233,7 +234,7 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     held_out: bool = False,
     executor: Executor | None = None,
     ray_address: str | None = None,
-    meet: Audit = "all",
+    audited: Audit = "all",
     on_start: Callable[[int], None] | None = None,
     on_unit: Callable[[Unit], None] | None = None,
 ) -> SynthesisResult:
@@ -250,7 +251,7 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         count: Environments, of all categories together.
         seed: Equal seeds give equal hashes.
         store: Where they go; the default store when None.
-        lineages: Lineages of tasks per environment.
+        lineages: Lineages of tasks per environment; of 2.5, every second environment of a category gets three.
         steps: Hardening steps per lineage at most.
         tries: Proposals per step.
         workers: Processes.
@@ -258,7 +259,7 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         held_out: Nano tier: take nouns and fields from the held-out lists.
         executor: What makes the units; `serial` for one worker and `pool` for more when None. All give equal hashes.
         ray_address: Executor `ray`: address of the cluster, see `envsynth.executors.run_all`.
-        meet: Which versions meet every gate: `all`, or with `leaves` the last of each lineage alone, which takes less than
+        audited: Which versions meet every gate: `all`, or with `leaves` the last of each lineage alone, which takes less than
             half of the time. Its ancestors are rehearsed, and stay unaudited until somebody checks them.
         on_start: Called once with the number of units that are to be made, before the first of them.
         on_unit: Called in this process with each unit, after it was stored.
@@ -273,6 +274,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         MissingExtra: Ray is not installed.
         ValueError: `count`, `lineages` or `workers` is below 1, or `held_out` is asked of another tier than nano.
     """
+    if not math.isfinite(lineages):
+        raise ValueError(f"lineages must be a number, got {lineages}")
     for name, value in (("count", count), ("lineages", lineages), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -285,20 +288,26 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     store = store or Store.open()
     try:
         # The count is not part of the key: asking for more later continues the same run.
-        params: dict[str, JsonValue] = {"author": authors[0].name, "seed": str(seed), "lineages": lineages}
+        params: dict[str, JsonValue] = {"author": authors[0].name, "seed": str(seed)}
+        params |= {"lineages": int(lineages) if lineages == int(lineages) else lineages}
         params |= {"category": categories[0]} if len(categories) == 1 else {"categories": [*categories]}
         params |= {"steps": steps, "tries": tries}
         params |= {"held_out": True} if held_out else {}
-        params |= {"meet": meet} if meet != "all" else {}
+        params |= {"audited": audited} if audited != "all" else {}
         key = content_hash(params)
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
         every = UnitRequest(
-            category="", seed=str(seed), index=0, lineages=lineages, steps=steps, tries=tries, tier=tier,
-            held_out=held_out, meet=meet,
+            category="", seed=str(seed), index=0, steps=steps, tries=tries, tier=tier,
+            held_out=held_out, audited=audited,
         )  # fmt: skip
         requests = {
-            number: replace(every, category=categories[number % len(categories)], index=number // len(categories))
+            number: replace(
+                every,
+                category=categories[number % len(categories)],
+                index=(index := number // len(categories)),
+                lineages=math.floor((index + 1) * lineages) - math.floor(index * lineages),
+            )
             for number in range(count)
             if number not in done
         }

@@ -214,6 +214,12 @@ def test_synthesize_refuses_wrong_categories(
     assert message in ran.said
 
 
+def test_synthesize_refuses_another_audit(cli: Cli) -> None:
+    ran = cli("synthesize", "a b", "--audit", "some")
+    assert ran.code == 2
+    assert "'some' is neither all nor leaves" in ran.said
+
+
 # ------------------------------------------------------------------------------------------------------ check explain
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from envsynth import hardening
 from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.errors import Rejected
-from envsynth.gates import Case, all_gates, check
+from envsynth.gates import Case, Rehearsal, all_gates, check
 from envsynth.hardening import HOPELESS, Step, audit, find_root, harden
 from envsynth.report import GateReport, GateResult
 from envsynth.sandbox import shared_jail
@@ -219,7 +220,7 @@ def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
         lineage = harden(DRAFT, author, root, steps=1)
         assert [item.code for item in lineage.rejections] == [code]
     author = Scripted([Rejected("tie", "perhaps next time")])
-    assert len(harden(DRAFT, author, root, steps=1).rejections) == 25
+    assert len(harden(DRAFT, author, root, steps=1).rejections) == 13
     assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 7
     assert [attempt for _, attempt, _ in author.asked[-7:]] == list(range(7))
 
@@ -258,3 +259,84 @@ def test_a_step_without_evidence_needs_nothing(root):
     assert Step(root.task, empty).calls == 0
     odd = empty.model_copy(update={"results": (GateResult(code="DF401", status="pass", evidence={"skills": 3}),)})
     assert Step(root.task, odd).skills == frozenset()
+
+
+# ---------------------------------------------------------------------------------------------------------- leaves alone
+
+
+@pytest.fixture(scope="module")
+def rehearsed():
+    with Rehearsal(DRAFT.environment, shared_jail()) as made:
+        root = find_root(DRAFT, AUTHOR, 0, rehearsal=made, audited="leaves").steps[0]
+        return root, harden(DRAFT, AUTHOR, root, steps=2, rehearsal=made, audited="leaves")
+
+
+def test_the_last_version_alone_meets_every_gate(hardened, rehearsed):
+    root, lineage = rehearsed
+    assert [step.task for step in lineage.steps] == [step.task for step in hardened.steps]
+    assert [step.report.whole for step in (root, *lineage.steps)] == [False, False, False, True]
+    for step, other in zip(lineage.steps, hardened.steps, strict=True):
+        assert step.report.ok
+        assert {result.code for result in step.report.results} == {result.code for result in other.report.results}
+        assert (step.skills, step.calls) == (other.skills, other.calls)
+    told = {result.code: result.status for result in lineage.steps[-1].report.results}
+    assert told == {result.code: result.status for result in hardened.steps[-1].report.results}
+    open_ = {result.code for result in lineage.steps[0].report.results if result.status == "skipped"}
+    assert {"EX201", "EX202", "EX203", "VF302", "VF303", "SE502"} <= open_
+
+
+def test_a_last_version_that_fails_a_gate_gives_way_to_its_parent(rehearsed, monkeypatch):
+    root, lineage = rehearsed
+    bad = lineage.steps[-1].task.hash
+    real = hardening.check
+
+    def check_but_one(spec, task, **options):
+        report = real(spec, task, **options)
+        if task.hash != bad or "SE502" not in {result.code for result in report.results}:
+            return report
+        spoiled = [
+            result.model_copy(update={"status": "fail"}) if result.code == "SE502" else result
+            for result in report.results
+        ]
+        return report.model_copy(update={"results": tuple(spoiled)})
+
+    monkeypatch.setattr(hardening, "check", check_but_one)
+    with Rehearsal(DRAFT.environment, shared_jail()) as made:
+        shorter = harden(DRAFT, AUTHOR, root, steps=2, rehearsal=made, audited="leaves")
+    assert [step.task for step in shorter.steps] == [step.task for step in lineage.steps[:-1]]
+    assert shorter.steps[-1].report.whole
+    assert (shorter.rejections[-1].stage, shorter.rejections[-1].code) == ("gates", "SE502")
+
+
+def test_a_lineage_none_of_whose_versions_passes_is_empty(rehearsed, monkeypatch):
+    root, _ = rehearsed
+    real = hardening.check
+
+    def fail(spec, task, **options):
+        report = real(spec, task, **options)
+        if "EX203" not in {result.code for result in report.results}:
+            return report
+        results = tuple(result.model_copy(update={"status": "fail"}) for result in report.results)
+        return report.model_copy(update={"results": results})
+
+    monkeypatch.setattr(hardening, "check", fail)
+    with Rehearsal(DRAFT.environment, shared_jail()) as made:
+        lineage = harden(DRAFT, AUTHOR, root, steps=1, rehearsal=made, audited="leaves")
+    assert lineage.steps == ()
+    assert len([item for item in lineage.rejections if item.stage == "gates"]) == 2
+
+
+def test_what_cannot_be_rehearsed_is_audited():
+    """Without a rehearsal there is nothing to believe, so every version meets every gate."""
+    root = find_root(DRAFT, AUTHOR, 0, audited="leaves").steps[0]
+    assert root.report.whole
+
+
+def test_a_rehearsed_solution_may_not_need_too_many_calls(rehearsed, monkeypatch):
+    root, _ = rehearsed
+    monkeypatch.setattr("envsynth.hardening.MAX_GOLD_CALLS", root.calls - 1)
+    message = f"needs {root.calls} calls, limit {root.calls - 1}"
+    with Rehearsal(DRAFT.environment, shared_jail()) as made:
+        lineage = find_root(DRAFT, AUTHOR, 0, rehearsal=made, audited="leaves")
+    assert any(message in item.message and item.code == "EX204" for item in lineage.rejections)
+    assert not lineage.steps or lineage.steps[0].task != root.task

@@ -188,6 +188,49 @@ def test_numbers_below_one_are_refused(store, name):
     assert store.runs() == []
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_lineages_are_a_number(store, value):
+    with pytest.raises(ValueError, match="lineages must be a number"):
+        synthesize(CATEGORY, store=store, **{"count": 1, **SMALL, "lineages": value})
+    assert store.runs() == []
+
+
+@pytest.mark.parametrize(
+    ("lineages", "each"),
+    [(1, [1] * 6), (2.5, [2, 2, 3, 3, 2, 2]), (1.25, [1, 1, 1, 1, 1, 1]), (1.5, [1, 1, 2, 2, 1, 1])],
+)
+def test_a_broken_number_of_lineages_is_met_on_average(store, monkeypatch, lineages, each):
+    asked = []
+
+    def refuse(request):
+        asked.append(request)
+        raise AuthorError("enough")
+
+    monkeypatch.setattr(pipeline, "make_unit", refuse)
+    for count in range(1, 7):
+        with pytest.raises(WorkError, match="enough"):
+            synthesize(["a thing", "another"], store=store, count=count, seed=1, steps=1, lineages=lineages)
+    monkeypatch.setattr(pipeline, "run_all", lambda function, items, **_: asked.extend(items))
+    asked.clear()
+    synthesize(["a thing", "another"], store=store, count=6, seed=1, steps=1, lineages=lineages)
+    assert [request.lineages for request in asked] == each
+    assert [request.index for request in asked] == [0, 0, 1, 1, 2, 2]
+
+
+def test_rehearsed_ancestors_are_stored_unaudited(store, tmp_path):
+    result = synthesize(CATEGORY, count=1, store=store, audited="leaves", **SMALL)
+    everything = synthesize(CATEGORY, count=1, store=store, **SMALL)
+    assert result.run != everything.run
+    assert result.tasks == everything.tasks
+    with Store.open(tmp_path / "other.db") as other:
+        again = synthesize(CATEGORY, count=1, store=other, audited="leaves", **SMALL)
+        status = {entry.hash: entry.status for entry in other.task_entries()}
+        assert [status[digest] for digest in again.tasks] == ["unaudited", "passed"]
+        done = harden_stored(again.tasks[0], store=other, steps=1)
+        assert {entry.hash: entry.status for entry in other.task_entries()}[again.tasks[1]] == "passed"
+        assert done.steps[0].task.hash == again.tasks[1]
+
+
 @pytest.mark.parametrize("category", ["", "   \n"])
 def test_an_empty_category_is_refused(store, category):
     with pytest.raises(AuthorError, match="category is empty"):

@@ -43,6 +43,7 @@ def test_a_ladder_ends_as_in_proper_episodes(versions):
                 Case(DRAFT.environment, task, jail) as case,
             ):
                 assert quick.rehearse()
+                assert quick.rehearsed_calls == case.gold.n_calls
                 assert list(quick._rehearsed(list(task.ablations))) == list(task.ablations)
                 there = {skill: verdict.status for skill, verdict in quick.ablated(task.ablations).items()}
                 assert there == {skill: verdict.status for skill, verdict in case.ablated(task.ablations).items()}
@@ -68,9 +69,11 @@ def ends(rehearsal, jail, task, turns=50, solvers=NOTHING_LACKS):
 
 def test_the_whole_solution_and_its_changes(jail, rehearsal, shop, restock_task):
     with Case(shop, restock_task, jail) as case:
-        (ending,) = rehearsal.endings(restock_task, case.image, [{}], 50)
+        (played,) = rehearsal.endings(restock_task, case.image, [{}], 50)
         case.gold  # noqa: B018 - plays it
-        assert ending is not None
+        assert played is not None
+        ending = played.ending
+        assert played.calls == case.gold.n_calls > 0
         assert ending[1] == case.gold.answer
         assert ending[0] == case.env.final_image()
         assert ending[0] != case.image
@@ -97,10 +100,10 @@ def test_what_is_not_plain_is_left_to_proper_episodes(jail, rehearsal, value_tas
 
 def test_a_solver_that_fails_gives_no_answer(jail, rehearsal, value_task):
     task = value_task.model_copy(update={"solution": "def solve(call):\n    return {}['x']\n"})
-    ((_, answer),) = ends(rehearsal, jail, task)
+    (((_, answer), _),) = ends(rehearsal, jail, task)
     assert answer is None
     task = value_task.model_copy(update={"solution": "def solve(call):\n    return [1]\n"})
-    ((_, answer),) = ends(rehearsal, jail, task)
+    (((_, answer), _),) = ends(rehearsal, jail, task)
     assert answer is None
 
 
@@ -132,7 +135,7 @@ def test_memory_of_reads_ends_with_a_change(jail, rehearsal, value_task):
     """What was read before a change is read anew after it, by the same solver and by the next."""
     task = value_task.model_copy(update={"solution": REREADS})
     endings = ends(rehearsal, jail, task, solvers=[{}, {}])
-    assert [ending and ending[1] for ending in endings] == [{"value": 983}] * 2
+    assert [played and played.ending[1] for played in endings] == [{"value": 983}] * 2
 
 
 def test_an_answer_from_memory_is_a_copy(jail, rehearsal, value_task):
@@ -142,7 +145,7 @@ def solve(call):
     return {"value": len(call("list_items", page=1)["items"])}
 """
     endings = ends(rehearsal, jail, value_task.model_copy(update={"solution": sly}), solvers=[{}, {}])
-    assert [ending and ending[1] for ending in endings] == [{"value": 2}] * 2
+    assert [played and played.ending[1] for played in endings] == [{"value": 2}] * 2
 
 
 HALF_WAY = """
@@ -186,7 +189,7 @@ def solve(call):
     schema = {"type": "object", "properties": {"value": {"type": "string"}}, "additionalProperties": False}
     task = task_factory(shop, solution=solution, answer_schema=schema)
     with Rehearsal(shop, jail) as made, Case(shop, task, jail) as case:
-        ((_, answer),) = made.endings(task, case.image, [{}], 50)
+        (((_, answer), _),) = made.endings(task, case.image, [{}], 50)
         assert case.gold.answer == answer
 
 

@@ -156,6 +156,23 @@ def test_reports_keep_history_and_the_latest_decides(store: Store) -> None:
     assert store.task_entries()[0].status == "passed"
 
 
+def test_a_report_that_leaves_gates_out_audits_nothing_and_replaces_nothing(store: Store) -> None:
+    home = factory.environment()
+    task = factory.task(home)
+    store.add_environment(home)
+    store.add_task(task)
+    whole = factory.report(task)
+    part = whole.model_copy(update={"whole": False})
+    store.add_report(part)
+    assert store.task_entries()[0].status == "unaudited"
+    assert store.latest_report(task.hash) == part
+    store.add_report(whole)
+    assert store.task_entries()[0].status == "passed"
+    store.add_report(part)
+    assert store.task_entries()[0].status == "passed"
+    assert store.reports(task.hash) == [part, whole]
+
+
 def test_latest_reports_of_many_are_those_of_each(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("envsynth.store.reader._CHUNK", 2)
     home = factory.environment()

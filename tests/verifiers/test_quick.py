@@ -29,7 +29,10 @@ RULES = st.fixed_dictionaries(
         "maximum": st.sampled_from([3, 2**70]),
         "minLength": st.just(1),
         "pattern": st.just("^x"),
-        "items": st.fixed_dictionaries({"type": TYPES}),
+        "items": st.fixed_dictionaries({"type": TYPES}, optional={"enum": st.just(["x", "y"])}),
+        "minItems": st.sampled_from([0, 1, 2, 1.0]),
+        "maxItems": st.sampled_from([0, 1, 2, 1_000]),
+        "uniqueItems": st.booleans(),
         "description": st.just("words"),
         "default": st.just(1),
     },
@@ -50,6 +53,7 @@ def test_quick_accepts_only_what_the_full_check_accepts(schema: dict[str, Any], 
     if quick is not None and quick.isinstance_python(value):
         assert schema_problem(schema, value) is None
     assert SchemaCheck(schema).problem(value) == schema_problem(schema, value)
+    assert SchemaCheck(schema).fits(value) == (schema_problem(schema, value) is None)
 
 
 OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False, "required": ["n"]}
@@ -62,6 +66,12 @@ OBJECT: dict[str, Any] = {"type": "object", "additionalProperties": False, "requ
         ({"type": "string", "enum": ["x", "y"]}, ["x"], ["z", 1, None]),
         ({"type": ["string", "null"]}, ["x", None], [1]),
         ({"type": "array", "items": {"type": "boolean"}}, [[], [True]], [[1], "x"]),
+        (
+            {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2, "uniqueItems": True},
+            [[1], [1, 2]],
+            [[], [1, 1], [1, 2, 3], [1.0], [True, 1]],
+        ),
+        ({"type": "array", "items": {"type": "string"}, "uniqueItems": True}, [[], ["x", "y"]], [["x", "x"]]),
     ],
 )
 def test_quick_decides_the_usual_schemas(rules: Any, accepted: list[Any], refused: list[Any]) -> None:
