@@ -1,7 +1,7 @@
 """Hardening: make a task harder step by step, and believe no step that is not measured.
 
 A child is accepted only if every gate passes and the ladder of skill-ablated solvers shows that it needs a skill which
-its parent did not need, and more skills in all. Versions are immutable: a lineage is a chain of children, each naming
+its parent did not need, and more skills in all; or that it needs all those of its parent, and fewer careless solvers pass. Versions are immutable: a lineage is a chain of children, each naming
 its parent by hash and its operator.
 
 Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.2.3: tasks are made iteratively harder, updating solution and
@@ -11,7 +11,7 @@ verifier, and the toolset is augmented when it does not suffice. The ladder is o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -38,6 +38,9 @@ HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
+
+LESS = 2
+"""By how many fewer careless solvers must pass a child than its parent, where it needs no new skill."""
 
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
@@ -76,6 +79,10 @@ class Author(Protocol):
 
     def complete(self, draft: Any, task: TaskVersion, gold_calls: int) -> TaskVersion:
         """Finish an accepted candidate."""
+        ...
+
+    def careless(self) -> Sequence[Mapping[str, JsonValue]]:
+        """What careless solvers overwrite in the solution; none when there are none."""
         ...
 
 
@@ -145,9 +152,12 @@ def audit(
     with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
         # The commonest refusal comes first where it costs little: without a newly failing skill no child is harder. A
         # solution that fails in the rehearsal goes on, to be told by the gates what is wrong with it.
+        careless = None
         if case.rehearse() and parent is not None and not _may_need_something_new(case, parent):
-            return _nothing_new(candidate)
-        results = _measured(environment, candidate, case, parent)
+            careless = _fewer(draft, author, case, parent, rehearsal)
+            if careless is None:
+                return _nothing_new(candidate)
+        results = _measured(environment, candidate, case, parent, careless)
         if isinstance(results, Rejection):
             return results
         task = author.complete(draft, candidate, case.gold.n_calls)
@@ -170,8 +180,11 @@ def _rehearse(
     with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
         if not case.rehearse() or case.rehearsed_calls is None:
             return audit(draft, author, candidate, jail, parent, rehearsal)
+        careless = None
         if parent is not None and not _may_need_something_new(case, parent):
-            return _nothing_new(candidate)
+            careless = _fewer(draft, author, case, parent, rehearsal)
+            if careless is None:
+                return _nothing_new(candidate)
         calls = case.rehearsed_calls
         if calls > MAX_GOLD_CALLS:
             return _too_long(candidate, calls)
@@ -182,7 +195,7 @@ def _rehearse(
     left = [GateResult(code=code, status="skipped", evidence={"why": why}) for code in _LEFT if code != "EX201"]
     played = GateResult(code="EX201", status="skipped", evidence={"why": why, "calls": calls})
     results = (*report.results, played)
-    harder = _harder(Step(candidate, report.model_copy(update={"results": results})), parent)
+    harder = _harder(Step(candidate, report.model_copy(update={"results": results})), parent, careless)
     if harder.status == "fail":
         return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
     task = author.complete(draft, candidate, calls)
@@ -210,7 +223,7 @@ def _audited(
 
 
 def _measured(
-    environment: EnvironmentSpec, candidate: TaskVersion, case: Case, parent: Step | None
+    environment: EnvironmentSpec, candidate: TaskVersion, case: Case, parent: Step | None, careless: Passing | None
 ) -> tuple[GateResult, ...] | Rejection:
     """The cheap gates and the ladder: their results, or why the candidate is refused."""
     first = check(environment, candidate, case=case, select=_BEFORE_PROBES, fail_fast=True)
@@ -219,13 +232,13 @@ def _measured(
     calls = case.gold.n_calls
     if calls > MAX_GOLD_CALLS:
         return _too_long(candidate, calls)
-    if parent is not None and not _may_need_something_new(case, parent):
+    if parent is not None and careless is None and not _may_need_something_new(case, parent):
         return _nothing_new(candidate)
     ladder = check(environment, candidate, case=case, select=("DF401",))
     if not ladder.ok:
         return _refused(candidate, "ladder", ladder)
     results = (*first.results, *ladder.results)
-    harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent)
+    harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent, careless)
     if harder.status == "fail":
         return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
     return (*results, harder)
@@ -245,8 +258,27 @@ def _may_need_something_new(case: Case, parent: Step) -> bool:
     return any(verdict.status != "pass" for verdict in verdicts.values())
 
 
-def _harder(step: Step, parent: Step | None) -> GateResult:
-    """DF402: a child needs a skill that its parent did not need, and more skills in all."""
+Passing = tuple[int, int, int]
+"""Careless solvers: how many pass the parent, how many the child, how many there are."""
+
+
+def _fewer(draft: Drafted, author: Author, case: Case, parent: Step, rehearsal: Rehearsal | None) -> Passing | None:
+    """Whether notably fewer careless solvers pass a candidate than its parent; None when they do not, or none can tell."""
+    solvers = author.careless()
+    if rehearsal is None or not solvers:
+        return None
+    if parent.task.hash not in rehearsal.passing:
+        with Case(draft.environment, parent.task, case.jail, rehearsal=rehearsal) as before:
+            rehearsal.passing[parent.task.hash] = before.passing(solvers)
+    known = rehearsal.passing[parent.task.hash]
+    if known is None or known < LESS:
+        return None
+    found = case.passing(solvers)
+    return None if found is None or found > known - LESS else (known, found, len(solvers))
+
+
+def _harder(step: Step, parent: Step | None, careless: Passing | None) -> GateResult:
+    """DF402: a child needs a skill that its parent did not need, and more skills in all; or fewer careless solvers pass."""
     if parent is None:
         return GateResult(code="DF402", status="skipped", evidence={"why": "a root has no parent"})
     new = sorted(step.skills - parent.skills)
@@ -256,7 +288,10 @@ def _harder(step: Step, parent: Step | None) -> GateResult:
         "calls_before": parent.calls,
         "calls": step.calls,
     }
-    if new and len(step.skills) > len(parent.skills):
+    if careless is not None:
+        evidence |= dict(zip(("careless_before", "careless", "careless_solvers"), careless, strict=True))
+    fewer = careless is not None and step.skills >= parent.skills
+    if fewer or (new and len(step.skills) > len(parent.skills)):
         return GateResult(code="DF402", status="pass", evidence=evidence)
     message = f"needs {len(step.skills)} skills, its parent {len(parent.skills)}; new: {', '.join(new) or 'none'}"
     finding = Finding(code="DF402", message=message, where="task", fix="another operator")
@@ -384,23 +419,26 @@ def _one_step(
 ) -> Step | None:
     take = audit if audited == "all" else _rehearse
     rng = random.Random(f"harden/{parent.task.hash}")
-    patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
-    for attempt in range(tries):
-        usable = [name for name, left in patience.items() if left > 0]
-        if not usable:
-            break
-        operator = _draw(rng, usable)
-        try:
-            candidate = author.propose(draft, parent.task, operator, attempt, parent.skills)
-        except Rejected as reason:
-            rejections.append(_by_author(draft, parent.task.hash, operator, reason))
-            patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
-            continue
-        outcome = take(draft, author, candidate, jail, parent, rehearsal)
-        if isinstance(outcome, Step):
-            return outcome
-        rejections.append(outcome)
-        patience[operator] -= COST_OF_AUDIT
+    # Operators aim at skills that the parent does not need. Where that leads nowhere, they try without an aim: the step may
+    # still be one at which careless solvers fail.
+    for number, needed in enumerate(dict.fromkeys((parent.skills, frozenset[str]()))):
+        patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
+        for attempt in range(number * tries, (number + 1) * tries):
+            usable = [name for name, left in patience.items() if left > 0]
+            if not usable:
+                break
+            operator = _draw(rng, usable)
+            try:
+                candidate = author.propose(draft, parent.task, operator, attempt, needed)
+            except Rejected as reason:
+                rejections.append(_by_author(draft, parent.task.hash, operator, reason))
+                patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
+                continue
+            outcome = take(draft, author, candidate, jail, parent, rehearsal)
+            if isinstance(outcome, Step):
+                return outcome
+            rejections.append(outcome)
+            patience[operator] -= COST_OF_AUDIT
     return None
 
 

@@ -47,12 +47,16 @@ class Scripted:
     children: list
     names: list[str] = field(default_factory=lambda: ["constraint"])
     asked: list[tuple[str, int, frozenset[str]]] = field(default_factory=list)
+    solvers: list = field(default_factory=list)
 
     def root(self, draft, number, attempt):
         return AUTHOR.root(draft, number, attempt)
 
     def operators(self, task):
         return self.names
+
+    def careless(self):
+        return self.solvers
 
     def propose(self, draft, parent, operator, attempt, needed=frozenset()):
         self.asked.append((operator, attempt, needed))
@@ -148,9 +152,11 @@ def test_a_child_that_is_no_harder_is_refused(root):
     author = Scripted([as_child(root)])
     lineage = harden(DRAFT, author, root, steps=1)
     assert lineage.steps == (root,)
-    assert [(item.stage, item.code) for item in lineage.rejections] == [("ladder", "DF402")] * 5
+    assert [(item.stage, item.code) for item in lineage.rejections] == [("ladder", "DF402")] * 10
     assert "needs no skill that its parent does not need" in lineage.rejections[0].message
-    assert all(needed == root.skills for _, _, needed in author.asked)
+    # First aimed at other skills than those that the parent needs, then without an aim, each with draws of its own.
+    assert [needed for _, _, needed in author.asked] == [root.skills] * 5 + [frozenset()] * 5
+    assert len({attempt for _, attempt, _ in author.asked}) == 10
 
 
 def test_a_child_with_a_new_skill_but_no_more_of_them_is_refused(root):
@@ -218,11 +224,11 @@ def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
     for code in HOPELESS:
         author = Scripted([Rejected(code, "never")])
         lineage = harden(DRAFT, author, root, steps=1)
-        assert [item.code for item in lineage.rejections] == [code]
+        assert [item.code for item in lineage.rejections] == [code] * 2
     author = Scripted([Rejected("tie", "perhaps next time")])
-    assert len(harden(DRAFT, author, root, steps=1).rejections) == 13
-    assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 7
-    assert [attempt for _, attempt, _ in author.asked[-7:]] == list(range(7))
+    assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
+    assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 14
+    assert [attempt for _, attempt, _ in author.asked[-14:]] == list(range(14))
 
 
 def test_no_operator_ends_the_lineage(root):
@@ -340,3 +346,52 @@ def test_a_rehearsed_solution_may_not_need_too_many_calls(rehearsed, monkeypatch
         lineage = find_root(DRAFT, AUTHOR, 0, rehearsal=made, audited="leaves")
     assert any(message in item.message and item.code == "EX204" for item in lineage.rejections)
     assert not lineage.steps or lineage.steps[0].task != root.task
+
+
+# ------------------------------------------------------------------------------------------------------ careless solvers
+
+
+def told(lineage):
+    return [step.report.evidence("DF402") for step in lineage.steps[1:]]
+
+
+def test_a_child_that_needs_no_new_skill_is_harder_where_fewer_careless_solvers_pass(root, hardened):
+    """The second version needs a skill that the first does not; here it is known to need none, and solvers must tell."""
+    child = hardened.steps[1]
+    new = sorted(child.skills - root.skills)
+    lacking = child.task.ablations[new[0]]
+    parent = Step(root.task, child.report.model_copy(update={"task": root.task.hash}))
+    assert parent.skills == child.skills
+    for solvers, accepted in ([[lacking, lacking, {}], True], [[lacking, {}, {}], False], [[{}] * 3, False], [[], False]):
+        author = Scripted([child.task.model_copy(update={"probes": ()})], solvers=solvers)
+        with Rehearsal(DRAFT.environment, shared_jail()) as made:
+            lineage = harden(DRAFT, author, parent, steps=1, tries=1, rehearsal=made, audited="leaves")
+        assert (len(lineage.steps) == 2) is accepted, solvers
+        if accepted:
+            assert told(lineage)[0] | {"calls": 0} == {
+                "new": [], "lost": [], "calls_before": parent.calls, "calls": 0,
+                "careless_before": 3, "careless": 1, "careless_solvers": 3,
+            }  # fmt: skip
+
+
+def test_without_a_rehearsal_only_a_new_skill_counts(root, hardened):
+    child = hardened.steps[1]
+    parent = Step(root.task, child.report.model_copy(update={"task": root.task.hash}))
+    lacking = child.task.ablations[sorted(child.skills - root.skills)[0]]
+    author = Scripted([child.task.model_copy(update={"probes": ()})], solvers=[lacking] * 3)
+    assert harden(DRAFT, author, parent, steps=1, tries=1).steps == (parent,)
+
+
+def test_the_authors_careless_solvers_fail_now_and_then(hardened):
+    solvers = AUTHOR.careless()
+    assert len({str(names) for names in solvers}) == len(solvers) == 12
+    with Rehearsal(DRAFT.environment, shared_jail()) as made:
+        passing = []
+        for step in hardened.steps:
+            with Case(DRAFT.environment, step.task, shared_jail(), rehearsal=made) as case:
+                passing.append(case.passing(solvers))
+                assert case.passing([{}, {}]) == 2
+    assert 0 < passing[0] < 12
+    assert passing[-1] < passing[0]
+    with Case(DRAFT.environment, hardened.steps[0].task, shared_jail()) as case:
+        assert case.passing(solvers) is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar, cast
+
+from pydantic import JsonValue
 
 from envsynth.actors import AblatedActor, OracleActor, RandomActor, columns_of
 from envsynth.environments import ToolEnv, build_image, make_env
@@ -161,6 +163,21 @@ class Case:
             return False
         self.rehearsed_calls = played[""].calls
         return True
+
+    def passing(self, solvers: Sequence[Mapping[str, JsonValue]]) -> int | None:
+        """Count the solvers that pass in the rehearsal, of those that are the solution with some names overwritten.
+
+        Returns:
+            Their number; None when there is no rehearsal, or it leaves one of them open.
+        """
+        if self._rehearsal is None:
+            return None
+        played = self._rehearsal.endings(self.task, self.image, solvers, _room(self.task))
+        endings = [item.ending for item in played if item is not None]
+        verdicts = verify_all(self.jail, self.task, self.image, endings, self._bench)
+        if len(endings) < len(solvers) or any(verdict.status == "void" for verdict in verdicts):
+            return None
+        return sum(verdict.status == "pass" for verdict in verdicts)
 
     def _rehearsed(self, skills: list[str]) -> dict[str, Rehearsed]:
         """How solvers that lack a skill end in the rehearsal, those that can be played there; "" lacks none."""

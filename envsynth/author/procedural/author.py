@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from pydantic import JsonValue
+
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
@@ -31,7 +33,7 @@ from envsynth.author.procedural.mechanism import Row, ToolDraft
 from envsynth.author.procedural.mechanisms import MECHANISMS
 from envsynth.author.procedural.operators import OPERATORS, Edit, binding_failure, nonbinding_atom
 from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
-from envsynth.author.procedural.planner import SKILLS, applicable_skills, compile_plan
+from envsynth.author.procedural.planner import CARELESS, SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
 from envsynth.author.procedural.render import REGISTERS, Register, sentences
@@ -245,6 +247,10 @@ class ProceduralAuthor:
         _, _, program, result = self._known
         sampler.oracle.recall(program, result)
         return program, result
+
+    def careless(self) -> list[dict[str, JsonValue]]:
+        """What careless solvers overwrite in the solution of any task of this author."""
+        return [dict(names) for names in CARELESS]
 
     def complete(self, draft: Draft, task: TaskVersion, gold_calls: int) -> TaskVersion:
         """Finish an accepted candidate: probes, and a turn limit that leaves room for exploring.

@@ -130,7 +130,7 @@ class _Solver:
         """The whole function."""
         steps = self.task.steps
         acts = [step for step in steps if not isinstance(step, Let)]
-        self.emit(1, "SESSION['call'] = call", "MEMO.clear()")
+        self.emit(1, "SESSION.update(call=call, decisions=0)", "MEMO.clear()")
         if acts:
             self.emit(1, "todo = []  # decided before the first change")
         tries = [step.var for step in steps if isinstance(step, Try)]

@@ -13,6 +13,7 @@ SKILL_COMMENTS = {
     "STRICT": "tell < from <= and > from >=",
     "NONE": "report that no set fits instead of the one that comes nearest",
     "TOTALS": "add up all values instead of taking the first",
+    "SLIPS": "number of a careless solver, one in eight of whose decisions goes wrong; 0 for a careful one",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
 """What each flag means, as the comment beside it in the solver."""
@@ -61,6 +62,14 @@ SESSION = {}
 MEMO = {}
 
 
+def slips():
+    """Whether this decision goes wrong, in a careless solver."""
+    if not SLIPS:
+        return False
+    SESSION["decisions"] = SESSION["decisions"] + 1
+    return (SLIPS * 7919 + SESSION["decisions"] * 104729) % 1009 % 8 == 0
+
+
 def read(tool, **arguments):
     """Call a reading tool; what was read is remembered until the next change."""
     key = tool + repr(sorted(arguments.items()))
@@ -71,7 +80,7 @@ def read(tool, **arguments):
 
 def write(tool, **arguments):
     """Call a changing tool."""
-    if not WRITES:
+    if not WRITES or slips():
         return {}
     MEMO.clear()
     return SESSION["call"](tool, **arguments)
@@ -168,6 +177,7 @@ def select(entity, conditions):
         conditions = conditions[:1]
     if ATOMS == "none":
         conditions = []
+    conditions = [condition for condition in conditions if not slips()]
     found = fetch(entity, [condition for condition in conditions if isinstance(condition[0], str)])
     for attribute, op, value in conditions:
         if not isinstance(attribute, str):
@@ -177,6 +187,8 @@ def select(entity, conditions):
 
 def total(values):
     """The sum of values."""
+    if slips():
+        values = values[1:]
     return sum(values) if TOTALS else values[0]
 
 
@@ -184,7 +196,8 @@ def pick(found, attribute, direction):
     """The row with the largest ("max") or smallest ("min") attribute."""
     if FIRST:
         return found[0]
-    return max(found, key=attribute) if direction == "max" else min(found, key=attribute)
+    best = max(found, key=attribute) if direction == "max" else min(found, key=attribute)
+    return found[0] if slips() else best
 '''
 """Filtering and picking."""
 
@@ -230,7 +243,7 @@ def feasible(chosen, values, conditions, final=True):
 
 def choose(found, count, conditions, goal):
     """`count` rows that meet the set conditions, with the best total if there is a goal (direction, attribute)."""
-    if FIRST:
+    if FIRST or slips():
         return found[:count]
     values = [[attribute(row) for kind, attribute, op, bound in conditions] for row in found]
     sign = -1 if goal and goal[0] == "min" else 1
@@ -262,7 +275,7 @@ def leading(found, key, measure, direction):
     for row in found:
         groups.setdefault(key(row), []).append(measure(row))
     standing = sorted(groups, key=lambda name: total(groups[name]), reverse=direction == "max")
-    return standing[0]
+    return standing[-1] if slips() else standing[0]
 '''
 """Comparing groups of rows; part of a solver only when its task does so."""
 
@@ -283,7 +296,7 @@ def choose_or_none(found, count, conditions, goal, number):
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
-    *("choose_or_none", "attempt", "solve"),
+    *("choose_or_none", "attempt", "solve", "slips"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

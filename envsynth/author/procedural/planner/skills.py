@@ -23,7 +23,7 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.planner.texts import PlannerWorld, mentions, needed_texts
 
-FLAGS: Mapping[str, bool | str] = {
+FLAGS: Mapping[str, bool | str | int] = {
     "PAGES": True,
     "POLICY": True,
     "FIRST": False,
@@ -34,6 +34,7 @@ FLAGS: Mapping[str, bool | str] = {
     "STRICT": True,
     "NONE": True,
     "TOTALS": True,
+    "SLIPS": 0,
     "ATOMS": "all",
 }
 """Module-level names of every solver and their values with all skills."""
@@ -53,6 +54,9 @@ SKILLS: Mapping[str, Mapping[str, bool | str]] = {
     "assumes_feasible": {"NONE": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
+
+CARELESS: tuple[Mapping[str, int], ...] = tuple({"SLIPS": number} for number in range(1, 13))
+"""Careless solvers, each with slips of its own at an eighth of its decisions: what they overwrite."""
 
 _ORDERED = ("<", "<=", ">", ">=")
 
