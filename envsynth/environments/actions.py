@@ -85,7 +85,7 @@ def parse_action(text: str) -> Action:
 def _quickly(text: str) -> Any:
     """Decode the usual action with the fast library; None for all that might be read in another way or refused.
 
-    That library takes the last of equal keys and makes floats of large integers. So keys are counted, in the text and in
+    That library takes the last of equal keys and makes floats of very large integers. So keys are counted, in the text and in
     what was read, and floats are left to the slow way.
     """
     try:
@@ -97,6 +97,8 @@ def _quickly(text: str) -> Any:
 
 _SMALL, _DEEP = 100, 4
 _ODD = 1 << 30
+_MOST = 2**63 - 1
+"""Largest integer that is no odd one: the library reads twice as large ones as integers, too."""
 
 
 def _count_keys(value: Any, depth: int = 0) -> int:
@@ -112,7 +114,7 @@ def _count_keys(value: Any, depth: int = 0) -> int:
         return _ODD
     for item in items:
         kind = item.__class__
-        if kind is int or (kind is str and len(item) <= MAX_QUICK_TEXT):
+        if (kind is int and item <= _MOST) or (kind is str and len(item) <= MAX_QUICK_TEXT):
             continue  # most of them
         found += _count_keys(item, depth + 1)
     return found
@@ -121,10 +123,14 @@ def _count_keys(value: Any, depth: int = 0) -> int:
 def _is_small(value: Any) -> bool:
     if value.__class__ is str:
         return len(value) <= MAX_QUICK_TEXT
-    return value is None or value.__class__ is int or value.__class__ is bool
+    return value is None or value.__class__ is bool or (value.__class__ is int and value <= _MOST)
 
 
 def _read(value: Any) -> Action:
+    if value.__class__ is dict and len(value) == 2:  # the usual call
+        name, given = value.get("tool"), value.get("arguments")
+        if name.__class__ is str and given.__class__ is dict:
+            return Action(Call(name, given))
     if not isinstance(value, dict):
         return Action(problem=f"the action is no JSON object. {ACTION_FORMAT}")
     action = cast("dict[str, Any]", value)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, SupportsFloat
 
 import gymnasium
+import numpy as np
 from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
 from pydantic import JsonValue
 
 from envsynth.environments import plays
@@ -30,6 +32,13 @@ from envsynth.verifiers import check_schema
 
 ANSWERED: dict[str, JsonValue] = {"result": "answer received"}
 """Observation after the final answer; the same for every answer, so it tells nothing."""
+
+CUT_OFF = Verdict(
+    status="fail",
+    score=0.0,
+    checks=(CheckResult(id="answer.schema", ok=False, reason="no final answer was given"),),
+)
+"""Verdict of an episode whose turns ran out."""
 
 Step = tuple[str, SupportsFloat, bool, bool, dict[str, Any]]
 """Observation, reward, terminated, truncated, info."""
@@ -102,8 +111,22 @@ class ToolEnv(gymnasium.Env[str, str]):
         self._running = False
         self._final: bytes | None = None
         self._transcript: list[str] = []
+        self._generator: np.random.Generator | None = None
+        self._next_seed: int | None = None
 
     # ------------------------------------------------------------------------------------------------- Gymnasium
+
+    @property
+    def _np_random(self) -> np.random.Generator | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Gymnasium's generator, made when somebody asks for it: seeding one takes longer than the rest of a reset."""
+        if self._next_seed is not None:
+            self._generator, _ = seeding.np_random(self._next_seed)
+            self._next_seed = None
+        return self._generator
+
+    @_np_random.setter
+    def _np_random(self, value: np.random.Generator | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._generator, self._next_seed = value, None
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Start an episode on a fresh world.
@@ -125,8 +148,12 @@ class ToolEnv(gymnasium.Env[str, str]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> Play[tuple[str, dict[str, Any]]]:
         """Do what `reset` does, as a play, which many slots can run at a time."""
-        super().reset(seed=seed)
-        drawn = int(self.np_random.integers(len(self.tasks)))
+        if type(seed) is int and seed >= 0:
+            self._next_seed = self._np_random_seed = seed
+        else:
+            super().reset(seed=seed)
+        # Among one there is nothing to draw, and numpy draws nothing.
+        drawn = int(self.np_random.integers(len(self.tasks))) if len(self.tasks) > 1 else 0
         wanted = (options or {}).get("task")
         self._index = drawn if wanted is None else self._find(wanted)
         self.task = self.tasks[self._index]
@@ -255,11 +282,9 @@ class ToolEnv(gymnasium.Env[str, str]):
         if result.defect is not None:
             info["tool_defect"] = result.defect
         if truncated:
-            check = CheckResult(id="answer.schema", ok=False, reason="no final answer was given")
-            verdict = Verdict(status="fail", score=0.0, checks=(check,))
             if image is None:
                 image = yield from self._tools().image()
-            self._end(info, verdict, image)
+            self._end(info, CUT_OFF, image)
         return result.text, 0.0, False, truncated, info
 
     def _final_step(self, parsed: Action) -> Play[Step]:
@@ -275,8 +300,7 @@ class ToolEnv(gymnasium.Env[str, str]):
         observation: dict[str, JsonValue] = {"error": {"code": "void"}}
         info = self._info(call, Facts(observation), "void")
         info["void"] = str(void)
-        verdict = void_verdict(str(void), void.failure)
-        info["verdict"] = Facts(verdict.model_dump(mode="json"))
+        info["verdict"] = Facts.of_record(void_verdict(str(void), void.failure))
         self._running = False
         self._tools().close()
         return compact_json(observation), float("nan"), False, True, info
@@ -284,7 +308,7 @@ class ToolEnv(gymnasium.Env[str, str]):
     def _end(self, info: dict[str, Any], verdict: Verdict, final: bytes) -> None:
         self._final = final
         self._running = False
-        info["verdict"] = Facts(verdict.model_dump(mode="json"))
+        info["verdict"] = Facts.of_record(verdict)
         info["final_state"] = self._hash_of(final)
 
     def _hash_of(self, final: bytes) -> str:

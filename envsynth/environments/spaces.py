@@ -19,7 +19,7 @@ from gymnasium.vector.utils import (
     read_from_shared_memory,
     write_to_shared_memory,
 )
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
 MAX_OBSERVATION_CHARS = 1 << 18
 """Longest observation, in characters."""
@@ -92,15 +92,25 @@ class Facts(UserDict[str, JsonValue]):
         made.__dict__["_text"] = text
         return made
 
+    @classmethod
+    def of_record(cls, record: BaseModel) -> Facts:
+        """Take the fields of a record, which never changes, as JSON has them; they are made when somebody reads them."""
+        made = cls.__new__(cls)
+        made.__dict__["_record"] = record
+        return made
+
     def __getattr__(self, name: str) -> Any:
-        """Decode the text.
+        """Decode the text, or read the record.
 
         Raises:
             AttributeError: there is no such attribute.
         """
-        if name != "data" or "_text" not in self.__dict__:
+        if name == "data" and "_text" in self.__dict__:
+            self.data = orjson.loads(self.__dict__.pop("_text"))
+        elif name == "data" and "_record" in self.__dict__:
+            self.data = self.__dict__.pop("_record").model_dump(mode="json")
+        else:
             raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-        self.data = orjson.loads(self.__dict__.pop("_text"))
         return self.data
 
     def __copy__(self) -> Facts:

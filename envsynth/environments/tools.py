@@ -135,6 +135,7 @@ class ToolRuntime:
         self._checks = hosts.checks
         self._limits = limits
         self._seat: tuple[Host, str] | None = None
+        self._key = ""
 
     def reset(self, key: str, image: bytes) -> Play[None]:
         """Start an episode: all tools with fresh namespaces, on a fresh copy of the image.
@@ -147,6 +148,7 @@ class ToolRuntime:
             EnvironmentVoid: the worker cannot be started, a tool's source does not load, or the image does not open.
         """
         self._seat = seat = self._hosts.seat(self._seat, key, image)
+        self._key = key
         results = yield Errand(seat[0].worker, self._hosts.reset_requests(seat, key, image))
         failed = next((result for result in results if not result.ok), None)
         if failed is not None:
@@ -177,7 +179,7 @@ class ToolRuntime:
             given = {"world": name, "tool": call.tool, "given": call.arguments}
             requests.append({**wire.call("run_tool", given, name), "chars": MAX_RESULT_CHARS})
         if image:
-            requests.append(wire.image_of(name))
+            requests.append(wire.image_of(name, self._key))
         if not requests and found is not None:
             return found, None
         results = yield Errand(worker, requests, self._limits)
@@ -198,7 +200,7 @@ class ToolRuntime:
             EnvironmentVoid: the worker died, or no episode has been started.
         """
         worker, name = self._place()
-        results = yield Errand(worker, [wire.image_of(name)])
+        results = yield Errand(worker, [wire.image_of(name, self._key)])
         return _image_of(results[0])
 
     def _place(self) -> tuple[Worker, str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from envsynth.sandbox.channel import ChannelError, decode, read_text
 from envsynth.sandbox.jailed.frames import EXIT_MEMORY, MESSAGE_CHARS, NAME_CHARS
+from envsynth.sandbox.requests import Request
 from envsynth.sandbox.result import Ask, CallResult, Failure, success
 
 _SAID_BY_WORKER = {
@@ -49,6 +50,30 @@ def read_success(text: bytes, sequence: int) -> CallResult | None:
         return read_text(text[len(head) : -1])
     except ChannelError:
         return None
+
+
+def read_posted(
+    text: bytes, blob: bytes | memoryview, sequence: int, stdout_bytes: int, requests: Sequence[Request]
+) -> list[CallResult]:
+    """Read the reply to requests that travelled together, or to one.
+
+    Args:
+        text: JSON text of the frame.
+        blob: Blob of the frame.
+        sequence: Number of the frame that it must answer.
+        stdout_bytes: Output to keep of each.
+        requests: What was asked for, at least one.
+
+    Returns:
+        The outcomes of the first requests, at least one.
+
+    Raises:
+        ChannelError: It is not a reply to these requests.
+    """
+    may_blob = [request["op"] == "image" for request in requests]
+    if len(requests) > 1 or "image" in requests[0]:
+        return read_batch(text, blob, sequence, stdout_bytes, may_blob)
+    return [read_single(text, blob, sequence, stdout_bytes, may_blob[0])]
 
 
 def read_single(text: bytes, blob: bytes | memoryview, sequence: int, stdout_bytes: int, may_blob: bool) -> CallResult:

@@ -50,6 +50,8 @@ class ImageRequest(TypedDict):
 
     op: Literal["image"]
     name: str
+    held: NotRequired[str]
+    """Key of a `HoldRequest`, if the database began with that image: then only what has changed travels."""
 
 
 class DropRequest(TypedDict):
@@ -84,9 +86,9 @@ def open_image(name: str, image: bytes, keys: bool = False) -> OpenRequest:
     return {"op": "open", "name": name, "image": image, "keys": keys}
 
 
-def image_of(name: str) -> ImageRequest:
-    """Build a request to serialize a database."""
-    return {"op": "image", "name": name}
+def image_of(name: str, key: str | None = None) -> ImageRequest:
+    """Build a request to serialize a database, which mostly began with the image that is held under the key."""
+    return {"op": "image", "name": name} if key is None else {"op": "image", "name": name, "held": key}
 
 
 def drop_database(name: str) -> DropRequest:

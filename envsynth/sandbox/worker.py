@@ -13,8 +13,9 @@ from pydantic import JsonValue
 from envsynth.errors import SandboxError
 from envsynth.sandbox.channel import Channel, ChannelError
 from envsynth.sandbox.families import Source
+from envsynth.sandbox.held import HeldImages
 from envsynth.sandbox.process import WorkerProcess, this_process
-from envsynth.sandbox.replies import UNALLOWED, read_batch, read_reply, read_single, read_success
+from envsynth.sandbox.replies import UNALLOWED, read_posted, read_reply, read_success
 from envsynth.sandbox.requests import Request, framed
 from envsynth.sandbox.result import Ask, CallResult, Failure, Limits, Role
 
@@ -57,6 +58,7 @@ class Worker:
         self._owner = this_process()
         self._sequence = 0
         self._hard_left: float | None = None  # seconds left of a call that waits for a reply; None when none does
+        self._held = HeldImages()
         self._posted: list[Request] = []  # requests on their way whose outcomes nobody has taken yet
         self._post_limits = limits
         self._post_deadline = 0.0
@@ -262,6 +264,7 @@ class Worker:
         self._posted = list(requests)
         self._post_limits = limits or self._limits
         self._broke = self._send_batch(self._posted)
+        self._held.note(requests)  # what could not be sent is not held
 
     def take(self) -> list[CallResult]:
         """Wait for the outcomes of `post`.
@@ -306,14 +309,11 @@ class Worker:
 
     def _receive_batch(self, rest: Sequence[Request], found: list[CallResult]) -> CallResult | None:
         """Append the outcomes of the next frame; return the outcome of all others when the worker died."""
-        may_blob = [request["op"] == "image" for request in rest]
         deadline = max(self._post_deadline, time.monotonic() + _PATIENCE_S)
         try:
             text, blob = self._channel.receive(deadline)
-            if len(rest) > 1 or "image" in rest[0]:
-                found += read_batch(text, blob, self._sequence, self._limits.stdout_bytes, may_blob)
-            else:
-                found.append(read_single(text, blob, self._sequence, self._limits.stdout_bytes, may_blob[0]))
+            results = read_posted(text, blob, self._sequence, self._limits.stdout_bytes, rest)
+            found += self._held.completed(results, len(found))
         except ChannelError as error:
             return self._die(error)
         except BaseException:  # interrupted in the middle of a frame: the conversation cannot go on

@@ -12,7 +12,7 @@ import copy
 import functools
 import marshal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any, cast
 
@@ -366,7 +366,7 @@ class Initial:
     def __init__(self, source: str, before: Rows) -> None:
         self._source, self._before = source, before
         self._space: Entry = {}
-        self._pristine = b""
+        self._bytes: dict[str, bytes] = {}  # of initial rows by table, to find out whether a definition modified them
         self._functions: dict[str, Callable[..., Any]] = {}
         self._known: dict[tuple[str, bytes], bytes] = {}
         self._working = False
@@ -397,7 +397,7 @@ class Initial:
             if name not in self._functions:
                 raise BrokenVerifierError(f"{name!r} is marked `once` and stands not at the top level")
             value = _plain(self._functions[name](*marshal.loads(given)), f"what {name!r} returns")
-            if outermost and marshal.dumps(self._space.get("db"), 2) != self._pristine:
+            if outermost and not self._is_pristine():
                 raise BrokenVerifierError(f"{name!r} is marked `once` and modified the initial rows")
             done = True
         finally:
@@ -406,10 +406,14 @@ class Initial:
                 self._functions, self._known = {}, {}
         return value
 
+    def _is_pristine(self) -> bool:
+        rows = self._space.get("db")
+        if type(rows) is _Tables:
+            return rows.is_as_it_was(self._bytes)
+        return marshal.dumps(rows, 2) == marshal.dumps(self._before, 2)
+
     def _define(self) -> None:
-        rows = _copied(self._before)
-        self._pristine = marshal.dumps(rows, 2)
-        self._space = {**_namespace(), "db": rows, "once": self._register}
+        self._space = {**_namespace(), "db": _Tables(self._before), "once": self._register}
         exec(_compiled(self._source, "<task definitions>", "exec"), self._space)  # noqa: S102 - runs in the jail
 
     def _register(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -428,11 +432,82 @@ def _plain(value: Any, what: str) -> bytes:
     try:
         return marshal.dumps(value, 2)
     except ValueError as error:
+        if type(value) is tuple and any(type(part) is _Tables for part in cast("tuple[Any, ...]", value)):
+            plain = tuple(dict(part) if type(part) is _Tables else part for part in cast("tuple[Any, ...]", value))
+            return _plain(plain, what)
         raise BrokenVerifierError(f"{what} is no plain data, which `once` needs") from error
 
 
 def _copied(rows: Rows) -> Rows:
     return {table: [row.copy() for row in found] for table, found in rows.items()}
+
+
+_UNSEEN: Any = object()
+"""Stands in a `_Tables` for the rows of a table that nobody has looked at."""
+
+
+class _Tables(dict[str, list[dict[str, Any]]]):
+    """A copy of rows, made for each table when it is first looked at: task code looks at few of them.
+
+    In all else it is like a dictionary whose tables were copied at the start, as what it copies never changes.
+
+    Args:
+        rows: Rows by table, which nobody may change.
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Rows) -> None:
+        super().__init__((table, _UNSEEN) for table in rows)
+        self._rows = rows
+
+    def __getitem__(self, table: str, /) -> list[dict[str, Any]]:
+        found = super().__getitem__(table)
+        if found is _UNSEEN:
+            found = [row.copy() for row in self._rows[table]]
+            super().__setitem__(table, found)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()  # without a method here, `dict(...)` would take the values as they lie
+
+    def get(self, table: str, default: Any = None, /) -> Any:
+        return self[table] if table in self else default  # noqa: SIM401 - that would be this method
+
+    def __reduce_ex__(self, _: Any, /) -> Any:
+        return dict, (dict(self),)  # copies of it are plain dictionaries
+
+    def look_at_all(self) -> None:
+        for table in self:
+            self[table]  # pyright: ignore[reportUnusedExpression] - copies it
+
+    def is_as_it_was(self, known: dict[str, bytes]) -> bool:
+        """Whether all that somebody has looked at equals the rows that it was copied from, whose bytes are kept."""
+        seen = {table: found for table, found in super().items() if found is not _UNSEEN}
+        if list(self) != list(self._rows):
+            return False
+        known.update((table, marshal.dumps(self._rows[table], 2)) for table in seen if table not in known)
+        return all(marshal.dumps(found, 2) == known[table] for table, found in seen.items())
+
+
+def _looking_at_all(name: str) -> Any:
+    inherited: Any = getattr(dict, name)
+
+    @functools.wraps(inherited)
+    def method(self: _Tables, *given: Any, **named: Any) -> Any:
+        for tables in (self, *given):
+            if type(tables) is _Tables:
+                tables.look_at_all()
+        return inherited(self, *given, **named)
+
+    return method
+
+
+for _name in (
+    "__eq__", "__ior__", "__ne__", "__or__", "__repr__", "__ror__", "copy", "items", "pop", "popitem", "setdefault",
+    "update", "values",
+):  # fmt: skip
+    setattr(_Tables, _name, _looking_at_all(_name))
 
 
 def _copied_entries(diff: list[Entry]) -> list[Entry]:
@@ -461,20 +536,25 @@ def judge_one(
     Returns:
         `{"checks": [[id, ok, reason], ...], "broken": None}` or `{"checks": [], "broken": text}`.
     """
+    is_program = task["form"] == "program"
+    copied = _copied if is_program else _Tables
     world = {
         "answer": copy.deepcopy(answer),
-        "before": _copied(before),
-        "after": _copied(after),
+        "before": copied(before),
+        "after": copied(after),
         "diff": _copied_entries(diff),
     }
+    space: Entry = _namespace()
     try:
-        if task["form"] == "program":
-            checks = _run_program(task["program"], world)
+        if is_program:
+            checks = _run_program(task["program"], world, space)
         else:
             once = (initial or Initial(task["definitions"], before)).once
-            checks = _run_atoms(task["definitions"], task["atoms"], world, once)
+            checks = _run_atoms(task["definitions"], task["atoms"], world, once, space)
     except Exception as error:  # noqa: BLE001 - whatever task code raises is the same fact: no verdict
         return {"checks": [], "broken": _describe(error)}
+    finally:
+        space.clear()  # functions and their namespace hold each other: what the outcome saw is freed now, not some day
     return {"checks": checks, "broken": None}
 
 
@@ -495,8 +575,7 @@ def _compiled(source: str, name: str, mode: str) -> CodeType:
     return compile(source, name, mode)
 
 
-def _run_program(source: str, world: dict[str, Any]) -> list[list[Any]]:
-    space = _namespace()
+def _run_program(source: str, world: dict[str, Any], space: Entry) -> list[list[Any]]:
     exec(_compiled(source, "<task program>", "exec"), space)  # noqa: S102 - this module runs in the jail
     function = space.get("verify")
     if not callable(function):
@@ -518,11 +597,11 @@ def _run_atoms(
     atoms: list[Entry],
     world: dict[str, Any],
     once: Callable[..., Any],
+    space: Entry,
 ) -> list[list[Any]]:
     given = world["diff"]
     pristine = _copied_entries(given)
     free = list(range(len(given)))
-    space = _namespace()
     space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given, once=once)
     exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
     checks: list[list[Any]] = []

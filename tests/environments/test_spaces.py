@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envsynth.environments.spaces import Facts, UnicodeText
+from envsynth.trajectory import void_verdict
 
 
 def test_contains_text_up_to_its_length():
@@ -84,3 +85,15 @@ def test_facts_read_like_a_dictionary_but_are_none():
     assert json.dumps(dict(facts)) == '{"a": [1]}'
     with pytest.raises(TypeError):
         hash(facts)
+
+
+def test_facts_of_a_record_are_its_fields_as_json_has_them():
+    record = void_verdict("it broke", "crash")
+    wanted = record.model_dump(mode="json")
+    for look in (dict, copy.copy, copy.deepcopy, lambda facts: pickle.loads(pickle.dumps(facts))):
+        assert look(Facts.of_record(record)) == wanted
+    first, second = Facts.of_record(record), Facts.of_record(record)
+    assert (len(first), list(first), first == second, first["failure"]) == (len(wanted), list(wanted), True, "it broke")
+    first["checks"].append("more")
+    assert second["checks"] == []
+    assert not hasattr(first, "_record")

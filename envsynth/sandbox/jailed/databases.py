@@ -13,6 +13,8 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+from envsynth.sandbox.jailed.pages import changed_pages
+
 LIMITS: tuple[tuple[int, int], ...] = (
     (sqlite3.SQLITE_LIMIT_LENGTH, 10_000_000),
     (sqlite3.SQLITE_LIMIT_SQL_LENGTH, 1_000_000),
@@ -25,6 +27,7 @@ PROGRESS_OPERATIONS = 20_000
 
 WAL_VERSION, DELETE_VERSION = b"\x02\x02", b"\x01\x01"
 _VERSION_BYTES = slice(18, 20)
+_SCHEMA_NUMBER = slice(40, 44)
 
 _TEMPORARY = (
     sqlite3.SQLITE_CREATE_TEMP_TABLE,
@@ -332,7 +335,8 @@ class Template:
 
     def __init__(self, image: bytes | memoryview, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._header = bytes(image[:100])
+        self._image = bytes(image)
+        self._number = self._image[_SCHEMA_NUMBER]
         self._source = open_database(max_bytes, lambda: False)
         try:
             self._source.load(image, max_bytes)
@@ -349,14 +353,29 @@ class Template:
         db.restoring = True
         try:
             self._source.backup(db)
-            db.execute(f"PRAGMA max_page_count={max(1, self._max_bytes // _page_size(self._header))}")
+            db.execute(f"PRAGMA max_page_count={max(1, self._max_bytes // _page_size(self._image))}")
         finally:
             db.restoring = False
 
     def serialize(self, db: Database) -> bytes:
         """Serialize a database that was filled from here, so that equal contents are equal bytes.
 
-        A backup counts up the number of the schema's version, in the header's bytes 40 to 43, at each filling.
+        A backup counts up the number of the schema's version at each filling.
         """
+        return _numbered(db.serialize(), self._number)
+
+    def changes(self, db: Database) -> tuple[int, list[int], bytes]:
+        """Compare a database that was filled from here with its image: bytes of its own, changed pages as in `pages`."""
         image = db.serialize()
-        return b"".join((image[:40], self._header[40:44], memoryview(image)[44:])) if self._header else image
+        number = image[_SCHEMA_NUMBER]
+        if number != self._image[_SCHEMA_NUMBER]:  # nearly all that are filled have one number: the image gets it, once
+            self._image = _numbered(self._image, number if self._number else b"")
+        if image == self._image:
+            return len(image), [], b""
+        return len(image), *changed_pages(_numbered(self._image, self._number), _numbered(image, self._number))
+
+
+def _numbered(image: bytes, number: bytes) -> bytes:
+    """An image with another number of its schema's version; with its own if there is none."""
+    start, stop = _SCHEMA_NUMBER.start, _SCHEMA_NUMBER.stop
+    return b"".join((image[:start], number, memoryview(image)[stop:])) if number else image

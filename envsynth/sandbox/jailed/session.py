@@ -128,7 +128,7 @@ class Session:
                 return self._failed(error), b""
         except SoftTimeout as late:  # the alarm rang between a failure and its disarming; it rings only once
             return self._failed(late), b""
-        return self._framed(value), out
+        return self._framed(value, request["op"] == "call"), out
 
     def _answer_batch(self, batch: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
         """Run requests in order, each for itself; stop early when the time or the room of one reply is half used.
@@ -179,8 +179,8 @@ class Session:
         text = b'"status":%b,"error":%b' % (frames.encode(status), frames.encode(parts))
         return text + self._output(len(text))
 
-    def _framed(self, value: bytes) -> bytes:
-        if self._in_batch and value != b"null":
+    def _framed(self, value: bytes, is_call: bool) -> bytes:
+        if self._in_batch and is_call and value != b"null":
             self._value = value
             return self._output(len(value))
         text = _DONE if value == b"null" else b'"status":"ok","value":%b' % value
@@ -305,6 +305,7 @@ class Session:
         return b"null", b""
 
     def _hold(self, request: dict[str, Any], blob: bytes | memoryview) -> tuple[bytes, bytes]:
+        self._held.pop(request["key"], None)  # should this one fail, the host must not get changes of an older one
         self._held[request["key"]] = Template(blob, self._blob_bytes)
         return b"null", b""
 
@@ -355,10 +356,16 @@ class Session:
 
     def _image(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         db = self._database(request["name"])
-        image = db.serialize() if db.origin is None else db.origin.serialize(db)
-        if len(image) > self._blob_bytes:
-            raise OutputLimit(f"the database has {len(image)} bytes, allowed are {self._blob_bytes}")
-        return b"null", image
+        value = b"null"
+        if db.origin is not None and db.origin is self._held.get(request.get("held", "")):
+            size, numbers, image = db.origin.changes(db)
+            value = b"[%d,[%b]]" % (size, b",".join([b"%d" % number for number in numbers]))
+        else:
+            image = db.serialize() if db.origin is None else db.origin.serialize(db)
+            size = len(image)
+        if size > self._blob_bytes:
+            raise OutputLimit(f"the database has {size} bytes, allowed are {self._blob_bytes}")
+        return value, image
 
     def _call(self, request: dict[str, Any], _: bytes | memoryview) -> tuple[bytes, bytes]:
         name = request["function"]
