@@ -362,7 +362,12 @@ def test_a_child_that_needs_no_new_skill_is_harder_where_fewer_careless_solvers_
     lacking = child.task.ablations[new[0]]
     parent = Step(root.task, child.report.model_copy(update={"task": root.task.hash}))
     assert parent.skills == child.skills
-    for solvers, accepted in ([[lacking, lacking, {}], True], [[lacking, {}, {}], False], [[{}] * 3, False], [[], False]):
+    for solvers, accepted in (
+        [[lacking, lacking, {}], True],
+        [[lacking, {}, {}], False],
+        [[{}] * 3, False],
+        [[], False],
+    ):
         author = Scripted([child.task.model_copy(update={"probes": ()})], solvers=solvers)
         with Rehearsal(DRAFT.environment, shared_jail()) as made:
             lineage = harden(DRAFT, author, parent, steps=1, tries=1, rehearsal=made, audited="leaves")

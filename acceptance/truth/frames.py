@@ -104,21 +104,27 @@ STEPS: dict[str, tuple[str, ...]] = {
         way.replace(ACCEPTED, f"{ACCEPTED}; if there is none, {{same}} is empty") for way in CHOOSE
     ),
     "choice_total": (
-        "Work out the combined {term} of {set} or, if {same} is empty, the {end} total possible without the bound on it; "
+        "Work out the combined {term} of {set} or, if {same} is empty, the {end} total of any choice that meets "
+        "all other conditions; "
         "call that total {new}.",
-        "Find the combined {term} of {set} or, if {same} is empty, find the {end} total possible without the bound on it; "
+        "Find the combined {term} of {set} or, if {same} is empty, find the {end} total of any choice that "
+        "meets all other conditions; "
         "call that total {new}.",
-        "Add up the {term} over {set} or, if {same} is empty, take the {end} total possible without the bound on it; "
+        "Add up the {term} over {set} or, if {same} is empty, take the {end} total of any choice that meets all "
+        "other conditions; "
         "call that total {new}.",
-        "Let {new} denote the sum of the {term} over {set} or, if {same} is empty, the {end} sum possible without the "
-        "bound on it.",
-        "Determine the sum of the {term} over {set} or, should {same} be empty, the {end} sum possible without the bound "
-        "on it; that sum is referred to as {new}.",
-        "Let {new} be the sum of the {term} over {set} or, if {same} is empty, the {end} sum possible without the bound "
-        "on it.",
-        "{new} = the total {term} of {set}; if {same} is empty, the {end} total possible without the bound on it.",
-        "Get {new}: the total {term} of {set} or, for an empty {same}, the {end} total possible without the bound on it.",
-        "{new}: the total {term} of {set} or, if {same} is empty, the {end} total possible without the bound on it.",
+        "Let {new} denote the sum of the {term} over {set} or, if {same} is empty, the {end} sum of any choice "
+        "that meets all other conditions.",
+        "Determine the sum of the {term} over {set} or, should {same} be empty, the {end} sum of any choice "
+        "that meets all other conditions; that sum is referred to as {new}.",
+        "Let {new} be the sum of the {term} over {set} or, if {same} is empty, the {end} sum of any choice that "
+        "meets all other conditions.",
+        "{new} = the total {term} of {set}; if {same} is empty, the {end} total of any choice that meets all "
+        "other conditions.",
+        "Get {new}: the total {term} of {set} or, for an empty {same}, the {end} total of any choice that meets "
+        "all other conditions.",
+        "{new}: the total {term} of {set} or, if {same} is empty, the {end} total of any choice that meets all "
+        "other conditions.",
     ),
     "try": (
         "If the rules allow it, {act}; {new} is 'done' or, if it is refused, 'denied'.",

@@ -129,7 +129,7 @@ class Choose:
 
 @dataclass(frozen=True)
 class ChoiceTotal:
-    """What a choice adds up to; of an empty one the most or the least that is possible without the bound on it."""
+    """What a choice adds up to; of an empty one the most or the least of any choice that meets all other conditions."""
 
     name: str
     choice: str

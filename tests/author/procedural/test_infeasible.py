@@ -179,9 +179,9 @@ def test_a_total_of_another_set_or_direction_is_no_sentence():
     docs = public_docs(world((MECHANISMS["booking"], MECHANISMS["inventory"]), "prompt"))
     case, _ = twins(("booking", "inventory"), "prompt", 1)[0]
     text = render(case.task, docs, "plain", 2)
-    word, other = ("highest", "lowest") if "the highest total possible" in text else ("lowest", "highest")
+    word, other = ("highest", "lowest") if "the highest total of any choice" in text else ("lowest", "highest")
     wrong = [
-        text.replace(f"the {word} total possible", f"the {other} total possible"),
+        text.replace(f"the {word} total of any choice", f"the {other} total of any choice"),
         text.replace("if there is none, X1 is empty", "if there is none, X2 is empty"),
         text.replace("; if there is none, X1 is empty", ""),
         text.replace("or, if X1 is empty", "or, if X2 is empty"),

@@ -89,29 +89,33 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Over {pool}, work out which {key} has the {extreme} combined {attr}{none}; call that {key} {new}.",
         "Work out which {key} has the {extreme} combined {attr} over {pool}{none}; call that {key} {new}.",
         "Let {new} denote the {key} with the {extreme} combined {attr} over {pool}{none}.",
-        "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; that {key} is referred to as {new}.",
+        "Determine the {key} that has the {extreme} combined {attr} over {pool}{none}; that {key} is referred "
+        "to as {new}.",
         "Over {pool}, let {new} be the {key} with the {extreme} combined {attr}{none}.",
         "{new} = the {key} with the {extreme} total {attr} over {pool}{none}.",
         "{new}: over {pool}, the {key} with the {extreme} total {attr}{none}.",
         "Get {new}: the {key} with the {extreme} total {attr} over {pool}{none}.",
     ),
     "Reach": (
-        "Work out the combined {bounded} of {set} or, if {again} is empty, the {nearest} total possible without the bound on "
-        "it; call that total {new}.",
-        "Add up the {bounded} over {set} or, if {again} is empty, take the {nearest} total possible without the bound on it; "
+        "Work out the combined {bounded} of {set} or, if {again} is empty, the {nearest} total of any choice "
+        "that meets all other conditions; call that total {new}.",
+        "Add up the {bounded} over {set} or, if {again} is empty, take the {nearest} total of any choice that "
+        "meets all other conditions; "
         "call that total {new}.",
-        "Find the combined {bounded} of {set} or, if {again} is empty, find the {nearest} total possible without the bound "
-        "on it; call that total {new}.",
-        "Let {new} denote the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum possible without "
-        "the bound on it.",
-        "Determine the sum of the {bounded} over {set} or, should {again} be empty, the {nearest} sum possible without the "
-        "bound on it; that sum is referred to as {new}.",
-        "Let {new} be the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum possible without the "
-        "bound on it.",
-        "{new} = the total {bounded} of {set}; if {again} is empty, the {nearest} total possible without the bound on it.",
-        "{new}: the total {bounded} of {set} or, if {again} is empty, the {nearest} total possible without the bound on it.",
-        "Get {new}: the total {bounded} of {set} or, for an empty {again}, the {nearest} total possible without the bound on "
-        "it.",
+        "Find the combined {bounded} of {set} or, if {again} is empty, find the {nearest} total of any choice "
+        "that meets all other conditions; call that total {new}.",
+        "Let {new} denote the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum of any "
+        "choice that meets all other conditions.",
+        "Determine the sum of the {bounded} over {set} or, should {again} be empty, the {nearest} sum of any "
+        "choice that meets all other conditions; that sum is referred to as {new}.",
+        "Let {new} be the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum of any "
+        "choice that meets all other conditions.",
+        "{new} = the total {bounded} of {set}; if {again} is empty, the {nearest} total of any choice that "
+        "meets all other conditions.",
+        "{new}: the total {bounded} of {set} or, if {again} is empty, the {nearest} total of any choice that "
+        "meets all other conditions.",
+        "Get {new}: the total {bounded} of {set} or, for an empty {again}, the {nearest} total of any choice "
+        "that meets all other conditions.",
     ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),

@@ -141,7 +141,8 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
         ),
         "formal": (
             "Let {var} denote the {rel} with the {extreme} combined {attr} over {pool}{none}.",
-            "Determine the {rel} that has the {extreme} combined {attr} over {pool}{none}; that {rel} is referred to as {var}.",
+            "Determine the {rel} that has the {extreme} combined {attr} over {pool}{none}; that {rel} is "
+            "referred to as {var}.",
             "Over {pool}, let {var} be the {rel} with the {extreme} combined {attr}{none}.",
         ),
         "terse": (
@@ -152,26 +153,28 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     },
     "reach": {
         "plain": (
-            "Work out the combined {attr} of {set} or, if {set} is empty, the {extreme} total possible without the bound "
-            "on it; call that total {var}.",
-            "Add up the {attr} over {set} or, if {set} is empty, take the {extreme} total possible without the bound on "
-            "it; call that total {var}.",
-            "Find the combined {attr} of {set} or, if {set} is empty, find the {extreme} total possible without the bound "
-            "on it; call that total {var}.",
+            "Work out the combined {attr} of {set} or, if {set} is empty, the {extreme} total of any choice "
+            "that meets all other conditions; call that total {var}.",
+            "Add up the {attr} over {set} or, if {set} is empty, take the {extreme} total of any choice that "
+            "meets all other conditions; call that total {var}.",
+            "Find the combined {attr} of {set} or, if {set} is empty, find the {extreme} total of any choice "
+            "that meets all other conditions; call that total {var}.",
         ),
         "formal": (
-            "Let {var} denote the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum possible without "
-            "the bound on it.",
-            "Determine the sum of the {attr} over {set} or, should {set} be empty, the {extreme} sum possible without the "
-            "bound on it; that sum is referred to as {var}.",
-            "Let {var} be the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum possible without the "
-            "bound on it.",
+            "Let {var} denote the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum of any "
+            "choice that meets all other conditions.",
+            "Determine the sum of the {attr} over {set} or, should {set} be empty, the {extreme} sum of any "
+            "choice that meets all other conditions; that sum is referred to as {var}.",
+            "Let {var} be the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum of any "
+            "choice that meets all other conditions.",
         ),
         "terse": (
-            "{var} = the total {attr} of {set}; if {set} is empty, the {extreme} total possible without the bound on it.",
-            "{var}: the total {attr} of {set} or, if {set} is empty, the {extreme} total possible without the bound on it.",
-            "Get {var}: the total {attr} of {set} or, for an empty {set}, the {extreme} total possible without the bound "
-            "on it.",
+            "{var} = the total {attr} of {set}; if {set} is empty, the {extreme} total of any choice that meets "
+            "all other conditions.",
+            "{var}: the total {attr} of {set} or, if {set} is empty, the {extreme} total of any choice that "
+            "meets all other conditions.",
+            "Get {var}: the total {attr} of {set} or, for an empty {set}, the {extreme} total of any choice "
+            "that meets all other conditions.",
         ),
     },
     "first_act": {
