@@ -15,6 +15,7 @@ from envsynth.author.procedural.ir import (
     Act,
     Atom,
     Attr,
+    Caution,
     Choose,
     Con,
     Count,
@@ -269,6 +270,8 @@ class Oracle:
                 parameter = self._world.actions[op].params[0][0]
                 for member in members:
                     self._change(op, {parameter: member}, result)
+            case Caution():
+                pass
 
     def _bind(self, var: str, node: Node, result: OracleResult) -> None:
         self.bindings[var], info = self.resolve(node)

@@ -6,7 +6,7 @@ nothing is compiled anew and nothing but the skill differs.
 """
 
 from envsynth.author.procedural.planner.compiler import compile_plan
-from envsynth.author.procedural.planner.skills import FLAGS, SKILLS, applicable_skills
+from envsynth.author.procedural.planner.skills import FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
 from envsynth.author.procedural.planner.texts import PlannerWorld
 
-__all__ = ["FLAGS", "SKILLS", "PlannerWorld", "applicable_skills", "compile_plan"]
+__all__ = ["FAULT_FLAGS", "FLAGS", "SKILLS", "PlannerWorld", "applicable_skills", "compile_plan"]
