@@ -57,7 +57,7 @@ def faults_happen(case: Case) -> GateResult:
 def faults_bind(case: Case) -> GateResult:
     """Play the solvers that never call again (`no_retry`) or repeat without a look (`blind_retry`): both must fail.
 
-    The latter is played where a change loses its reply. A repetition that is refused counts as a success for it, as it would
+    The latter is played where a change times out. A repetition that is refused counts as a success for it, as it would
     for a careless actor.
 
     Why: where a change can be made twice without harm, whoever repeats it blindly is right, and the fault tests patience
@@ -69,8 +69,8 @@ def faults_bind(case: Case) -> GateResult:
     if not case.task.ablations:
         return skipped("DF404", "the solution has no ablations")
     writes = {tool.name for tool in case.spec.tools if tool.effect == "write"}
-    lost = any(fault.kind == "timeout_after" and fault.tool in writes for fault in faults)
-    wanted = ["no_retry", *(["blind_retry"] if lost else [])]
+    in_doubt = any(FAULT_ERRORS[fault.kind][0] == "timeout" and fault.tool in writes for fault in faults)
+    wanted = ["no_retry", *(["blind_retry"] if in_doubt else [])]
     verdicts = case.ablated([skill for skill in wanted if skill in case.task.ablations])
     findings: list[Finding] = []
     for skill in wanted:
@@ -83,4 +83,4 @@ def faults_bind(case: Case) -> GateResult:
         elif verdicts[skill].status == "pass":
             fix = "fail a call whose change is another one when it is made twice"
             findings.append(Finding(code="DF404", message=f"{skill} passes", where="task.faults", fix=fix))
-    return failed("DF404", findings, lost=lost)
+    return failed("DF404", findings, in_doubt=in_doubt)
