@@ -55,9 +55,9 @@ RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 GROUPED = 40
 """Covered tasks of a full run, at least, that compare groups of rows."""
 
-KINDS = ("read", "plan", "optimise", "infeasible", "act", "service")
+KINDS = ("read", "plan", "optimise", "infeasible", "act", "service", "recover")
 SORTS = {
-    "read": ("read",), "plan or optimise": ("plan", "optimise"), "act": ("act",), "service": ("service",),
+    "read": ("read",), "plan or optimise": ("plan", "optimise"), "act": ("act", "recover"), "service": ("service",),
     "infeasible": ("infeasible",),
 }  # fmt: skip
 """Sorts of tasks that a run covers, by their kinds."""

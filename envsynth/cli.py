@@ -64,6 +64,17 @@ StoreOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
+LineagesOption = Annotated[
+    float, typer.Option("--lineages", min=1, help="Lineages of tasks per environment; 2.5: three in every second one.")
+]
+AuditOption = Annotated[
+    str,
+    typer.Option(
+        "--audit",
+        help="all: every version meets every gate. leaves: the last of each lineage does, which takes half of the time; "
+        "its ancestors are rehearsed, and stay unaudited until `envsynth check` looks at them.",
+    ),
+]
 WorkersOption = Annotated[int, typer.Option("--workers", "-j", min=1, help="Processes.")]
 
 EXIT_ERROR, EXIT_GATE, EXIT_INTERRUPTED = 1, 3, 130
@@ -374,17 +385,9 @@ def synthesize(
     ] = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Environments, of all categories together.")] = 1,
     seed: SeedOption = 0,
-    lineages: Annotated[
-        float, typer.Option(min=1, help="Lineages of tasks per environment; 2.5: three in every second one.")
-    ] = 2,
+    lineages: LineagesOption = 2,
     steps: Annotated[int, typer.Option(min=0, help="Hardening steps per lineage at most.")] = 4,
-    audit: Annotated[
-        str,
-        typer.Option(
-            help="all: every version meets every gate. leaves: the last of each lineage does, which takes half of the "
-            "time; its ancestors are rehearsed, and stay unaudited until `envsynth check` looks at them."
-        ),
-    ] = "all",
+    audit: AuditOption = "all",
     tier: Annotated[
         str, typer.Option(help="full: mechanisms, hardened. nano: two tables, invented words, one or two calls.")
     ] = "full",
@@ -407,7 +410,6 @@ def synthesize(
 
     author = _tier(tier, held_out)
     sentences = _sentences(category or (), categories)
-    chosen = _executor(executor, ray_address)
     if author == "full":
         _explain_categories(sentences)
     funnel = Funnel()
@@ -418,13 +420,13 @@ def synthesize(
                 count=count,
                 seed=seed,
                 store=opened,
-                lineages=lineages,
-                steps=steps,
-                workers=workers,
                 tier=author,
                 held_out=held_out,
                 audited=_audit(audit),
-                executor=chosen,
+                executor=_executor(executor, ray_address),
+                lineages=lineages,
+                steps=steps,
+                workers=workers,
                 ray_address=ray_address,
                 on_start=begin,
                 on_unit=show,
@@ -1092,7 +1094,7 @@ def suite_freeze(
     category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
     leaves: Annotated[bool, typer.Option("--leaves/--all", help="Only the hardest version of each lineage.")] = True,
     kind: Annotated[
-        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act or service tasks.")
+        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act, service or recover tasks.")
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     store: StoreOption = None,
@@ -1102,9 +1104,9 @@ def suite_freeze(
     from envsynth.store import Store, TaskQuery
     from envsynth.suite import freeze
 
-    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service"):
+    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service", "recover"):
         raise typer.BadParameter(
-            f"{kind!r} is none of read, plan, optimise, infeasible, act, service", param_hint="--kind"
+            f"{kind!r} is none of read, plan, optimise, infeasible, act, service, recover", param_hint="--kind"
         )
     query = TaskQuery(category=category, leaves_only=leaves, kind=kind, status="passed")  # type: ignore[arg-type]
     with Store.open(store) as opened:

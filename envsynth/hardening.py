@@ -36,6 +36,8 @@ COST_OF_AUDIT = 20
 """Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
 HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
+HOPELESS_THERE = (("faults", "nonbinding"),)
+"""Refusals that depend on the parent alone for one operator."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
 
@@ -432,7 +434,8 @@ def _one_step(
                 candidate = author.propose(draft, parent.task, operator, attempt, needed)
             except Rejected as reason:
                 rejections.append(_by_author(draft, parent.task.hash, operator, reason))
-                patience[operator] -= PATIENCE if reason.code in HOPELESS else COST_OF_DRAW
+                hopeless = reason.code in HOPELESS or (operator, reason.code) in HOPELESS_THERE
+                patience[operator] -= PATIENCE if hopeless else COST_OF_DRAW
                 continue
             outcome = take(draft, author, candidate, jail, parent, rehearsal)
             if isinstance(outcome, Step):
@@ -444,6 +447,7 @@ def _one_step(
 
 _WEIGHTS = {
     "side_effect": 3.0,
+    "faults": 3.0,
     "optimise": 3.0,
     "branch": 2.0,
     "constraint": 2.0,

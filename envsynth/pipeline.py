@@ -287,13 +287,9 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     own = store is None
     store = store or Store.open()
     try:
-        # The count is not part of the key: asking for more later continues the same run.
         params: dict[str, JsonValue] = {"author": authors[0].name, "seed": str(seed)}
         params |= {"lineages": int(lineages) if lineages == int(lineages) else lineages}
-        params |= {"category": categories[0]} if len(categories) == 1 else {"categories": [*categories]}
-        params |= {"steps": steps, "tries": tries}
-        params |= {"held_out": True} if held_out else {}
-        params |= {"audited": audited} if audited != "all" else {}
+        params |= _named(categories, steps=steps, tries=tries, held_out=held_out, audited=audited)
         key = content_hash(params)
         store.start_run(key, "synthesize", params)
         done = store.done_units(key)
@@ -301,16 +297,8 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
             category="", seed=str(seed), index=0, steps=steps, tries=tries, tier=tier,
             held_out=held_out, audited=audited,
         )  # fmt: skip
-        requests = {
-            number: replace(
-                every,
-                category=categories[number % len(categories)],
-                index=(index := number // len(categories)),
-                lineages=math.floor((index + 1) * lineages) - math.floor(index * lineages),
-            )
-            for number in range(count)
-            if number not in done
-        }
+        open_ = [number for number in range(count) if number not in done]
+        requests = {number: _request(every, number, categories, lineages) for number in open_}
         result = SynthesisResult(run=key, resumed=count - len(requests))
         if on_start is not None:
             on_start(len(requests))
@@ -321,6 +309,25 @@ def synthesize(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         if own:
             store.close()
     return result
+
+
+def _named(
+    categories: Sequence[str], *, steps: int, tries: int, held_out: bool, audited: Audit
+) -> dict[str, JsonValue]:
+    """What names a run. The count does not: asking for more later continues the same run."""
+    params: dict[str, JsonValue] = (
+        {"category": categories[0]} if len(categories) == 1 else {"categories": [*categories]}
+    )
+    params |= {"steps": steps, "tries": tries}
+    params |= {"held_out": True} if held_out else {}
+    return params | ({"audited": audited} if audited != "all" else {})
+
+
+def _request(every: UnitRequest, number: int, categories: Sequence[str], lineages: float) -> UnitRequest:
+    """The unit of a number: categories take turns, and a broken number of lineages is met on average."""
+    index = number // len(categories)
+    each = math.floor((index + 1) * lineages) - math.floor(index * lineages)
+    return replace(every, category=categories[number % len(categories)], index=index, lineages=each)
 
 
 def _work(

@@ -15,7 +15,17 @@ import re
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from envsynth.errors import SpecError
 
@@ -393,6 +403,26 @@ class OverlayRow(Record):
     """All cells."""
 
 
+FaultKind = Literal["timeout_before", "timeout_after", "unavailable"]
+
+
+class Fault(Record):
+    """Calls of one tool that fail in every episode of a task. The host fails them: the tool knows nothing of it.
+
+    Calls are counted by tool and episode, those with arguments that the tool takes only. A faulted call is a call.
+    """
+
+    tool: Identifier
+    """Which tool."""
+    call: int = Field(ge=1)
+    """Which call of it is the first to fail, from 1."""
+    kind: FaultKind
+    """`timeout_before`: error `timeout`, and the tool has not run. `timeout_after`: the same error, but the tool has run;
+    its result is lost and its changes stay. `unavailable`: error `unavailable`, and the tool has not run."""
+    calls: int = Field(default=1, ge=1, le=8)
+    """How many calls in a row fail."""
+
+
 class Lineage(Record):
     """Where a task version stands in its tree."""
 
@@ -419,10 +449,10 @@ class TaskVersion(Record):
     """Version of the record format."""
     environment: ContentHash
     """The environment version it plays in."""
-    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service"]
+    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service", "recover"]
     """Derived class: `infeasible` asks for a choice that does not exist; `act` changes state;
-    `service` asks for a change that may be denied; `optimise` and `plan` accept
-    any (best) feasible choice; else `read`."""
+    `service` asks for a change that may be denied; `recover` changes state with tools that fail; `optimise` and `plan`
+    accept any (best) feasible choice; else `read`."""
     prompt: str = Field(min_length=1)
     """What the actor is asked."""
     answer_schema: dict[str, JsonValue]
@@ -431,6 +461,8 @@ class TaskVersion(Record):
     """Turns after which the episode is truncated."""
     overlay: tuple[OverlayRow, ...] = ()
     """Distractor rows."""
+    faults: tuple[Fault, ...] = ()
+    """Calls that fail; private. A task without any is written, and hashed, without this key."""
     solution: str
     """Source of `def solve(call)`; may only use `call(tool, **arguments)` and logic; runs in the sandbox only."""
     ablations: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
@@ -447,6 +479,21 @@ class TaskVersion(Record):
     """Its place in the tree."""
     provenance: Provenance
     """Where it came from."""
+
+    @model_validator(mode="after")
+    def _one_fate(self) -> Self:
+        fated = [(fault.tool, fault.call + more) for fault in self.faults for more in range(fault.calls)]
+        if twice := [tool for index, (tool, call) in enumerate(fated) if (tool, call) in fated[:index]]:
+            raise ValueError(f"faults: a call of {twice[0]!r} fails in two ways")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_faults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Versions that were made before there were faults keep their hashes.
+        written: dict[str, Any] = handler(self)
+        if not written.get("faults"):
+            written.pop("faults", None)
+        return written
 
 
 def slugify(text: str, limit: int = 48) -> str:

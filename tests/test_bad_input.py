@@ -320,7 +320,7 @@ def _two_kinds_of_list(bench: Bench) -> list[Any]:
     return ["list", "--tasks", "--runs"]
 
 
-@case(2, r"--kind: 'easy' is none of read, plan, optimise, infeasible, act, service")
+@case(2, r"--kind: 'easy' is none of read, plan, optimise, infeasible, act, service, recover")
 def _unknown_kind(bench: Bench) -> list[Any]:
     return ["suite", "freeze", "easy", "--kind", "easy"]
 

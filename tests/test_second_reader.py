@@ -14,12 +14,14 @@ import pytest
 from acceptance import synthesis_truth
 from acceptance.truth.deeds import Change
 from acceptance.truth.facts import Facts
-from acceptance.truth.frames import STEPS
+from acceptance.truth.frames import STEPS, WARNINGS
 from acceptance.truth.reader import Reader
 from acceptance.truth.rules import TEMPLATES
 from acceptance.truth.solver import Right, solve
 from acceptance.truth.world import Handle, NotCoveredError, PublicTask, World
 from acceptance.truth.wrong import effect, variants, wrong_outcomes
+from envsynth.author.procedural.ir import Caution, Task
+from envsynth.author.procedural.render import REGISTERS, render
 from envsynth.spec import GoalAtom, Verifier
 
 ROOM = Path(synthesis_truth.__file__).parent / "truth"
@@ -462,6 +464,20 @@ def test_conditions_and_repeats_change_rows():
     assert solve(make(prompt + "Report: an empty object.")).outcomes == (Right((), ()),)
     (right,) = solve(make(prompt.replace("more than 2", "at least 2") + "Report: an empty object.")).outcomes
     assert right.deed == (Change("booking", Handle("booking", 2), (("status", "cancelled"),)),)
+
+
+@pytest.mark.parametrize("warning", WARNINGS)
+def test_a_warning_of_calls_that_fail_changes_nothing_that_is_right(warning):
+    prompt = "For each of the slots whose status is 'active', cancel it. {}Report: an empty object."
+    assert solve(make(prompt.format(f"{warning} "))).outcomes == solve(make(prompt.format(""))).outcomes
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        solve(make(prompt.format(f"{warning.replace('503', '500')} ")))
+
+
+def test_all_warnings_of_prompts_are_known():
+    texts = {render(Task((Caution(),), ()), DOCS, *voice) for voice in itertools.product(REGISTERS, range(9))}
+    assert {warning for text in texts for warning in WARNINGS if text.startswith(warning)} == set(WARNINGS)
+    assert all(text.startswith(WARNINGS) for text in texts)
 
 
 def test_a_route_with_a_ticket_held_already_is_not_bought(monkeypatch):

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from envsynth import errors
 from envsynth.errors import SpecError
 from envsynth.report import Finding, GateReport, GateResult
-from envsynth.spec import EnvironmentSpec, Lineage, TaskVersion, World, canonical_json, content_hash, slugify
+from envsynth.spec import EnvironmentSpec, Fault, Lineage, TaskVersion, World, canonical_json, content_hash, slugify
 from envsynth.trajectory import CheckResult, Verdict
+from tests.conftest import make_shop, make_task
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=12)
 SCALARS = st.one_of(st.integers(-(2**62), 2**62), st.text(max_size=30), st.none())
@@ -285,3 +286,44 @@ def test_world_table_lookup():
     assert world.table("item").primary_key == ("id",)
     with pytest.raises(KeyError):
         world.table("nope")
+
+
+# -------------------------------------------------------------------------------------------------------------- faults
+
+
+def test_a_task_without_faults_keeps_the_hash_that_it_had_before_there_were_any():
+    task = make_task(make_shop())
+    assert task.hash == "e9a2a4a1a887711fc7a1777c905e8ea6"
+    assert "faults" not in task.model_dump()
+    assert TaskVersion.parse({**task.model_dump(), "faults": []}).hash == task.hash
+
+
+def test_faults_are_part_of_a_task():
+    plain = make_task(make_shop())
+    task = make_task(make_shop(), faults=(Fault(tool="set_qty", call=2, kind="timeout_after"),))
+    assert task.hash != plain.hash
+    assert TaskVersion.from_json(task.to_json()) == task
+    assert task.model_copy(update={"faults": ()}).hash == plain.hash
+    later = make_task(make_shop(), faults=(Fault(tool="set_qty", call=3, kind="timeout_after"),))
+    assert later.hash != task.hash
+
+
+@pytest.mark.parametrize(
+    ("faults", "message"),
+    [
+        ([{"tool": "a", "call": 0, "kind": "unavailable"}], r"faults\[0\]\.call"),
+        ([{"tool": "a", "call": 1, "kind": "broken"}], r"faults\[0\]\.kind"),
+        ([{"tool": "a", "call": 1, "kind": "unavailable", "calls": 9}], r"faults\[0\]\.calls"),
+        (
+            [
+                {"tool": "a", "call": 1, "kind": "unavailable", "calls": 3},
+                {"tool": "b", "call": 2, "kind": "timeout_after"},
+                {"tool": "a", "call": 3, "kind": "timeout_after"},
+            ],
+            "a call of 'a' fails in two ways",
+        ),
+    ],
+)
+def test_malformed_faults_are_refused(faults, message):
+    with pytest.raises(SpecError, match=message):
+        TaskVersion.parse({**make_task(make_shop()).model_dump(mode="json"), "faults": faults})

@@ -20,6 +20,25 @@ CHOOSE = (
 ACCEPTED = "choice is accepted"
 """Behind it may stand what holds if there is none."""
 
+WARNINGS = (
+    "A call that ends in timeout (408) may or may not have taken effect: check before you repeat it; one that ends in "
+    "unavailable (503) has had no effect.",
+    "If a call ends in timeout (408), it may or may not have taken effect, so check before you repeat it; if it ends in "
+    "unavailable (503), it has had no effect.",
+    "Tools may fail: after timeout (408), check whether the call has taken effect before you repeat it; after unavailable "
+    "(503), it has had no effect.",
+    "A call that ends in timeout (408) may or may not have taken effect, which is to be checked before it is repeated; a "
+    "call that ends in unavailable (503) has had no effect.",
+    "Should a call end in timeout (408), it is to be checked whether it has taken effect before it is repeated; should it "
+    "end in unavailable (503), it has had no effect.",
+    "Before a call that ended in timeout (408) is repeated, it is to be checked whether it has taken effect; a call that "
+    "ended in unavailable (503) has had no effect.",
+    "On timeout (408): effect unknown, check before repeating; on unavailable (503): no effect.",
+    "Timeout (408) = effect unknown: check, then repeat if needed; unavailable (503) = no effect.",
+    "Errors: timeout (408), effect unknown, check before repeating; unavailable (503), no effect.",
+)
+"""Sentences about calls that fail: they change nothing of what is right."""
+
 STEPS: dict[str, tuple[str, ...]] = {
     "best": (
         "Find the {noun} with the {peak} among {rows}; call that {again} {new}.",

@@ -249,7 +249,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise EnvironmentVoid(f"the world could not be built: {error}") from error
         except SandboxError as error:
             raise EnvironmentVoid(f"the world could not be built: {error}", error.failure) from error
-        yield from self._runtime.reset(self._task_hashes[self._index], image)
+        yield from self._runtime.reset(self._task_hashes[self._index], image, self.task.faults)
 
     def _workshop(self) -> Jail:
         if self._jail is None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
 from pydantic import JsonValue
 
+from envsynth.environments.faults import AFTER, FAULT_ERRORS, FaultClock
 from envsynth.environments.hosts import Host, WorldHosts
 from envsynth.environments.plays import Errand, Play
 from envsynth.errors import EnvironmentVoid
 from envsynth.sandbox import CallResult, Failure, Limits, Worker
 from envsynth.sandbox import requests as wire
-from envsynth.spec import EnvironmentSpec, Tool
+from envsynth.spec import EnvironmentSpec, Fault, Tool
 from envsynth.verifiers import SchemaCheck, schema_problem
 
 MAX_RESULT_CHARS = 100_000
@@ -31,6 +33,7 @@ ERROR_NUMBERS = {
     "bad_page": 416,
     "invalid": 422,
     "internal": 500,
+    "unavailable": 503,
 }
 """Numbers of error codes in the style `code`; other codes are 400."""
 
@@ -136,17 +139,20 @@ class ToolRuntime:
         self._limits = limits
         self._seat: tuple[Host, str] | None = None
         self._key = ""
+        self._clock = FaultClock([])
 
-    def reset(self, key: str, image: bytes) -> Play[None]:
+    def reset(self, key: str, image: bytes, faults: Sequence[Fault] = ()) -> Play[None]:
         """Start an episode: all tools with fresh namespaces, on a fresh copy of the image.
 
         Args:
             key: Name of the image, the same for equal images.
             image: From `build_image`.
+            faults: Calls of this episode that fail.
 
         Raises:
             EnvironmentVoid: the worker cannot be started, a tool's source does not load, or the image does not open.
         """
+        self._clock = FaultClock([fault.model_dump() for fault in faults])
         self._seat = seat = self._hosts.seat(self._seat, key, image)
         self._key = key
         results = yield Errand(seat[0].worker, self._hosts.reset_requests(seat, key, image))
@@ -165,8 +171,8 @@ class ToolRuntime:
             image: Whether the image of the database afterwards is wanted.
 
         Returns:
-            The observation: unknown tools, wrong arguments, refusals, defects of a tool and timeouts are errors in it.
-            And the image, or None.
+            The observation: unknown tools, wrong arguments, refusals, defects of a tool, timeouts and faults are errors in
+            it. And the image, or None.
 
         Raises:
             EnvironmentVoid: the worker died, or no episode has been started: the episode has no score.
@@ -174,6 +180,9 @@ class ToolRuntime:
         worker, name = self._place()
         tool = self._tools.get(call.tool)
         found = self._refused(tool, call)
+        fault = None if found is not None else self._clock.next_call(call.tool)
+        if fault is not None and fault != AFTER:
+            found = self._error(*FAULT_ERRORS[fault])
         requests: list[wire.Request] = []
         if found is None:
             given = {"world": name, "tool": call.tool, "given": call.arguments}
@@ -189,6 +198,8 @@ class ToolRuntime:
             )
         if found is None and tool is not None:
             found = self._observe(tool, results[0])
+            if fault is not None:
+                found = self._error(*FAULT_ERRORS[fault], found.defect)
         if found is None:
             raise EnvironmentVoid(f"no result of {call.tool!r}")
         return found, _image_of(results[-1]) if image else None

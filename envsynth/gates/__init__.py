@@ -10,6 +10,7 @@ from envsynth.gates import (
     attack_gates,
     difficulty_gates,
     execution_gates,
+    fault_gates,
     robustness_gates,
     security_gates,
     spec_gates,
@@ -32,6 +33,7 @@ _ROOMS = (
     robustness_gates,
     security_gates,
     difficulty_gates,
+    fault_gates,
     verifier_gates,
     atom_gates,
     attack_gates,
@@ -91,7 +93,7 @@ def _run(item: Gate, case: Case, done: list[GateResult], *, fail_fast: bool) -> 
     if bad and (
         fail_fast
         or bad[0] in ("SP101", "SP102")
-        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "SE501", "DF401"))
+        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "EX210", "SE501", "DF401", "DF404"))
         or ("EX203" in bad and item.code == "EX205")
     ):
         return GateResult(code=item.code, status="skipped", evidence={"why": f"{bad[0]} failed"})

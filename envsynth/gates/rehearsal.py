@@ -36,8 +36,12 @@ MAX_IMAGES = 6
 
 
 @functools.cache
-def _source() -> str:
-    return resources.files("envsynth.gates").joinpath("rehearse.py").read_text(encoding="utf-8")
+def _sources() -> tuple[Source, ...]:
+    files = {"faults": ("envsynth.environments", "faults.py"), "rehearse": ("envsynth.gates", "rehearse.py")}
+    return tuple(
+        Source(name=name, text=resources.files(package).joinpath(file).read_text(encoding="utf-8"))
+        for name, (package, file) in files.items()
+    )
 
 
 class Rehearsed(NamedTuple):
@@ -65,7 +69,7 @@ class Rehearsal:
         """How many careless solvers pass a task version, by its hash; None where that cannot be told."""
         self._jail = jail
         family = tool_family(spec)
-        self._family = Family("tools", (*family.sources, Source(name="rehearse", text=_source())))
+        self._family = Family("tools", (*family.sources, *_sources()))
         self._tools: dict[str, JsonValue] = {tool.name: tool.parameters for tool in spec.tools}
         self._readers: list[JsonValue] = [tool.name for tool in spec.tools if tool.effect == "read"]
         self._worker: Worker | None = None
@@ -151,6 +155,7 @@ class Rehearsal:
             "style": self.spec.error_style,
             "numbers": ERROR_NUMBERS,
             "turns": turns,
+            "faults": [fault.model_dump() for fault in task.faults],
         }
         return [*requests, call("learn", lesson)]
 

@@ -7,6 +7,7 @@ it has changed something, values that are not plain JSON, results of unusual len
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -32,21 +33,18 @@ class CallError(Exception):
         self.payload = payload
 
 
-def learn(
-    solution: str, tools: dict[str, Any], readers: list[str], style: str, numbers: dict[str, int], turns: int
-) -> None:
+def learn(solution: str, turns: int, **lesson: Any) -> None:
     """Take the solution that is played next.
 
     Args:
         solution: Its source.
-        tools: JSON Schemas of the arguments by tool.
-        readers: Tools that change nothing.
-        style: How errors are told: `code`, `terse` or `verbose`.
-        numbers: Numbers of error codes, for the style `code`.
         turns: Limit of turns.
+        **lesson: `tools`: JSON Schemas of the arguments by tool. `readers`: tools that change nothing. `style`: how errors
+            are told, `code`, `terse` or `verbose`. `numbers`: numbers of error codes, for the style `code`. `faults`:
+            calls that fail.
     """
     code = compile(solution, "<solution>", "exec", dont_inherit=True)
-    _lesson.update(code=code, tools=tools, readers=readers, style=style, numbers=numbers, turns=turns)
+    _lesson.update(lesson, code=code, turns=turns)
     _read.clear()
 
 
@@ -64,6 +62,7 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
     """
     began = db.total_changes
     calls = 0
+    clock = globals()["FaultClock"](_lesson["faults"])
 
     def call(tool: Any, /, **arguments: Any) -> Any:
         nonlocal calls
@@ -72,6 +71,9 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
             raise UnusualError("turns")
         if type(tool) is not str or tool not in _lesson["tools"] or not fits(_lesson["tools"][tool], arguments):
             raise UnusualError(f"arguments of {tool!r}")
+        fault = clock.next_call(tool)
+        if fault is not None:
+            _fail(fault, db, world, tool, arguments)
         key = (tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
         if key is not None and key in _read:
             return plain(_read[key])
@@ -98,6 +100,18 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
     return {"answer": answer, "changed": db.total_changes != began, "calls": calls}
 
 
+def _fail(fault: str, db: Any, world: str, tool: str, arguments: dict[str, Any]) -> None:
+    """Fail a call; whether the tool runs is all that the kinds of timeouts differ in.
+
+    Raises:
+        CallError: always.
+    """
+    if fault == globals()["AFTER"]:
+        with contextlib.suppress(CallError):  # a refusal is lost with the reply
+            _asked(db, world, tool, arguments)
+    raise CallError(_in_style(*globals()["FAULT_ERRORS"][fault]))
+
+
 def _asked(db: Any, world: str, tool: str, arguments: dict[str, Any]) -> Any:
     before = db.total_changes
     try:
@@ -117,6 +131,10 @@ def _told(refusal: Any) -> Any:
     code, message = refusal.code, refusal.message
     if type(code) is not str or type(message) is not str or not code or max(len(code), len(message)) > 100:
         raise UnusualError("an odd refusal")
+    return _in_style(code, message)
+
+
+def _in_style(code: str, message: str) -> Any:
     if _lesson["style"] == "code":
         return _lesson["numbers"].get(code, 400)
     return {"code": code} if _lesson["style"] == "terse" else {"code": code, "message": message}

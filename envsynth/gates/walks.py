@@ -83,7 +83,7 @@ def play_walks(case: Case, numbers: Sequence[int]) -> list[Walk]:
 def _walk(
     runtime: ToolRuntime, case: Case, player: RandomPlay, tools: list[dict[str, JsonValue]], length: int
 ) -> Play[bytes]:
-    yield from runtime.reset(case.task.hash, case.image)
+    yield from runtime.reset(case.task.hash, case.image, case.task.faults)
     writes = {tool.name for tool in case.spec.tools if tool.effect == "write"}
     touched = case.thorough  # then tools are not believed that they only read
     for _ in range(length):
@@ -161,7 +161,7 @@ def play_single_calls(case: Case, calls: Sequence[Call]) -> list[JsonValue]:
     """
 
     def play(runtime: ToolRuntime) -> Play[list[JsonValue]]:
-        yield from runtime.reset(case.task.hash, case.image)
+        yield from runtime.reset(case.task.hash, case.image, case.task.faults)
         found: list[JsonValue] = []
         for call in calls:
             result, _ = yield from runtime.call(call)

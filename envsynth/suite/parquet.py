@@ -1,7 +1,7 @@
 """Parquet export: one row per task, every column of one type, for data frames, `datasets` and trainers.
 
 Nested values whose shape differs from task to task are JSON strings; `prompt` is a list of chat messages. The private
-half (solution, verifier, oracle, probes, task program, gate report) can be left out.
+half (solution, verifier, oracle, probes, task program, gate report, which calls fail) can be left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from envsynth.suite.transfer import stored_items
 ROWS_PER_GROUP = 64
 """Rows held in memory at once: an environment's JSON is a few hundred kilobytes."""
 
-PRIVATE = ("solution", "ablations", "verifier", "oracle", "probes", "ir", "gate_report")
+PRIVATE = ("faults", "solution", "ablations", "verifier", "oracle", "probes", "ir", "gate_report")
 """Columns of the private half: what an actor must never see."""
 
 
@@ -36,8 +36,9 @@ def export_parquet(suite: Suite, store: Store, path: str | Path, *, include_priv
         suite: The suite.
         store: The store that holds its tasks.
         path: Where the file shall be; an older file there is replaced whole.
-        include_private: Whether solution, verifier, oracle, probes, task program and gate report are in it. Without
-            them the file can be given away, but nobody can score with it.
+        include_private: Whether solution, verifier, oracle, probes, task program, gate report and fault schedule are in
+            it. Without them the file can be given away, but nobody can score with it, and of a task of the kind
+            `recover` it does not say which calls fail: played from it, none does.
 
     Returns:
         The path.
@@ -135,6 +136,7 @@ def _private(store: Store, task: TaskVersion, entry: TaskEntry) -> dict[str, Any
     report = store.latest_report(entry.hash)
     value = task.model_dump(mode="json")
     return {
+        "faults": canonical_json(value.get("faults", [])),
         "solution": task.solution,
         **{name: canonical_json(value[name]) for name in ("ablations", "verifier", "oracle", "probes", "ir")},
         "gate_report": None if report is None else report.to_json(),

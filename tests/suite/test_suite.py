@@ -470,6 +470,24 @@ def test_the_public_half_holds_nothing_private(store: Store, tmp_path: Path) -> 
     assert half_row == {key: value for key, value in whole_row.items() if key in half_row}
 
 
+def test_the_faults_of_a_task_travel_with_it(store: Store, tmp_path: Path) -> None:
+    spec, faults = factory.environment(5), [{"tool": "list_books", "call": 2, "kind": "unavailable", "calls": 3}]
+    task = TaskVersion.parse({**factory.task(spec).model_dump(mode="json"), "kind": "recover", "faults": faults})
+    store.add_environment(spec)
+    store.add_task(task)
+    assert store.task(task.hash).faults == task.faults
+    assert [entry.hash for entry in store.task_entries(TaskQuery(kind="recover"))] == [task.hash]
+    suite = freeze(store, "one", [task.hash])
+    loaded = load_suite(export_jsonl(suite, store, tmp_path / "s.jsonl"))
+    assert [found.faults for found in loaded.tasks.values()] == [task.faults]
+    whole, half = tmp_path / "whole.parquet", tmp_path / "half.parquet"
+    (row,) = pyarrow.parquet.read_table(export_parquet(suite, store, whole)).to_pylist()
+    assert json.loads(row["faults"]) == faults
+    (row,) = pyarrow.parquet.read_table(export_parquet(suite, store, half, include_private=False)).to_pylist()
+    assert row["kind"] == "recover"
+    assert "unavailable" not in json.dumps(row)
+
+
 def test_parquet_is_the_same_twice(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 3)
     suite = freeze(store, "leaves", LEAVES)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -18,6 +18,7 @@ from envsynth.author.procedural.compose import Composition, compose, signature, 
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
+    Caution,
     IRTypeError,
     Of,
     Ref,
@@ -236,6 +237,8 @@ class ProceduralAuthor:
             edit = OPERATORS[operator].apply(sampler, program, before)
         except Reject as reason:
             raise Rejected(reason.code, str(reason)) from reason
+        if edit.faults is None:
+            edit = replace(edit, faults=parent.faults)
         lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
         return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
 
@@ -319,6 +322,8 @@ class ProceduralAuthor:
         kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
         if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
+        if (Caution() in program.steps) != bool(edit.faults):
+            raise AuthorError(f"{lineage.operator}: a prompt warns of faults exactly where there are some")
         prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
             environment=draft.environment.hash,
@@ -327,6 +332,7 @@ class ProceduralAuthor:
             answer_schema=schema,
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
+            faults=edit.faults or (),
             solution=compile_plan(world, program),
             ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
             verifier=compile_goals(world, program, certificates(result), quotes=quotes),

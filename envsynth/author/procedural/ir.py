@@ -12,7 +12,7 @@ Three backends read these types and share nothing else: `oracle` (relational), `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from envsynth.author.procedural.trees import digest as digest
@@ -230,8 +230,13 @@ class Try:
     act: Act
 
 
+@dataclass(frozen=True)
+class Caution:
+    """Tools may fail while the task is done: a change whose call timed out may have been made, or not."""
+
+
 DECISION = Type("str", "decision")
-Step = Let | Act | If | ForEach | Try
+Step = Let | Act | If | ForEach | Try | Caution
 
 
 @dataclass(frozen=True)
@@ -292,21 +297,10 @@ def from_json(value: Any) -> Any:
     return cls(*items)
 
 
-def skeleton(value: Any) -> Any:
-    """Strip constants and names from a program: its structural signature, as JSON."""
-    if isinstance(value, Const):
-        return ["Const", value.kind]
-    if isinstance(value, Named):
-        return ["Named", value.entity, value.by]
-    if is_dataclass(value):
-        return [type(value).__name__, *(skeleton(getattr(value, field.name)) for field in fields(value))]
-    if isinstance(value, tuple):
-        return ["()", *(skeleton(item) for item in cast("tuple[Any, ...]", value))]
-    return value
-
-
-def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service"]:
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service", "recover"]:
     """Derive the class of a task from its program."""
+    if Caution() in task.steps:
+        return "recover"
     if any(isinstance(step, Try) for step in task.steps):
         return "service"
     if any(isinstance(node, (Act, ForEach)) for node in walk(task)):
@@ -514,6 +508,8 @@ class _Checker:
                     self.bind(var, DECISION)
                 case ForEach(entity, atoms, op):
                     self.each(entity, atoms, op)
+                case Caution():
+                    pass
 
     def each(self, entity: str, atoms: tuple[Atom, ...], op: str) -> None:
         self.atoms(entity, atoms)

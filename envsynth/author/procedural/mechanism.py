@@ -8,12 +8,15 @@ mechanism never names an operator; the bridge is types.
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 from envsynth.author.procedural.ir import Type
+from envsynth.errors import AuthorError
 
 Row = dict[str, int | str]
 """One row, by physical column name."""
@@ -90,6 +93,20 @@ class Action:
     """Tables that it writes."""
     policy: str = ""
     """Sentence of the public rules that governs it, if any."""
+
+    @cached_property
+    def calls(self) -> tuple[str, ...]:
+        """The changing tools that its planner text calls.
+
+        Raises:
+            AuthorError: the text does not name one.
+        """
+        calls = [node for node in ast.walk(ast.parse(self.plan)) if isinstance(node, ast.Call)]
+        firsts = [node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id == "write"]
+        named = [node.value for node in firsts if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        if not named or len(named) < len(firsts):
+            raise AuthorError(f"the planner text of action {self.name!r} does not name the tool that it calls")
+        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True, kw_only=True)

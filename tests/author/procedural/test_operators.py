@@ -118,10 +118,10 @@ def nonbinding(task):
     [
         (COUNT, ["constraint", "distractors", "aggregate"]),
         (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal"]),
-        (PICKACT, ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults"]),
+        (PICKACT, ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults"]),
         (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple"]),
+        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults"]),
         (CHOOSE, ["constraint", "distractors", "optimise", "aggregate"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
@@ -482,7 +482,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

@@ -24,7 +24,7 @@ from envsynth.author.procedural.ir import (
     Task,
     To,
 )
-from envsynth.author.procedural.planner import FLAGS, SKILLS, applicable_skills, compile_plan
+from envsynth.author.procedural.planner import FAULT_FLAGS, FLAGS, SKILLS, applicable_skills, compile_plan
 from envsynth.errors import AuthorError
 from tests.author.procedural.random_tasks import LocalTools, play
 from tests.author.procedural.tiny_world import (
@@ -187,12 +187,13 @@ def test_applicable_skills_name_what_is_in_play():
 def test_the_source_stands_alone_and_names_every_flag():
     source = compile_plan(tiny_world(), CHOICE)
     tree = ast.parse(source)
-    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    assert [ast.unparse(node) for node in imports] == ["from itertools import combinations"]
     assert "__" not in source
     assigned = [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]
     assert [name for name in FLAGS if name not in assigned] == []
     for skill, flags in SKILLS.items():
-        assert [name for name, value in flags.items() if FLAGS[name] == value] == [], skill
+        assert [name for name, value in flags.items() if {**FLAGS, **FAULT_FLAGS}[name] == value] == [], skill
     assert "d_load" not in source
     assert source == compile_plan(tiny_world(), CHOICE)
 

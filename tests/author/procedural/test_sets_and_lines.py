@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from envsynth.author.procedural.ir import Atom, Attr, Choose, Con, Const
 from envsynth.author.procedural.operators.aggregate import _Line, _same_line
 from envsynth.author.procedural.oracle.relations import Relations
-from envsynth.author.procedural.oracle.run import _met, _sets, _sums
+from envsynth.author.procedural.oracle.sets import _met, all_sets, totals_of
 from envsynth.author.procedural.planner import prelude
 from envsynth.author.procedural.sampling import COMPARE, Sampler
 from tests.author.procedural.tiny_world import credits_, tiny_world
@@ -26,15 +26,15 @@ OPS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 
 @given(st.integers(0, 7), st.integers(1, 4))
 def test_all_sets_in_order(count, k):
-    assert [tuple(line) for line in _sets(count, k).tolist()] == list(itertools.combinations(range(count), k))
-    assert len(_sets(count, k)) == math.comb(count, k)
+    assert [tuple(line) for line in all_sets(count, k).tolist()] == list(itertools.combinations(range(count), k))
+    assert len(all_sets(count, k)) == math.comb(count, k)
 
 
 @given(st.lists(BIG, min_size=2, max_size=7), st.integers(1, 3), st.sampled_from(list(OPS)), BIG)
 def test_totals_and_conditions_are_exact(values, k, op, bound):
-    sets = _sets(len(values), k)
+    sets = all_sets(len(values), k)
     chosen = list(itertools.combinations(values, k))
-    assert [int(total) for total in _sums(values, sets)] == [sum(items) for items in chosen]
+    assert [int(total) for total in totals_of(values, sets)] == [sum(items) for items in chosen]
     con = Con("sum", Attr("rate"), op, Const(0, "num"))
     assert list(_met(con, values, bound, sets)) == [OPS[op](sum(items), bound) for items in chosen]
     distinct = _met(Con("distinct", Attr("rate")), values, None, sets)
@@ -42,8 +42,8 @@ def test_totals_and_conditions_are_exact(values, k, op, bound):
 
 
 def test_sets_are_not_written():
-    assert _sets(5, 2) is _sets(5, 2)
-    assert _sets(5, 2).dtype == np.int32
+    assert all_sets(5, 2) is all_sets(5, 2)
+    assert all_sets(5, 2).dtype == np.int32
 
 
 @given(

@@ -9,6 +9,7 @@ from envsynth.author.procedural.goals.snippets import GROUPING, HELPERS, SEARCH,
 from envsynth.author.procedural.ir import (
     Act,
     Attr,
+    Caution,
     Choose,
     Con,
     ForEach,
@@ -239,7 +240,7 @@ class _Goals:
         """The state atom of a step that writes."""
         key = f"step{index}"
         match step:
-            case Let():
+            case Let() | Caution():
                 pass
             case Act():
                 self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)

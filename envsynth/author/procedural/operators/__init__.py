@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from envsynth.author.procedural.ir import (
     Act,
+    Caution,
     Choose,
     Const,
     Count,
@@ -21,6 +22,7 @@ from envsynth.author.procedural.ir import (
     Sum,
     Task,
     To,
+    Try,
 )
 from envsynth.author.procedural.operators.aggregate import add_total
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
@@ -30,6 +32,7 @@ from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_const
 from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
 from envsynth.author.procedural.operators.edit import Edit, Operator, has
+from envsynth.author.procedural.operators.faults import add_faults
 from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
 from envsynth.author.procedural.operators.horizon import add_horizon
@@ -78,6 +81,10 @@ def _can_be_infeasible(task: Task) -> bool:
     return any(node.or_none for _, node in chosen_lets(task)) and not has(task, Act, ForEach)
 
 
+def _can_fail(task: Task) -> bool:
+    return has(task, Act, ForEach) and not has(task, Caution, Try)
+
+
 OPERATORS: dict[str, Operator] = {
     item.name: item
     for item in (
@@ -105,6 +112,7 @@ OPERATORS: dict[str, Operator] = {
         Operator("couple", "asks a question about what was found", _can_couple, couple),
         Operator("infeasible", "tightens a bound until no set meets it", _can_be_infeasible, make_infeasible),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
+        Operator("faults", "lets tools fail, also behind a change that was made", _can_fail, add_faults),
     )
 }
 """All operators by name."""

@@ -11,6 +11,7 @@ from envsynth.author.procedural.ir import Attr, GroupBy, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
+from envsynth.spec import Fault
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Edit:
     """The child's distractor rows."""
     params: dict[str, JsonValue]
     """What the operator did, for the lineage."""
+    faults: tuple[Fault, ...] | None = None
+    """Calls that fail in the child; those of the parent when None."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from envsynth.author.procedural.oracle.outcome import (
     certificates,
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld
+from envsynth.author.procedural.oracle.repeats import done_twice
 from envsynth.author.procedural.oracle.run import MAX_SETS, Oracle
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "Reject",
     "apply_changes",
     "certificates",
+    "done_twice",
 ]

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import json
 import math
-import operator
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from envsynth.author.procedural.ir import (
     Act,
     Atom,
     Attr,
+    Caution,
     Choose,
-    Con,
     Count,
     ForEach,
     GroupBy,
@@ -52,44 +46,10 @@ from envsynth.author.procedural.oracle.outcome import (
     write_changes,
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, literal, need
+from envsynth.author.procedural.oracle.sets import COMPARE, Wanted, feasible_sets
 
 MAX_SETS = 20_000
 """Candidate sets of one `Choose` that are enumerated at most; more is a rejection, before any is built."""
-
-Places = NDArray[np.int32]
-
-_COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-
-
-@functools.lru_cache(maxsize=64)
-def _sets(count: int, k: int) -> Places:
-    """All sets of k out of some rows by their places, in order, one per line; never written."""
-    size = math.comb(count, k) * k
-    return np.fromiter(itertools.chain.from_iterable(itertools.combinations(range(count), k)), np.int32, size).reshape(
-        -1, k
-    )
-
-
-def _sums(values: Sequence[int], sets: Places) -> Any:
-    """Total of each set, exact: numbers that could overflow are added as integers of Python."""
-    small = all(-(2**40) < value < 2**40 for value in values)
-    return np.array(values, dtype=np.int64 if small else object)[sets].sum(axis=1)
-
-
-def _met(con: Con, values: Sequence[Any], bound: Key | None, sets: Places) -> Any:
-    """Whether each set meets a condition."""
-    if con.kind == "distinct":
-        codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
-        drawn = np.sort(np.array([codes[value] for value in values], dtype=np.int32)[sets], axis=1)
-        return (drawn[:, 1:] != drawn[:, :-1]).all(axis=1)
-    return np.asarray(_COMPARE[con.op](_sums(values, sets), bound), dtype=bool)
 
 
 def _is_fixed(value: Atom | Attr) -> bool:
@@ -312,6 +272,8 @@ class Oracle:
                 parameter = self._world.actions[op].params[0][0]
                 for member in members:
                     self._change(op, {parameter: member}, result)
+            case Caution():
+                pass
 
     def _bind(self, var: str, node: Node, result: OracleResult) -> None:
         self.bindings[var], info = self.resolve(node)
@@ -369,7 +331,7 @@ class Oracle:
 
     def _truth(self, step: If) -> bool:
         left, right = self._relations.scalar(step.lhs), self._relations.scalar(step.rhs)
-        return _COMPARE[step.op](left, right)
+        return COMPARE[step.op](left, right)
 
     # ------------------------------------------------------------------------------------------------ descriptions
 
@@ -481,17 +443,9 @@ class Oracle:
             (index, con, None if con.value is None else self._relations.scalar(con.value))
             for index, con in enumerate(node.cons, start=1)
         ]
-        sets = _sets(len(found), node.k)
-        met = np.ones(len(sets), dtype=bool)
-        for index, con, bound in tests:
-            met &= _met(con, [row[index] for row in found], bound, sets)
-        sets = sets[met]
-        totals = _sums([row[-1] for row in found], sets) if node.goal else [0] * len(sets)
-        keys = [row[0] for row in found]
-        return [
-            (int(total), tuple(keys[place] for place in places))
-            for total, places in zip(totals, sets.tolist(), strict=True)
-        ]
+        wanted = [Wanted(con, [row[index] for row in found], bound) for index, con, bound in tests]
+        gains = [row[-1] for row in found] if node.goal else None
+        return feasible_sets([row[0] for row in found], node.k, wanted, gains)
 
     def _info(self, entity: str, ids: tuple[Key, ...]) -> LetInfo:
         return LetInfo(entity=entity, ids=ids, table_rows=self._relations.size(entity))

@@ -8,6 +8,7 @@ from typing import Any
 
 from envsynth.author.procedural.ir import (
     DECISION,
+    Caution,
     Choose,
     Con,
     Const,
@@ -172,6 +173,8 @@ class _Sentences(Reports):
                 yield slots["act"]
             case "Try":
                 yield Try(slots["new"], slots["act"])
+            case "Caution":
+                yield Caution()
             case "If":
                 lhs, op, rhs = slots["cond"]
                 yield If(lhs, op, rhs, slots["then"], slots["other"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from envsynth.author.procedural.ir import (
     DECISION,
     Act,
     Atom,
     Attr,
+    Caution,
     Choose,
     Con,
     Const,
@@ -41,14 +42,17 @@ from envsynth.author.procedural.planner.prelude import (
     GROUPING,
     LISTING,
     READING,
+    RECOVERING,
     SKILL_COMMENTS,
     THINKING,
 )
-from envsynth.author.procedural.planner.skills import FLAGS
-from envsynth.author.procedural.planner.texts import PlannerWorld, needed_texts
+from envsynth.author.procedural.planner.skills import FAULT_FLAGS, FLAGS
+from envsynth.author.procedural.planner.texts import PlannerWorld, changing_tools, needed_texts
 from envsynth.errors import AuthorError
 
 _INDENT = "    "
+TRIALS = 9
+"""Calls of one tool in a row that a solver makes before it gives up."""
 
 
 def compile_plan(composition: PlannerWorld, task: Task) -> str:
@@ -63,7 +67,7 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
         task: A program.
 
     Returns:
-        Python source; it imports nothing.
+        Python source; it imports nothing but `itertools`, and that only to choose sets.
 
     Raises:
         IRTypeError: the program is ill-typed.
@@ -72,13 +76,15 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     texts = needed_texts(composition, task)
     body = _Solver(composition, task).source()
     choices = [step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)]
+    wary = Caution() in task.steps
     parts = [
         '"""Solver of one task: calls tools and thinks, nothing else."""\n',
-        _flags(),
+        _flags({**FLAGS, **FAULT_FLAGS} if wary else FLAGS),
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
         *([GROUPING] if lets(task, GroupBy) else []),
+        *([f"CHANGING = {changing_tools(composition, task)!r}\nTRIALS = {TRIALS}\n", RECOVERING] if wary else []),
         *([ATTEMPTING] if any(isinstance(step, Try) for step in task.steps) else []),
         *([CHOOSING] if choices else []),
         *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
@@ -93,9 +99,9 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     return source
 
 
-def _flags() -> str:
+def _flags(flags: Mapping[str, bool | str | int]) -> str:
     lines = ["# Skills: a solver that lacks one has the name overwritten."]
-    lines += [f"{name} = {value!r}  # {SKILL_COMMENTS[name]}" for name, value in FLAGS.items()]
+    lines += [f"{name} = {value!r}  # {SKILL_COMMENTS[name]}" for name, value in flags.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -129,8 +135,9 @@ class _Solver:
     def source(self) -> str:
         """The whole function."""
         steps = self.task.steps
-        acts = [step for step in steps if not isinstance(step, Let)]
-        self.emit(1, "SESSION.update(call=call, decisions=0)", "MEMO.clear()")
+        acts = [step for step in steps if not isinstance(step, (Let, Caution))]
+        call = "patient(call)" if Caution() in steps else "call"
+        self.emit(1, f"SESSION.update(call={call}, decisions=0)", "MEMO.clear()")
         if acts:
             self.emit(1, "todo = []  # decided before the first change")
         tries = [step.var for step in steps if isinstance(step, Try)]
@@ -184,6 +191,8 @@ class _Solver:
             case ForEach(entity, atoms, op):
                 members = self.select(entity, atoms)
                 self.emit(1, f"for row in {members}:", f"{_INDENT}todo.append((a_{op}, row))")
+            case Caution():
+                pass
 
     def act(self, act: Act) -> str:
         arguments = [self.operand(operand) for _, operand in act.args]

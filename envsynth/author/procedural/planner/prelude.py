@@ -14,6 +14,8 @@ SKILL_COMMENTS = {
     "NONE": "report that no set fits instead of the one that comes nearest",
     "TOTALS": "add up all values instead of taking the first",
     "SLIPS": "number of a careless solver, one in eight of whose decisions goes wrong; 0 for a careful one",
+    "RETRY": "call again when a call failed",
+    "DOUBT": 'what is done when a change timed out: "look" whether it was made, "repeat" it, or take it for "made"',
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
 """What each flag means, as the comment beside it in the solver."""
@@ -226,6 +228,49 @@ def attempt(told, name, action, *arguments):
 '''
 """Changes that may be denied; part of a solver only when its task asks for one."""
 
+RECOVERING = '''\
+def fault(error):
+    """What kept a call from ending: "timeout" or "unavailable"; "" for an answer, which a refusal is."""
+    told = error.payload
+    code = told.get("code") if isinstance(told, dict) else {408: "timeout", 503: "unavailable"}.get(told)
+    return code if code in ("timeout", "unavailable") else ""
+
+
+def seen(entities, given):
+    """Rows of these entities, as the tools tell them now; where a listing filters by an argument of a change, those alone."""
+    MEMO.clear()
+    found = []
+    for entity in entities:
+        found.append(rows(entity, {name: value for name, value in given.items() if name in TOOLS[entity]["filters"]}))
+    MEMO.clear()
+    return found
+
+
+def patient(call):
+    """Call tools that may fail: wait for those that are unavailable, and look before a change is made again."""
+
+    def calling(tool, **arguments):
+        changing = CHANGING.get(tool, [])
+        before = seen(changing, arguments) if changing and DOUBT == "look" else []
+        lost = False
+        for trial in range(TRIALS):
+            try:
+                return call(tool, **arguments)
+            except CallError as error:
+                why = fault(error)
+                if not why and lost and changing and DOUBT == "repeat":
+                    return {}  # it looks as if it had been made already
+                if not why or not RETRY:
+                    raise
+                lost = lost or why == "timeout"
+            if changing and lost and (DOUBT == "made" or (DOUBT == "look" and seen(changing, arguments) != before)):
+                return {}
+        raise RuntimeError(tool + " fails again and again")
+
+    return calling
+'''
+"""Tools that fail; part of a solver only when its task warns of them."""
+
 CHOOSING = '''\
 from itertools import combinations
 
@@ -296,7 +341,7 @@ def choose_or_none(found, count, conditions, goal, number):
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
-    *("choose_or_none", "attempt", "solve", "slips"),
+    *("choose_or_none", "attempt", "solve", "slips", "fault", "seen", "patient", "CHANGING", "TRIALS"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from envsynth.author.procedural.ir import (
     Act,
     Atom,
+    Caution,
     Choose,
     Con,
     Count,
@@ -39,7 +40,10 @@ FLAGS: Mapping[str, bool | str | int] = {
 }
 """Module-level names of every solver and their values with all skills."""
 
-SKILLS: Mapping[str, Mapping[str, bool | str]] = {
+FAULT_FLAGS: Mapping[str, bool | str | int] = {"RETRY": True, "DOUBT": "look"}
+"""Those of a solver whose task warns of tools that fail, besides."""
+
+SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "no_pagination": {"PAGES": False},
     "first_match": {"FIRST": True},
     "greedy": {"GREEDY": True},
@@ -52,6 +56,9 @@ SKILLS: Mapping[str, Mapping[str, bool | str]] = {
     "no_filter": {"ATOMS": "none"},
     "no_aggregation": {"TOTALS": False},
     "assumes_feasible": {"NONE": False},
+    "no_retry": {"RETRY": False},
+    "blind_retry": {"DOUBT": "repeat"},
+    "assumes_done": {"DOUBT": "made"},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -90,5 +97,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "no_filter": any(width > 0 for width in widths),
         "no_aggregation": any(isinstance(node, (Sum, GroupBy, Reach)) for node in nodes),
         "assumes_feasible": open_ended,
+        **dict.fromkeys(("no_retry", "blind_retry", "assumes_done"), Caution() in task.steps),
     }
     return [skill for skill in SKILLS if in_play[skill]]

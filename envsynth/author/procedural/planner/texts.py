@@ -70,6 +70,26 @@ def needed_texts(world: PlannerWorld, task: Task) -> list[str]:
     return _plan_texts(tuple(texts)).needed(roots)
 
 
+def changing_tools(world: PlannerWorld, task: Task) -> dict[str, list[str]]:
+    """Return the changing tools that a task's actions call, each with the entities whose rows those actions change.
+
+    Args:
+        world: The composition.
+        task: A well-typed program.
+
+    Returns:
+        Entities by tool.
+
+    Raises:
+        AuthorError: a planner text does not name the tool that it calls.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for op in dict.fromkeys(node.op for node in walk(task) if isinstance(node, (Act, ForEach))):
+        for tool in world.actions[op].calls:
+            found.setdefault(tool, {}).update(dict.fromkeys(world.actions[op].tables))
+    return {tool: [*entities] for tool, entities in found.items()}
+
+
 @functools.lru_cache(maxsize=16)
 def _plan_texts(texts: tuple[str, ...]) -> PlanTexts:
     """The planner texts of a world, which all its tasks share."""
