@@ -1071,7 +1071,7 @@ def suite_freeze(
     category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
     leaves: Annotated[bool, typer.Option("--leaves/--all", help="Only the hardest version of each lineage.")] = True,
     kind: Annotated[
-        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act or service tasks.")
+        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act, service or diagnose tasks.")
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     store: StoreOption = None,
@@ -1081,9 +1081,9 @@ def suite_freeze(
     from envsynth.store import Store, TaskQuery
     from envsynth.suite import freeze
 
-    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service"):
+    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service", "diagnose"):
         raise typer.BadParameter(
-            f"{kind!r} is none of read, plan, optimise, infeasible, act, service", param_hint="--kind"
+            f"{kind!r} is none of read, plan, optimise, infeasible, act, service, diagnose", param_hint="--kind"
         )
     query = TaskQuery(category=category, leaves_only=leaves, kind=kind, status="passed")  # type: ignore[arg-type]
     with Store.open(store) as opened:

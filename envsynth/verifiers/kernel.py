@@ -526,15 +526,17 @@ def _run_atoms(
     space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given, once=once)
     exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
     checks: list[list[Any]] = []
+    final = _final_space(source, world["after"]) if any(atom["kind"] == "order" for atom in atoms) else {}
     for atom in atoms:
         state = atom["kind"] == "state"
         # A state atom sees what is still unclaimed: two equal demands then need two changes.
         space["diff"] = [given[index] for index in free] if state else list(given)
         code = _compiled(atom["expression"].strip(), f"<task atom {atom['id']}>", "eval")
-        value = eval(code, space)  # noqa: S307 - this module runs in the jail
+        order = atom["kind"] == "order"
+        value = eval(code, final if order else space)  # noqa: S307 - this module runs in the jail
         if not state:
-            ok = bool(value)
-            checks.append([atom["id"], ok, "" if ok else "the answer does not meet it"])
+            ok, missed = bool(value), "the final state is not in order" if order else "the answer does not meet it"
+            checks.append([atom["id"], ok, "" if ok else missed])
         elif not value:
             checks.append([atom["id"], False, "no change of state meets it"])
         else:
@@ -542,6 +544,14 @@ def _run_atoms(
             checks.append([atom["id"], not reason, reason])
     checks.append(_frame(pristine, free))
     return checks
+
+
+def _final_space(source: str, after: Rows) -> dict[str, Any]:
+    """A namespace in which the final rows are all there is: what an `order` atom says of one state."""
+    space = _namespace()
+    space.update(db=_copied(after), once=Initial(source, _copied(after)).once)
+    exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
+    return space
 
 
 def _claim(value: Any, given: list[Entry], pristine: list[Entry], free: list[int], name: str) -> str:

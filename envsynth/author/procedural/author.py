@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
+from envsynth.author.procedural.disorder import disordered_root, wants_disorder
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
@@ -49,7 +50,7 @@ from envsynth.spec import (
     slugify,
 )
 
-AUTHOR = "procedural/2"
+AUTHOR = "procedural/3"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""
@@ -200,8 +201,11 @@ class ProceduralAuthor:
         kind = ROOT_KINDS[(start + attempt // 12) % len(ROOT_KINDS)]
         voice_rng = random.Random(f"voice/{stream}")
         voice = Voice(voice_rng.choice(REGISTERS), voice_rng.randrange(3))
-        sampler = Sampler(draft.composition, (), rng)
-        edit = Edit(_drawn(sampler, kind), (), {"kind": kind})
+        if wants_disorder(draft.composition, stream, attempt):
+            task, overlay = disordered_root(draft.composition, rng)
+            edit = Edit(task, overlay, {"kind": "diagnose"})
+        else:
+            edit = Edit(_drawn(Sampler(draft.composition, (), rng), kind), (), {"kind": kind})
         return self._assemble(draft, edit, Lineage(), voice, f"{stream}/{attempt}", None)
 
     def operators(self, task: TaskVersion) -> list[str]:

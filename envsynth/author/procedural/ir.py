@@ -12,7 +12,7 @@ Three backends read these types and share nothing else: `oracle` (relational), `
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from envsynth.author.procedural.trees import digest as digest
@@ -242,6 +242,9 @@ class Task:
     report: tuple[tuple[str, Operand], ...]
 
 
+MEND = "mend_"
+"""How the names of actions begin that put a row in order, whatever rule it breaks; those of no others do."""
+
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {cls.__name__: cls for cls in (Attr, Atom, Con, Task, *get_args(Operand), *get_args(Node), *get_args(Step))}
 
@@ -292,21 +295,10 @@ def from_json(value: Any) -> Any:
     return cls(*items)
 
 
-def skeleton(value: Any) -> Any:
-    """Strip constants and names from a program: its structural signature, as JSON."""
-    if isinstance(value, Const):
-        return ["Const", value.kind]
-    if isinstance(value, Named):
-        return ["Named", value.entity, value.by]
-    if is_dataclass(value):
-        return [type(value).__name__, *(skeleton(getattr(value, field.name)) for field in fields(value))]
-    if isinstance(value, tuple):
-        return ["()", *(skeleton(item) for item in cast("tuple[Any, ...]", value))]
-    return value
-
-
-def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service"]:
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service", "diagnose"]:
     """Derive the class of a task from its program."""
+    if any(isinstance(node, Act) and node.op.startswith(MEND) for node in walk(task)):
+        return "diagnose"
     if any(isinstance(step, Try) for step in task.steps):
         return "service"
     if any(isinstance(node, (Act, ForEach)) for node in walk(task)):

@@ -32,11 +32,11 @@ from envsynth.author.procedural.ir import (
     from_json,
     kind_of,
     lets,
-    skeleton,
     swap,
     to_json,
     without_dead_lets,
 )
+from envsynth.author.procedural.signature import skeleton
 
 HOURS = Type("num", "h")
 ATTRS = {
@@ -178,9 +178,8 @@ def test_digest_tells_constants_apart_and_skeleton_does_not(left: int, right: in
     assert (digest(one) == digest(two)) == (left == right)
     assert skeleton(one) == skeleton(two)
     assert skeleton(one) != skeleton(swap(one, one.steps[0].node.atoms, ()))
-    assert skeleton(Act("paint", (("room", ROOM),))) == skeleton(
-        Act("paint", (("room", Named("room", "name", "Elm")),))
-    )
+    painted = (Task((Act("paint", (("room", name),)),), ()) for name in (ROOM, Named("room", "name", "Elm")))
+    assert len(dict.fromkeys(map(skeleton, painted))) == 1
 
 
 def test_swap_replaces_the_very_node_and_leaves_its_equal() -> None:

@@ -13,6 +13,7 @@ SKILL_COMMENTS = {
     "STRICT": "tell < from <= and > from >=",
     "NONE": "report that no set fits instead of the one that comes nearest",
     "TOTALS": "add up all values instead of taking the first",
+    "CHECKS": "hold rows against the rules of order themselves, not only against what looks like a breach",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
 """What each flag means, as the comment beside it in the solver."""

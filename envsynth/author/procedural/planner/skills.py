@@ -34,6 +34,7 @@ FLAGS: Mapping[str, bool | str] = {
     "STRICT": True,
     "NONE": True,
     "TOTALS": True,
+    "CHECKS": True,
     "ATOMS": "all",
 }
 """Module-level names of every solver and their values with all skills."""
@@ -51,6 +52,7 @@ SKILLS: Mapping[str, Mapping[str, bool | str]] = {
     "no_filter": {"ATOMS": "none"},
     "no_aggregation": {"TOTALS": False},
     "assumes_feasible": {"NONE": False},
+    "fixes_first_symptom": {"CHECKS": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -86,5 +88,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "no_filter": any(width > 0 for width in widths),
         "no_aggregation": any(isinstance(node, (Sum, GroupBy, Reach)) for node in nodes),
         "assumes_feasible": open_ended,
+        "fixes_first_symptom": mentions(texts, "CHECKS"),
     }
     return [skill for skill in SKILLS if in_play[skill]]

@@ -1,0 +1,83 @@
+"""Root tasks of the class `diagnose`: a disorder is planted, and has to be found, named and repaired.
+
+The mechanism draws rows that make exactly one row of the world break one of its published rules, with near misses beside
+it. They belong to the task, as distractor rows do; the environment stays as it is. The oracle confirms that one row is
+out of order with them, and none without.
+"""
+
+from __future__ import annotations
+
+import random
+
+from envsynth.author.procedural.compose import Composition
+from envsynth.author.procedural.ir import MEND, Act, Atom, Attr, Let, Of, Only, Operand, Ref, Step, Task, To
+from envsynth.author.procedural.mechanism import Norm
+from envsynth.author.procedural.norms import AMISS, RULE
+from envsynth.author.procedural.sampling import Overlay, Sampler
+from envsynth.errors import Rejected
+
+SHARE = 1 / 8
+"""Share of the lineages of an environment with a norm that begin with a disorder."""
+TRIES = 24
+"""Attempts at a disorder before another kind of root is tried."""
+
+
+def wants_disorder(world: Composition, stream: str, attempt: int) -> bool:
+    """Whether an attempt at a root task plants a disorder.
+
+    Args:
+        world: The composed world.
+        stream: Seed of the lineage.
+        attempt: Which try, from 0.
+    """
+    return bool(world.norms) and attempt < TRIES and random.Random(f"disorder/{stream}").random() < SHARE
+
+
+def disordered_root(world: Composition, rng: random.Random) -> tuple[Task, Overlay]:
+    """Plant a disorder and draw a task that asks to repair it.
+
+    Args:
+        world: The composed world.
+        rng: Source of all choices.
+
+    Returns:
+        The program, not yet checked by any gate, and the rows that it adds to the world.
+
+    Raises:
+        Rejected: no rule can be broken in this world, or the rows break none or another one than they should.
+    """
+    norm = rng.choice(world.norms)
+    breach = rng.choice(norm.breaches)
+    overlay: Overlay = tuple(breach.plant(rng))
+    sampler = Sampler(world, overlay, rng)
+    broken = broken_rules(sampler, norm)
+    if list(broken.values()) != [breach.name]:
+        raise Rejected("no_disorder", f"rows that should break {breach.name} once break {list(broken.values())}")
+    if broken_rules(Sampler(world, (), rng), norm):
+        raise Rejected("no_order", f"{norm.entity} rows are out of order before anything is planted")
+    return _request(sampler, norm), overlay
+
+
+def broken_rules(sampler: Sampler, norm: Norm) -> dict[int | str, str]:
+    """The rows that are out of order, each with the rule that it breaks."""
+    found = sampler.oracle.ids(norm.entity, (Atom(Attr(f"{AMISS}{norm.entity}"), "is", None),))
+    return {key: str(sampler.oracle.value(norm.entity, key, Attr(f"{RULE}{norm.entity}"))) for key in found}
+
+
+def _request(sampler: Sampler, norm: Norm) -> Task:
+    """Find the row that is out of order, put it in order, and report the row, the rule and one more fact."""
+    entity = norm.entity
+    found = Let("X1", Only(entity, (Atom(Attr(f"{AMISS}{entity}"), "is", None),)))
+    rule = f"{sampler.world.slug(entity)}_broken_rule", Of("X1", Attr(f"{RULE}{entity}"))
+    steps: list[Step] = [found]
+    fact: tuple[str, Operand]
+    related = [name for owner, name, _ in sampler.relations() if owner == entity]
+    if related and sampler.rng.random() < 0.6:
+        relation = sampler.rng.choice(related)
+        target = sampler.world.col(entity, relation).ref
+        steps.append(Let("X2", To(Ref("X1"), relation)))
+        fact = sampler.report_fact(target, "X2", "name")
+    else:
+        fact = sampler.report_fact(entity, "X1", "name")
+    steps.append(Act(f"{MEND}{entity}", ((entity, Ref("X1")),)))
+    return Task(tuple(steps), (sampler.report_row(entity, "X1"), rule, fact))
