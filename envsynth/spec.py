@@ -315,7 +315,8 @@ class GoalAtom(Record):
     """Stable name such as `picks.optimal`; verdicts list failed ids."""
     kind: Literal["answer", "state", "order"]
     """`answer`: the expression is truthy iff met. `state`: it returns the diff entries that it claims, or nothing. `order`:
-    it is truthy iff one state is in order, and speaks of `db` alone, which for it are the final rows."""
+    it is truthy iff one state is in order, and speaks of `db` alone, which for it are the final rows; where a change is
+    left that no state atom claims it is not asked, and not met."""
     quote: str
     """The words of the prompt or policy that demand it."""
     expression: str

@@ -9,6 +9,7 @@ from envsynth.gates import (
     atom_gates,
     attack_gates,
     difficulty_gates,
+    disorder_gates,
     execution_gates,
     robustness_gates,
     security_gates,
@@ -35,6 +36,7 @@ _ROOMS = (
     verifier_gates,
     atom_gates,
     attack_gates,
+    disorder_gates,
 )
 """Importing them registers their gates."""
 

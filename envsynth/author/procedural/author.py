@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
-from envsynth.author.procedural.disorder import disordered_root, wants_disorder
+from envsynth.author.procedural.disorder import disordered_root, rule_names, wants_disorder
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
@@ -314,7 +314,10 @@ class ProceduralAuthor:
                 raise Rejected("nonbinding", why)
         if why := nonbinding_atom(program, result, lambda variant: _run_raw(sampler, variant)):
             raise Rejected("nonbinding", why)
-        kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
+        kind, schema = (
+            "infeasible" if result.infeasible else kind_of(program),
+            answer_schema(program, result, rule_names(world)),
+        )
         if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
         prompt, quotes = self.prose(program, draft.docs, voice)
@@ -340,8 +343,16 @@ class ProceduralAuthor:
         )
 
 
-def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
-    """Make the JSON Schema of the final answer from the program's report."""
+def answer_schema(
+    program: Task, result: OracleResult, listed: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
+    """Make the JSON Schema of the final answer from the program's report.
+
+    Args:
+        program: The program.
+        result: Its outcome.
+        listed: Attributes whose words the schema lists, because the policy does.
+    """
     chosen = {let.var: node for let, node in chosen_lets(program)}
     fields: dict[str, Any] = {}
     for name, operand in program.report:
@@ -354,7 +365,8 @@ def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
         elif isinstance(operand, Ref) and operand.var in result.decisions:
             fields[name] = {"type": "string", "enum": ["done", "denied"]}
         else:
-            fields[name] = _scalar_schema(result.answer[name])
+            words = (listed or {}).get(operand.attr.name) if isinstance(operand, Of) else None
+            fields[name] = _scalar_schema(result.answer[name]) | ({"enum": [*words]} if words else {})
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 

@@ -12,12 +12,14 @@ import random
 from envsynth.author.procedural.compose import Composition
 from envsynth.author.procedural.ir import MEND, Act, Atom, Attr, Let, Of, Only, Operand, Ref, Step, Task, To
 from envsynth.author.procedural.mechanism import Norm
-from envsynth.author.procedural.norms import AMISS, RULE
+from envsynth.author.procedural.norms import AMISS, KEPT, RULE
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
 
 SHARE = 1 / 8
 """Share of the lineages of an environment with a norm that begin with a disorder."""
+RELATED = 0.8
+"""Share of the tasks that ask, besides, about a row to which the one out of order is related."""
 TRIES = 24
 """Attempts at a disorder before another kind of root is tried."""
 
@@ -58,6 +60,11 @@ def disordered_root(world: Composition, rng: random.Random) -> tuple[Task, Overl
     return _request(sampler, norm), overlay
 
 
+def rule_names(world: Composition) -> dict[str, tuple[str, ...]]:
+    """What may be told of each norm, by the attribute that says which rule a row breaks: the rules, and that it is none."""
+    return {f"{RULE}{norm.entity}": (*(breach.name for breach in norm.breaches), KEPT) for norm in world.norms}
+
+
 def broken_rules(sampler: Sampler, norm: Norm) -> dict[int | str, str]:
     """The rows that are out of order, each with the rule that it breaks."""
     found = sampler.oracle.ids(norm.entity, (Atom(Attr(f"{AMISS}{norm.entity}"), "is", None),))
@@ -72,7 +79,7 @@ def _request(sampler: Sampler, norm: Norm) -> Task:
     steps: list[Step] = [found]
     fact: tuple[str, Operand]
     related = [name for owner, name, _ in sampler.relations() if owner == entity]
-    if related and sampler.rng.random() < 0.6:
+    if related and sampler.rng.random() < RELATED:
         relation = sampler.rng.choice(related)
         target = sampler.world.col(entity, relation).ref
         steps.append(Let("X2", To(Ref("X1"), relation)))

@@ -95,7 +95,7 @@ def norm_action(world: Composed, norm: Norm, actions: Mapping[str, Action]) -> A
     tables = [table for breach in norm.breaches for table in actions[breach.action].tables]
     return Action(
         name=name,
-        phrase=f"put {{{entity}}} in order",
+        phrase=f"put the {world.word(entity)} {{{entity}}} in order",
         params=((entity, Type("row", entity)),),
         oracle_sql=" UNION ALL ".join(_repair_sql(norm, breach, actions[breach.action]) for breach in norm.breaches),
         plan=(
