@@ -8,11 +8,13 @@ out of order with them, and none without.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 from envsynth.author.procedural.compose import Composition
-from envsynth.author.procedural.ir import MEND, Act, Atom, Attr, Let, Of, Only, Operand, Ref, Step, Task, To
+from envsynth.author.procedural.ir import MEND, Act, Atom, Attr, Const, Let, Of, Only, Operand, Ref, Step, Task, To
 from envsynth.author.procedural.mechanism import Norm
 from envsynth.author.procedural.norms import AMISS, KEPT, RULE
+from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
 
@@ -20,6 +22,8 @@ SHARE = 1 / 8
 """Share of the lineages of an environment with a norm that begin with a disorder."""
 RELATED = 0.8
 """Share of the tasks that ask, besides, about a row to which the one out of order is related."""
+SUSPECTS = 4
+"""Rows of the environment that are repaired wrongly, besides those of the task."""
 TRIES = 24
 """Attempts at a disorder before another kind of root is tried."""
 
@@ -69,6 +73,47 @@ def broken_rules(sampler: Sampler, norm: Norm) -> dict[int | str, str]:
     """The rows that are out of order, each with the rule that it breaks."""
     found = sampler.oracle.ids(norm.entity, (Atom(Attr(f"{AMISS}{norm.entity}"), "is", None),))
     return {key: str(sampler.oracle.value(norm.entity, key, Attr(f"{RULE}{norm.entity}"))) for key in found}
+
+
+def wrong_repairs(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tuple[str, Task, dict[str, str]]]:
+    """Programs that take another row for the one that is out of order, or another rule for the one that it breaks.
+
+    Args:
+        sampler: Over the world and overlay of the task.
+        task: The program.
+        result: Its outcome.
+
+    Yields:
+        Name, program, and what is told in fields of the answer instead of what the program reports.
+    """
+    for index, step in enumerate(task.steps):
+        norm = next(
+            (norm for norm in sampler.world.norms if isinstance(step, Act) and step.op == f"{MEND}{norm.entity}"), None
+        )
+        if norm is None or not isinstance(step, Act) or not isinstance(step.args[0][1], Ref):
+            continue
+        var = step.args[0][1].var
+        fields = [name for name, operand in task.report if operand == Of(var, Attr(f"{RULE}{norm.entity}"))]
+        told = str(result.answer[fields[0]]) if fields else KEPT
+        for breach in norm.breaches:
+            if fields and breach.name != told:
+                yield f"rule/{breach.name}", task, dict.fromkeys(fields, breach.name)
+        breach = next((breach for breach in norm.breaches if breach.name == told), norm.breaches[0])
+        if breach.arguments:
+            continue
+        action = Act(breach.action, ((breach.parameter, Ref(var)),))
+        for key in _suspects(sampler, norm.entity, result.bindings[var]):
+            node = Only(norm.entity, (Atom(Attr("id"), "==", Const(key, "str", "id")),))
+            steps = [Let(var, node) if isinstance(other, Let) and other.var == var else other for other in task.steps]
+            steps[index] = action
+            yield f"repair/{norm.entity} {key}", Task(tuple(steps), task.report), dict.fromkeys(fields, told)
+
+
+def _suspects(sampler: Sampler, entity: str, culprit: object) -> list[int | str]:
+    """Rows that somebody may take for the one that is out of order: planted near misses, and a few others."""
+    planted = [row["id"] for name, row in sampler.overlay if name == entity and row["id"] != culprit]
+    stored = [row["id"] for row in sampler.world.rows[entity]]
+    return [*planted, *sampler.rng.sample(stored, min(SUSPECTS, len(stored)))]
 
 
 def _request(sampler: Sampler, norm: Norm) -> Task:
