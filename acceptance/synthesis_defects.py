@@ -1,6 +1,6 @@
 """Claims: planted defects are flagged with the right code, sound specs are not, and so is the trip-planning text.
 
-Full: every planted defect (one each, in hand-made specs without a task program) and 42 sound ones; a defect counts when
+Full: every planted defect (one each, in hand-made specs without a task program) and 49 sound ones; a defect counts when
 its code is among those that fail and nothing fails that the defect does not explain. The published trip-planning task,
 in its gaps, is flagged for each of them, and the mended one passes. `--fast`: a third of the specs.
 """
@@ -138,7 +138,7 @@ def main() -> int:
         trip(claims)
         prompts(claims)
         every = [(name, variant) for variant in range(VARIANTS) for name in BASES]
-        # Six bases: every third of them, another one in each variant.
+        # Seven bases: every third of them, another one in each variant.
         sound(claims, [pair for place, pair in enumerate(every) if (place + pair[1]) % step == 0])
     print(f"      {time.monotonic() - began:.0f} s", flush=True)
     return claims.exit_code()

@@ -101,7 +101,8 @@ class NormTexts(Bindings):
         """A pending transfer at or below the limit; near misses: a pending one just above, a posted one at it."""
         planting = Planting(self.world, rng)
         money = "balance" if self.stored else "opening"
-        richest = max(self.world.rows["account"], key=lambda row: int(row[money]))
+        users = [row for row in self.world.rows["account"] if row["account_type"] != "house"]
+        richest = max(users, key=lambda row: int(row[money]))
         others = [row for row in self.world.rows["transfer"] if row[self.target] != richest[self.target_key]]
         base = {**planting.pick(others, "transfer"), self.source: richest[self.source_key]}
         for state, amount, early in (
