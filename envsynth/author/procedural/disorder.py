@@ -50,8 +50,11 @@ def disordered_root(world: Composition, rng: random.Random) -> tuple[Task, Overl
         The program, not yet checked by any gate, and the rows that it adds to the world.
 
     Raises:
-        Rejected: no rule can be broken in this world, or the rows break none or another one than they should.
+        Rejected: the world has no norm, no row can break the rule that was drawn, or the rows break none or another one
+            than they should.
     """
+    if not world.norms:
+        raise Rejected("no_norm", "no mechanism of this world says what order is")
     norm = rng.choice(world.norms)
     breach = rng.choice(norm.breaches)
     overlay: Overlay = tuple(breach.plant(rng))

@@ -92,9 +92,10 @@ class Planting:
         Raises:
             Rejected: `no_id` when each one in that half is taken.
         """
-        taken = sorted((row["id"] for row in self._all(entity)), key=lambda value: (str(type(value)), value))
-        half = len(taken) // 2
-        near = taken[: max(2, half)] if early else taken[half:]
+        taken = [row["id"] for row in self._all(entity)]
+        own = sorted((row["id"] for row in self.world.rows[entity]), key=lambda value: (str(type(value)), value))
+        half = len(own) // 2
+        near = own[: max(2, half)] if early else own[half:]
         for _ in range(COINING_DRAWS):
             low, high = near[0], near[-1]
             if isinstance(low, int) and isinstance(high, int):

@@ -106,7 +106,7 @@ class NormTexts(Bindings):
         others = [row for row in self.world.rows["transfer"] if row[self.target] != richest[self.target_key]]
         base = {**planting.pick(others, "transfer"), self.source: richest[self.source_key]}
         for state, amount, early in (
-            ("pending", self.wait_above - rng.randint(0, 90), False),
+            ("pending", self.wait_above - rng.choice([0, 1, rng.randint(2, 90)]), False),
             ("pending", self.wait_above + 1, True),
             ("posted", self.wait_above, True),
         ):
