@@ -37,10 +37,10 @@ from envsynth.verifiers import judge
 
 MECHANISMS = ("booking", "allocation", "itinerary")
 SPOKEN = {
-    "booking": ("resource", "booking", "closure", "person.booked_time", "action.book", "action.cancel", "action.hand_over"),
+    "booking": ("resource", "booking", "closure", "person.booked_time", "action.book", "action.cancel", "action.hand_over", "action.mend_booking"),
     "allocation": (
         "fund", "claim", "clash", "quota", "share", "topic", "person.awarded", "action.grant_claim",
-        "action.distribute_fund", "action.revoke_claim", "action.shortlist_claim",
+        "action.distribute_fund", "action.revoke_claim", "action.shortlist_claim", "action.mend_claim",
     ),
     "itinerary": (
         "leg", "ticket", "attraction", "mode", "site.arrival", "site.fare", "action.buy", "action.refund",
@@ -55,7 +55,7 @@ RIGHT_JUDGED, WRONG_JUDGED, WRONG_NEEDED = 128, 40, 20
 GROUPED = 40
 """Covered tasks of a full run, at least, that compare groups of rows."""
 
-KINDS = ("read", "plan", "optimise", "infeasible", "act", "service", "recover")
+KINDS = ("read", "plan", "optimise", "infeasible", "act", "service", "diagnose", "recover")
 SORTS = {
     "read": ("read",), "plan or optimise": ("plan", "optimise"), "act": ("act", "recover"), "service": ("service",),
     "infeasible": ("infeasible",),

@@ -1094,7 +1094,7 @@ def suite_freeze(
     category: Annotated[str | None, typer.Option(help="Only this category sentence.")] = None,
     leaves: Annotated[bool, typer.Option("--leaves/--all", help="Only the hardest version of each lineage.")] = True,
     kind: Annotated[
-        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act, service or recover tasks.")
+        str | None, typer.Option(help="Only read, plan, optimise, infeasible, act, service, diagnose or recover tasks.")
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     store: StoreOption = None,
@@ -1104,9 +1104,10 @@ def suite_freeze(
     from envsynth.store import Store, TaskQuery
     from envsynth.suite import freeze
 
-    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service", "recover"):
+    if kind not in (None, "read", "plan", "optimise", "infeasible", "act", "service", "diagnose", "recover"):
         raise typer.BadParameter(
-            f"{kind!r} is none of read, plan, optimise, infeasible, act, service, recover", param_hint="--kind"
+            f"{kind!r} is none of read, plan, optimise, infeasible, act, service, diagnose, recover",
+            param_hint="--kind",
         )
     query = TaskQuery(category=category, leaves_only=leaves, kind=kind, status="passed")  # type: ignore[arg-type]
     with Store.open(store) as opened:

@@ -323,8 +323,10 @@ class GoalAtom(Record):
 
     id: str = Field(pattern=r"^[A-Za-z0-9_.]+$")
     """Stable name such as `picks.optimal`; verdicts list failed ids."""
-    kind: Literal["answer", "state"]
-    """`answer`: the expression is truthy iff met. `state`: it returns the diff entries that it claims, or nothing."""
+    kind: Literal["answer", "state", "order"]
+    """`answer`: the expression is truthy iff met. `state`: it returns the diff entries that it claims, or nothing. `order`:
+    it is truthy iff one state is in order, and speaks of `db` alone, which for it are the final rows; where a change is
+    left that no state atom claims it is not asked, and not met."""
     quote: str
     """The words of the prompt or policy that demand it."""
     expression: str
@@ -449,10 +451,10 @@ class TaskVersion(Record):
     """Version of the record format."""
     environment: ContentHash
     """The environment version it plays in."""
-    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service", "recover"]
+    kind: Literal["read", "plan", "optimise", "infeasible", "act", "service", "diagnose", "recover"]
     """Derived class: `infeasible` asks for a choice that does not exist; `act` changes state;
-    `service` asks for a change that may be denied; `recover` changes state with tools that fail; `optimise` and `plan`
-    accept any (best) feasible choice; else `read`."""
+    `service` asks for a change that may be denied; `diagnose` asks to find and repair what is out of order; `recover`
+    changes state with tools that fail; `optimise` and `plan` accept any (best) feasible choice; else `read`."""
     prompt: str = Field(min_length=1)
     """What the actor is asked."""
     answer_schema: dict[str, JsonValue]

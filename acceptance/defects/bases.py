@@ -19,7 +19,7 @@ from acceptance.defects.making import (
     update,
     world_of,
 )
-from envsynth.spec import GoalAtom, Outcome, ProbeCase, Tool, Verifier
+from envsynth.spec import GoalAtom, Outcome, OverlayRow, ProbeCase, Tool, Verifier
 
 SUPPLIERS = ("Aldermoor", "Brackwell", "Cindervale", "Dunmarrow", "Eastfold", "Fennimore")
 PEOPLE = (
@@ -492,6 +492,110 @@ def verify(answer, before, after, diff):
     )
 
 
+_RETURN = """
+def return_loan(db, code):
+    found = list(db.execute("SELECT state FROM loans WHERE code = ?", (code,)))
+    if not found:
+        raise Refusal("not_found", "there is no such loan")
+    if found[0]["state"] != "out":
+        raise Refusal("conflict", "the book is back already")
+    db.execute("UPDATE loans SET state = 'back' WHERE code = ?", (code,))
+    return {"returned": code}
+"""
+
+
+def diagnose_atoms(variant: int = 0) -> Pair:
+    """Diagnose: a book is out twice, by a loan that the task plants; the later loan has to be returned."""
+    rng = _rng("diagnose_atoms", variant)
+    books = [
+        f"Book {letter}{number}" for number, letter in enumerate(itertools.islice(itertools.cycle("PQRSTU"), 40), 11)
+    ]
+    days = [f"2031-04-{number:02}" for number in range(1, 29)]
+    loans = [
+        (f"L-{number}", book, rng.choice(PEOPLE), rng.choice(days), state)
+        for number, (book, state) in zip(
+            rng.sample(range(1000, 8999), 52),
+            [
+                *((book, "out" if place % 3 else "back") for place, book in enumerate(books)),
+                *((book, "back") for book in books[:12]),
+            ],
+            strict=True,
+        )
+    ]
+    first = next(loan for loan in loans if loan[4] == "out" and loan[3] < "2031-04-20")
+    wrong = ("L-9007", first[1], PEOPLE[variant % 8], "2031-04-30", "out")
+    near = ("L-9003", first[1], PEOPLE[(variant + 3) % 8], "2031-04-29", "back")
+    names = ("code", "book", "reader", "day", "state")
+    world = world_of([table("loans", "code! book reader day state")], {"loans": loans})
+    give_back = Tool(
+        name="return_loan",
+        effect="write",
+        description="Enter that the book of a loan is back.",
+        parameters=closed(code=TEXT),
+        errors=("not_found", "conflict"),
+        source=_RETURN.lstrip(),
+    )
+    rule = (
+        "A book is out on at most one loan. Of several loans of one book that are out, the one with the earliest day is "
+        "right, and each of the others is wrong and has to be returned."
+    )
+    spec = spec_of(
+        "library", "Loans of a library", world, [list_tool("loans", "loans, with day and state"), give_back], [rule]
+    )
+    find = "One loan is wrong by the rules of the library."
+    prompt = f'{find} Return it and change nothing else. Report its code as "loan_code" and its reader as "reader".'
+    solution = """
+CHECKED = True
+
+
+def solve(call):
+    out = [row for row in read_all(call, "loans") if row["state"] == "out"]
+    wrong = [row for row in out if not CHECKED or any(o["book"] == row["book"] and o["day"] < row["day"] for o in out)]
+    call("return_loan", code=wrong[0]["code"])
+    return {"loan_code": wrong[0]["code"], "reader": wrong[0]["reader"]}
+"""
+    definitions = """
+def wrong_loans(rows):
+    first = {}
+    for row in rows:
+        if row["state"] == "out":
+            first[row["book"]] = min(row["day"], first.get(row["book"], row["day"]))
+    return [row for row in rows if row["state"] == "out" and row["day"] > first[row["book"]]]
+
+
+def returned():
+    codes = [row["code"] for row in wrong_loans(db["loans"])]
+    return [d for d in diff if d["op"] == "update" and d["new"] == {**d["old"], "state": "back"} and d["old"]["code"] in codes]
+"""
+    atoms = (
+        _atom("code", "Report its code", 'answer["loan_code"] in [row["code"] for row in wrong_loans(db["loans"])]'),
+        _atom("reader", "its reader", 'answer["reader"] in [row["reader"] for row in wrong_loans(db["loans"])]'),
+        _atom("returned", "Return it", "returned()", "state"),
+        _atom("order", find, 'not wrong_loans(db["loans"])', "order"),
+    )
+    return spec, task_of(
+        spec,
+        kind="diagnose",
+        prompt=prompt,
+        answer_schema=closed(loan_code=TEXT, reader=TEXT),
+        solution=solution,
+        overlay=tuple(OverlayRow(table="loans", row=dict(zip(names, row, strict=True))) for row in (near, wrong)),
+        ablations={"fixes_first": {"CHECKED": False}, "no_pagination": {"PAGES": False}},
+        verifier=Verifier(form="atoms", definitions=definitions, atoms=atoms),
+        oracle=Outcome(
+            answer={"loan_code": wrong[0], "reader": wrong[2]}, changes=(update("loans", code=wrong[0], state="back"),)
+        ),
+        probes=(
+            _probe(
+                "repair/the right loan",
+                False,
+                {"loan_code": first[0], "reader": first[2]},
+                (update("loans", code=first[0], state="back"),),
+            ),
+        ),
+    )
+
+
 BASES: dict[str, Callable[[int], Pair]] = {
     "read_atoms": read_atoms,
     "read_program": read_program,
@@ -499,5 +603,6 @@ BASES: dict[str, Callable[[int], Pair]] = {
     "act_atoms": act_atoms,
     "optimise_atoms": optimise_atoms,
     "act_program": act_program,
+    "diagnose_atoms": diagnose_atoms,
 }
 """Base -> its variants."""

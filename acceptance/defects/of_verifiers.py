@@ -182,6 +182,34 @@ def _guessable(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     )
 
 
+@plant("what order means is true of everything", "diagnose_atoms", "VF312")
+def _always_in_order(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    return with_atom(spec, task, "order", 'not wrong_loans(db["loans"])', 'len(db["loans"]) > 0')
+
+
+@plant("nothing says what order is", "diagnose_atoms", "VF312")
+def _no_order(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    return without_atom(spec, task, "order")
+
+
+@plant("the environment is out of order by itself", "diagnose_atoms", "VF312")
+def _own_disorder(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    rows = (*spec.world.rows["loans"], *(tuple(row.row.values()) for row in task.overlay))
+    return with_world(spec, task_with(task, overlay=()), rows={**spec.world.rows, "loans": rows})
+
+
+@plant("the repair of another row is accepted", "diagnose_atoms", "VF312")
+def _any_repair(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    loose = with_definitions(spec, task, ' and d["old"]["code"] in codes', "")[1]
+    return with_atom(spec, loose, "order", 'not wrong_loans(db["loans"])', 'len(wrong_loans(db["loans"])) < 2')
+
+
+@plant("the repair leaves the disorder", "diagnose_atoms", "VF312", "EX201", "EX202")
+def _still_broken(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    strict = 'not [row for row in db["loans"] if row["state"] == "out"]'
+    return with_atom(spec, task, "order", 'not wrong_loans(db["loans"])', strict)
+
+
 @plant("a condition excludes nothing", "plan_atoms", "VF320")
 def _vacuous(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     limit = task.verifier.atoms[2].quote.split()[4]

@@ -55,6 +55,8 @@ class Deeds:
             "distribute_fund": self._distribute,
             "revoke_claim": self._revoke,
             "shortlist_claim": self._shortlist,
+            "mend_booking": self._mend_booking,
+            "mend_claim": self._mend_claim,
         }
 
     def ways(self, action: str, arguments: dict[str, Value]) -> list[Deed]:
@@ -115,6 +117,16 @@ class Deeds:
         self._make_sense(row["person"] != person, "a handover to its holder")
         self._allow(time <= rules.number("handed", 24), "over the daily limit")
         return [(Change("booking", booking, (("person", person),)),)]
+
+    def _mend_booking(self, booking: Handle) -> list[Deed]:
+        self.facts.rules.need("mend_booking")
+        self._allow(self.facts.value(booking, "amiss_booking"), "in order")
+        return self._cancel(booking)
+
+    def _mend_claim(self, claim: Handle) -> list[Deed]:
+        self.facts.rules.need("mend_claim")
+        self._allow(self.facts.value(claim, "amiss_claim"), "in order")
+        return self._revoke(claim)
 
     def _buy(self, person: Handle, origin: Handle, destination: Handle) -> list[Deed]:
         facts, rules = self.facts, self.facts.rules

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from acceptance.truth.rules import Rules
 from acceptance.truth.world import Handle, NotCoveredError, Row, Value, World
 
+IN_ORDER = "none"
+"""What stands for the rule that a row in order breaks."""
+
 
 class Facts:
     """Attributes of rows, stored or derived.
@@ -34,6 +37,13 @@ class Facts:
             ("claim", "full_cost"): ("full_cost", self.full_cost),
             ("claim", "grantable"): ("grantable", self.grantable),
             ("person", "awarded"): ("awarded", self.awarded),
+            ("booking", "amiss_booking"): (
+                "order_booking",
+                lambda booking: self.broken_by_booking(booking) != IN_ORDER,
+            ),
+            ("booking", "broken_rule_booking"): ("rule_booking", self.broken_by_booking),
+            ("claim", "amiss_claim"): ("order_claim", lambda claim: self.broken_by_claim(claim) != IN_ORDER),
+            ("claim", "broken_rule_claim"): ("rule_claim", self.broken_by_claim),
         }
         self._known: dict[tuple[str, Handle, tuple[Value, ...]], Value] = {}
         self._sorted: dict[tuple[str, ...], dict[tuple[Value, ...], list[tuple[Handle, Row]]]] = {}
@@ -98,6 +108,23 @@ class Facts:
         evening = self.rules.number("evening", 24)
         rate = self.world[resource]["rate"]
         return sum(2 * rate if hour >= evening else rate for hour in range(start, end))
+
+    def broken_by_booking(self, booking: Handle) -> str:
+        """Name of the first rule of order that a booking breaks."""
+        self.rules.need("counts", "order_booking")
+        row = self.world[booking]
+        if row["status"] not in self.rules.states("counting"):
+            return IN_ORDER
+        hours = set(range(row["start"], row["end"]))
+        larger = [
+            o for o in self.counted(resource=row["resource"], day=row["day"]) if o["headcount"] > row["headcount"]
+        ]
+        if any(hours & set(range(o["start"], o["end"])) for o in larger):
+            return "overlap"
+        if row["headcount"] > self.world[row["resource"]]["capacity"]:
+            return "crowd"
+        shut = self.rules.text("shut") and self.all("closure", resource=row["resource"], day=row["day"])
+        return "closed" if shut else IN_ORDER
 
     # ------------------------------------------------------------------------------------------------- itinerary
 
@@ -272,6 +299,19 @@ class Facts:
     def attainable(self, fund: Handle) -> int:
         """Attainable merit of a fund."""
         return sum(self.world[claim]["merit"] for claim in self.best_sets(fund)[0])
+
+    def broken_by_claim(self, claim: Handle) -> str:
+        """Name of the first rule of order that a claim breaks."""
+        self.rules.need("order_claim")
+        row = self.world[claim]
+        if row["state"] != "granted":
+            return IN_ORDER
+        granted = [(other, o) for other, o in self.all("claim", state="granted") if other != claim]
+        if any(o["merit"] > row["merit"] and self.exclude(claim, other) for other, o in granted):
+            return "exclusion"
+        mine = [o["merit"] for _, o in granted if o["fund"] == row["fund"]]
+        red = self.value(row["fund"], "free_budget") < 0
+        return "overspent" if red and all(merit > row["merit"] for merit in mine) else IN_ORDER
 
     def awarded(self, person: Handle) -> int:
         """Awarded money of a person."""

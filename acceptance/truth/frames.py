@@ -67,6 +67,8 @@ STEPS: dict[str, tuple[str, ...]] = {
         "Take {link}; call it {new}.",
         "Look up {link}; call it {new}.",
         "Look up {link} and call it {new}.",
+        "Find {link} and call it {new}.",
+        "Check what {link} is; call it {new}.",
         "Let {new} denote {link}.",
         "Determine {link}; it is referred to as {new}.",
         "Let {new} be {link}.",

@@ -39,6 +39,14 @@ TEMPLATES: dict[str, str] = {
     "cancelled": "A cancelled <booking> can be neither cancelled again nor handed over.",
     "hand_over": "To hand over a <booking> makes another <person> its holder and changes nothing else.[ The new holder's "
     "booked time on that day plus its length may not exceed {handed#} hour[s].]",
+    "order_booking": "A <booking> is out of order when it breaks one of these rules, else it is in order. A <booking> breaks "
+    "the rule 'overlap' when it counts, and another <booking> that counts, of the same <resource> and day and for more people, "
+    "has an hour in common with it. A <booking> breaks the rule 'crowd' when it counts and its headcount is more than the "
+    "capacity of its <resource>.[{shut= A <booking> breaks the rule 'closed' when it counts and its <resource> has a <closure> "
+    "on its day.}]",
+    "rule_booking": "The initially broken rule of a <booking> is the name of the first of the rules of order above that it "
+    "breaks before anything is changed; it is 'none' when the <booking> is in order.",
+    "mend_booking": "To put a <booking> in order, cancel the <booking>; nothing else may change.",
     # itinerary
     "route": "A route is a chain of at most {chain#} <legs> of one day, each with free seats; each starts at the <site> "
     "where the one before ended, at least {change#} hour[s] after its arrival. Every <leg> runs every day, within the day.",
@@ -88,6 +96,13 @@ TEMPLATES: dict[str, str] = {
     "to its attainable merit; every such set will do.",
     "revoke": "A <claim> can be revoked only if it is granted[ and its filing day is {since@} or later]; its state is revoked "
     "then, and nothing else changes.",
+    "order_claim": "A <claim> is out of order when it breaks one of these rules, else it is in order. A <claim> breaks the rule "
+    "'exclusion' when it is granted and a granted <claim> with more merit excludes it. A <claim> breaks the rule 'overspent' "
+    "when it is granted, the free budget of its <fund> is below 0, and every other granted <claim> of that <fund> has more "
+    "merit.",
+    "rule_claim": "The initially broken rule of a <claim> is the name of the first of the rules of order above that it breaks "
+    "before anything is changed; it is 'none' when the <claim> is in order.",
+    "mend_claim": "To put a <claim> in order, revoke the <claim>; nothing else may change.",
     "shortlist": "A <claim> can be shortlisted if its state is open[{listed_bar=, its merit is at least the minimum merit of "
     "its <fund>,}] and no more than {listed#} <claims> of its <fund> are shortlisted already; its state is shortlisted then.",
 }

@@ -339,9 +339,15 @@ def _other_answer(
 
 
 def _columns(world: World) -> list[dict[Any, None]]:
-    """Distinct values of every column, in order."""
+    """Distinct values of every column, in order, and the words of every field of the answer whose schema lists them."""
+    fields = world.task.answer_schema.get("properties", {}).values()
     return [
-        dict.fromkeys(row[key] for row in rows) for entity, rows in world.rows.items() for key in world.columns[entity]
+        *(
+            dict.fromkeys(row[key] for row in rows)
+            for entity, rows in world.rows.items()
+            for key in world.columns[entity]
+        ),
+        *(dict.fromkeys(schema["enum"]) for schema in fields if "enum" in schema),
     ]
 
 

@@ -9,6 +9,7 @@ from envsynth.gates import (
     atom_gates,
     attack_gates,
     difficulty_gates,
+    disorder_gates,
     execution_gates,
     fault_gates,
     robustness_gates,
@@ -37,6 +38,7 @@ _ROOMS = (
     verifier_gates,
     atom_gates,
     attack_gates,
+    disorder_gates,
 )
 """Importing them registers their gates."""
 

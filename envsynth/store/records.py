@@ -16,7 +16,7 @@ from envsynth.spec import ContentHash, Record, content_hash
 SUITE_FORMAT = "envsynth-suite/1"
 """Version of the suite format; the first line of every exported suite carries it."""
 
-Kind = Literal["read", "plan", "optimise", "infeasible", "act", "service", "recover"]
+Kind = Literal["read", "plan", "optimise", "infeasible", "act", "service", "diagnose", "recover"]
 """Class of a task, as in `TaskVersion.kind`."""
 
 Status = Literal["passed", "failed", "unaudited"]

@@ -602,25 +602,47 @@ def _run_atoms(
     given = world["diff"]
     pristine = _copied_entries(given)
     free = list(range(len(given)))
+    orders = [atom for atom in atoms if atom["kind"] == "order"]
+    final = _copied(world["after"]) if orders else {}
     space.update(answer=world["answer"], db=world["before"], after=world["after"], diff=given, once=once)
     exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
-    checks: list[list[Any]] = []
-    for atom in atoms:
+    checks: dict[str, list[Any]] = {}
+    for atom in [atom for atom in atoms if atom["kind"] != "order"]:
         state = atom["kind"] == "state"
         # A state atom sees what is still unclaimed: two equal demands then need two changes.
         space["diff"] = [given[index] for index in free] if state else list(given)
-        code = _compiled(atom["expression"].strip(), f"<task atom {atom['id']}>", "eval")
-        value = eval(code, space)  # noqa: S307 - this module runs in the jail
+        value = _value(atom, space)
         if not state:
-            ok = bool(value)
-            checks.append([atom["id"], ok, "" if ok else "the answer does not meet it"])
+            checks[atom["id"]] = [atom["id"], bool(value), "" if value else "the answer does not meet it"]
         elif not value:
-            checks.append([atom["id"], False, "no change of state meets it"])
+            checks[atom["id"]] = [atom["id"], False, "no change of state meets it"]
         else:
             reason = _claim(value, given, pristine, free, atom["id"])
-            checks.append([atom["id"], not reason, reason])
-    checks.append(_frame(pristine, free))
-    return checks
+            checks[atom["id"]] = [atom["id"], not reason, reason]
+    frame = _frame(pristine, free)
+    for atom in orders:
+        # Rules are written for states that tools can reach: where somebody else wrote, they are not asked.
+        met = not free and bool(_value(atom, _final_space(source, final)))
+        checks[atom["id"]] = [
+            atom["id"],
+            met,
+            "" if met else "the final state is not in order" if not free else frame[2],
+        ]
+    return [*(checks[atom["id"]] for atom in atoms), frame]
+
+
+def _value(atom: Entry, space: dict[str, Any]) -> Any:
+    """What the expression of an atom gives in a namespace."""
+    code = _compiled(atom["expression"].strip(), f"<task atom {atom['id']}>", "eval")
+    return eval(code, space)  # noqa: S307 - this module runs in the jail
+
+
+def _final_space(source: str, after: Rows) -> dict[str, Any]:
+    """A namespace in which the final rows are all there is: what an `order` atom says of one state."""
+    space = _namespace()
+    space.update(db=_copied(after), once=Initial(source, after).once)
+    exec(_compiled(source, "<task definitions>", "exec"), space)  # noqa: S102 - this module runs in the jail
+    return space
 
 
 def _claim(value: Any, given: list[Entry], pristine: list[Entry], free: list[int], name: str) -> str:

@@ -23,7 +23,7 @@ DRAFT = AUTHOR.draft(0)
 @pytest.fixture(scope="module")
 def versions():
     """A lineage of one environment, found without a rehearsal."""
-    root = next(found for number in range(6) if (found := find_root(DRAFT, AUTHOR, number)).steps)
+    root = next(found for number in range(1, 6) if (found := find_root(DRAFT, AUTHOR, number)).steps)
     return [step.task for step in harden(DRAFT, AUTHOR, root.steps[0], steps=2).steps]
 
 
@@ -52,7 +52,7 @@ def test_a_ladder_ends_as_in_proper_episodes(versions):
 
 
 def test_a_lineage_is_the_same_with_a_rehearsal(versions):
-    root = next(found for number in range(6) if (found := find_root(DRAFT, AUTHOR, number)).steps)
+    root = next(found for number in range(1, 6) if (found := find_root(DRAFT, AUTHOR, number)).steps)
     with Rehearsal(DRAFT.environment, shared_jail()) as made:
         again = harden(DRAFT, AUTHOR, root.steps[0], steps=2, rehearsal=made)
     assert [step.task for step in again.steps] == versions

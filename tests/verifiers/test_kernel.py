@@ -448,3 +448,49 @@ def test_a_change_on_overflowing_pages_alone_is_seen() -> None:
     task = {"form": "atoms", "definitions": "", "atoms": [], "program": ""}
     (verdict,) = kernel.verify_images(before, after, task=task, answers=[{}])
     assert verdict["checks"][-1][:2] == ["frame", False]
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+
+RULES = "def low(rows):\n    return [row for row in rows if row['n'] < 1]\n"
+
+
+def test_an_order_atom_is_about_the_final_rows():
+    mended = {"op": "update", "table": "items", "row": {"id": 2, "n": 5}}
+    atoms = {
+        "claim": ("state", "diff"),
+        "order": ("order", "not low(db['items'])"),
+        "before": ("answer", "low(db['items'])"),
+    }
+    assert oks(judged(definitions=RULES, **atoms)) == {"claim": False, "order": False, "before": True, "frame": True}
+    assert all(oks(judged(after=changed(mended), definitions=RULES, **atoms)).values())
+
+
+def test_an_order_atom_is_not_asked_where_a_change_is_left():
+    mended = {"op": "update", "table": "items", "row": {"id": 2, "n": 5}}
+    strange = {"op": "update", "table": "items", "row": {"id": 1, "n": None}}
+    result = judged(after=changed(mended, strange), definitions=RULES, order=("order", "not low(db['items'])"))
+    assert oks(result) == {"order": False, "frame": False}
+    assert "nothing asks for" in result["checks"][0][2]
+
+
+def test_what_is_worked_out_once_is_worked_out_anew_for_the_final_rows():
+    mended = {"op": "update", "table": "items", "row": {"id": 2, "n": 5}}
+    counted = "@once\ndef lows():\n    return len([row for row in db['items'] if row['n'] < 1])\n"
+    atoms = {"was": ("answer", "lows() == 1"), "claim": ("state", "diff"), "order": ("order", "lows() == 0")}
+    assert all(oks(judged(after=changed(mended), definitions=counted, **atoms)).values())
+
+
+def test_an_order_atom_sees_neither_answer_nor_changes_and_what_atoms_do_to_rows():
+    for name in ("answer", "diff", "after"):
+        assert "NameError" in judged(order=("order", f"{name} is not None"))["broken"]
+    spoilt = {
+        "spoil": ("answer", "[row.update(n=0) for row in after['items']]"),
+        "order": ("order", "db['items'][0]['n'] == 3"),
+    }
+    assert oks(judged(**spoilt))["order"]
+
+
+def test_checks_come_in_the_order_of_the_atoms():
+    result = judged(order=("order", "True"), last=("answer", "True"))
+    assert [check[0] for check in result["checks"]] == ["order", "last", "frame"]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from pydantic import JsonValue
 
 from envsynth.author.procedural.compose import Composition, compose, signature, to_world
+from envsynth.author.procedural.disorder import disordered_root, rule_names, wants_disorder
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
@@ -52,7 +53,7 @@ from envsynth.spec import (
     slugify,
 )
 
-AUTHOR = "procedural/2"
+AUTHOR = "procedural/3"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""
@@ -203,8 +204,11 @@ class ProceduralAuthor:
         kind = ROOT_KINDS[(start + attempt // 12) % len(ROOT_KINDS)]
         voice_rng = random.Random(f"voice/{stream}")
         voice = Voice(voice_rng.choice(REGISTERS), voice_rng.randrange(3))
-        sampler = Sampler(draft.composition, (), rng)
-        edit = Edit(_drawn(sampler, kind), (), {"kind": kind})
+        if wants_disorder(draft.composition, stream, attempt):
+            task, overlay = disordered_root(draft.composition, rng)
+            edit = Edit(task, overlay, {"kind": "diagnose"})
+        else:
+            edit = Edit(_drawn(Sampler(draft.composition, (), rng), kind), (), {"kind": kind})
         return self._assemble(draft, edit, Lineage(), voice, f"{stream}/{attempt}", None)
 
     def operators(self, task: TaskVersion) -> list[str]:
@@ -319,7 +323,10 @@ class ProceduralAuthor:
                 raise Rejected("nonbinding", why)
         if why := nonbinding_atom(program, result, lambda variant: _run_less(sampler, program, variant)):
             raise Rejected("nonbinding", why)
-        kind, schema = "infeasible" if result.infeasible else kind_of(program), answer_schema(program, result)
+        kind, schema = (
+            "infeasible" if result.infeasible else kind_of(program),
+            answer_schema(program, result, rule_names(world)),
+        )
         if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
         if (Caution() in program.steps) != bool(edit.faults):
@@ -348,8 +355,16 @@ class ProceduralAuthor:
         )
 
 
-def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
-    """Make the JSON Schema of the final answer from the program's report."""
+def answer_schema(
+    program: Task, result: OracleResult, listed: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Any]:
+    """Make the JSON Schema of the final answer from the program's report.
+
+    Args:
+        program: The program.
+        result: Its outcome.
+        listed: Attributes whose words the schema lists, because the policy does.
+    """
     chosen = {let.var: node for let, node in chosen_lets(program)}
     fields: dict[str, Any] = {}
     for name, operand in program.report:
@@ -362,7 +377,8 @@ def answer_schema(program: Task, result: OracleResult) -> dict[str, Any]:
         elif isinstance(operand, Ref) and operand.var in result.decisions:
             fields[name] = {"type": "string", "enum": ["done", "denied"]}
         else:
-            fields[name] = _scalar_schema(result.answer[name])
+            words = (listed or {}).get(operand.attr.name) if isinstance(operand, Of) else None
+            fields[name] = _scalar_schema(result.answer[name]) | ({"enum": [*words]} if words else {})
     return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
 
 

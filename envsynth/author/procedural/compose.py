@@ -11,8 +11,10 @@ from typing import Any
 
 from envsynth.author.procedural.composition import NOW, Composition, identifier
 from envsynth.author.procedural.interface import draw_style, read_tools
+from envsynth.author.procedural.ir import MEND
 from envsynth.author.procedural.lexicon import Pack
-from envsynth.author.procedural.mechanism import Col, InterfaceStyle, Mechanism, Row, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Derived, InterfaceStyle, Mechanism, Normed, Row, ToolDraft
+from envsynth.author.procedural.norms import norm_action, norm_attributes
 from envsynth.author.procedural.signature import signature
 from envsynth.errors import AuthorError
 from envsynth.spec import Column, Scalar, Table, World
@@ -238,18 +240,15 @@ def _write_texts(world: Composition, mechanisms: Sequence[Mechanism]) -> None:
     writes: list[ToolDraft] = []
     for mechanism in mechanisms:
         policy += mechanism.policy(world)
-        for derived in mechanism.derived(world):
-            if any(name == derived.name for _, name in world.derived):
-                raise AuthorError(f"{mechanism.name}: a derived attribute {derived.name!r} exists already")
-            sentence = _articles(derived.policy)
-            world.derived[derived.entity, derived.name] = replace(derived, policy=sentence)
-            policy.append(sentence)
+        policy += [_add_derived(world, mechanism.name, derived) for derived in mechanism.derived(world)]
         for action in mechanism.actions(world):
-            if action.name in world.actions:
-                raise AuthorError(f"{mechanism.name}: an action {action.name!r} exists already")
-            sentence = _articles(action.policy)
-            world.actions[action.name] = replace(action, policy=sentence)
-            policy.append(sentence)
+            if action.name.startswith(MEND):
+                raise AuthorError(f"{mechanism.name}: the action {action.name!r} is named like one that follows a norm")
+            policy.append(_add_action(world, mechanism.name, action))
+        for norm in mechanism.norms(world) if isinstance(mechanism, Normed) else ():
+            world.norms.append(norm)
+            policy += [_add_derived(world, mechanism.name, derived) for derived in norm_attributes(world, norm)]
+            policy.append(_add_action(world, mechanism.name, norm_action(world, norm, world.actions)))
         writes += mechanism.tools(world)
     reads, world.access = read_tools(world)
     world.tools = [
@@ -260,6 +259,32 @@ def _write_texts(world: Composition, mechanisms: Sequence[Mechanism]) -> None:
     if len(set(names)) != len(names):
         raise AuthorError(f"two tools have the same name: {sorted(names)}")
     world.policy = [_articles(sentence) for sentence in dict.fromkeys(policy) if sentence]
+
+
+def _add_derived(world: Composition, owner: str, derived: Derived) -> str:
+    """Add a derived attribute; return its sentence.
+
+    Raises:
+        AuthorError: the world has one of that name.
+    """
+    if any(name == derived.name for _, name in world.derived):
+        raise AuthorError(f"{owner}: a derived attribute {derived.name!r} exists already")
+    sentence = _articles(derived.policy)
+    world.derived[derived.entity, derived.name] = replace(derived, policy=sentence)
+    return sentence
+
+
+def _add_action(world: Composition, owner: str, action: Action) -> str:
+    """Add an action; return its sentence.
+
+    Raises:
+        AuthorError: the world has one of that name.
+    """
+    if action.name in world.actions:
+        raise AuthorError(f"{owner}: an action {action.name!r} exists already")
+    sentence = _articles(action.policy)
+    world.actions[action.name] = replace(action, policy=sentence)
+    return sentence
 
 
 # ----------------------------------------------------------------------------------------------------------- databases

@@ -16,6 +16,7 @@ from envsynth.author.procedural.mechanism import (
     Derived,
     EntityAccess,
     InterfaceStyle,
+    Norm,
     Row,
     ToolDraft,
 )
@@ -154,6 +155,8 @@ class Composition:
     """Derived attributes by (entity, name), in the order of the mechanisms."""
     actions: dict[str, Action] = field(default_factory=dict[str, Action])
     """Actions by name."""
+    norms: list[Norm] = field(default_factory=list[Norm])
+    """What order means, by entity, in the order of the mechanisms."""
     tools: list[ToolDraft] = field(default_factory=list[ToolDraft])
     """Read tools, then write tools."""
     access: dict[str, EntityAccess] = field(default_factory=dict[str, EntityAccess])

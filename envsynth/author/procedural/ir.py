@@ -247,6 +247,9 @@ class Task:
     report: tuple[tuple[str, Operand], ...]
 
 
+MEND = "mend_"
+"""How the names of actions begin that put a row in order, whatever rule it breaks; those of no others do."""
+
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {cls.__name__: cls for cls in (Attr, Atom, Con, Task, *get_args(Operand), *get_args(Node), *get_args(Step))}
 
@@ -297,8 +300,10 @@ def from_json(value: Any) -> Any:
     return cls(*items)
 
 
-def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service", "recover"]:
+def kind_of(task: Task) -> Literal["read", "plan", "optimise", "act", "service", "diagnose", "recover"]:
     """Derive the class of a task from its program."""
+    if any(isinstance(node, Act) and node.op.startswith(MEND) for node in walk(task)):
+        return "diagnose"
     if Caution() in task.steps:
         return "recover"
     if any(isinstance(step, Try) for step in task.steps):

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ast
 import random
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from envsynth.author.procedural.ir import Type
 from envsynth.errors import AuthorError
@@ -70,6 +70,9 @@ class Derived:
     """Python: `def g_<name>(db, row, *args)` over rows by table; row arguments are dictionaries."""
     policy: str
     """Sentence of the public rules that defines it."""
+    norm: bool = False
+    """Whether it says which rule a row breaks: the same for all rows of a composed world, so nothing is drawn of it; and
+    its words speak of the state before any change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +110,54 @@ class Action:
         if not named or len(named) < len(firsts):
             raise AuthorError(f"the planner text of action {self.name!r} does not name the tool that it calls")
         return tuple(dict.fromkeys(named))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """One value in the language of each backend."""
+
+    sql: str
+    """SQL scalar expression; `{t}` is the row's table alias."""
+    plan: str
+    """Python of the planner over `row`."""
+    goal: str
+    """Python of the goals over `db` and `row`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breach:
+    """A rule that every row of a composed world keeps, how one row comes to break it, and what puts that row in order."""
+
+    name: str
+    """Name of the rule as the policy quotes it and an actor reports it: "overlap"."""
+    rule: str
+    """What a row is like that breaks it, behind "when": "it counts and is for more people than ..."."""
+    sql: str
+    """SQL condition that a row breaks it; `{t}` is the row's table alias."""
+    plan: str
+    """Python: `def p_<entity>_<name>(row)`; without the flag `CHECKS` it is true of what merely looks like a breach."""
+    goal: str
+    """Python: `def v_<entity>_<name>(db, row)`."""
+    repair: str
+    """What puts the row in order, as the policy says it: "it is cancelled"."""
+    action: str
+    """Name of the action of the mechanism that does so."""
+    parameter: str
+    """Its parameter that takes the row."""
+    arguments: Mapping[str, Words] = field(default_factory=dict[str, Words])
+    """Its other parameters, each worked out from the row."""
+    plant: Callable[[random.Random], Sequence[tuple[str, Row]]]
+    """Draws rows (entity, row) to add: one that breaks the rule, those that it needs, and near misses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """What it means that the rows of an entity are in order: the rules, in the order in which a breach is told."""
+
+    entity: str
+    """Whose rows."""
+    breaches: tuple[Breach, ...]
+    """The rules."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +255,18 @@ class Mechanism(Protocol):
 
     def policy(self, world: Composed) -> list[str]:
         """Rules that belong to no derived attribute or action."""
+        ...
+
+
+@runtime_checkable
+class Normed(Protocol):
+    """A mechanism that says what order is, so that a disorder can be planted in its worlds."""
+
+    name: str
+    """Its name."""
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Rules that all its rows keep; none where the world's options leave nothing to break."""
         ...
 
 

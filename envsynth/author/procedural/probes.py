@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from envsynth.author.procedural.disorder import wrong_repairs
 from envsynth.author.procedural.ir import (
     Act,
     Atom,
@@ -126,6 +127,13 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
                 atoms = step.atoms[:place] + step.atoms[place + 1 :]
                 yield f"constraint/drop/step{index}.{place}", swap(task, step, replace(step, atoms=atoms)), plain
     yield from _argument_variants(sampler, task, plain)
+    yield from _repair_variants(sampler, task, result)
+
+
+def _repair_variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tuple[str, Task, _Keep]]:
+    """Repair another row than the one that is out of order, or name another rule than it breaks."""
+    for name, variant, told in wrong_repairs(sampler, task, result):
+        yield name, variant, lambda other, told=told: to_outcome({**other.answer, **told}, other.changes)
 
 
 def _atom_variants(atoms: tuple[Atom, ...], index: int) -> Iterator[tuple[str, tuple[Atom, ...]]]:

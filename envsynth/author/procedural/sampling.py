@@ -16,6 +16,7 @@ from typing import Any
 
 from envsynth.author.procedural.compose import Composition, connect
 from envsynth.author.procedural.ir import (
+    MEND,
     Act,
     Atom,
     Attr,
@@ -36,7 +37,7 @@ from envsynth.author.procedural.ir import (
     Try,
     Type,
 )
-from envsynth.author.procedural.mechanism import Row
+from envsynth.author.procedural.mechanism import Action, Row
 from envsynth.author.procedural.oracle import Oracle
 from envsynth.errors import Rejected
 
@@ -141,7 +142,12 @@ class Sampler:
     def takes(self, entity: str) -> bool:
         """Whether some action has a parameter for a row of the entity."""
         wanted = Type("row", entity)
-        return any(type_ == wanted for action in self.world.actions.values() for _, type_ in action.params)
+        return any(type_ == wanted for action in self.drawable for _, type_ in action.params)
+
+    @property
+    def drawable(self) -> list[Action]:
+        """Actions that a task may ask for of any row; there is nothing to put in order but what was planted."""
+        return [action for name, action in self.world.actions.items() if not name.startswith(MEND)]
 
     def named(self, entity: str, row: Row) -> Named:
         """Refer to a row by its name where names exist and are unique, else by its id."""
@@ -206,7 +212,8 @@ class Sampler:
         key = ("attributes", entity, tuple(kinds))
         if key not in self._known:
             stored = [(name, self.world.attr_type(entity, name)) for name in self.stored(entity)]
-            derived = [(name, item.type) for (owner, name), item in self.world.derived.items() if owner == entity]
+            found = [(name, item) for (owner, name), item in self.world.derived.items() if owner == entity]
+            derived = [(name, item.type) for name, item in found if not item.norm]
             self._known[key] = [
                 name for name, type_ in (*stored, *derived) if type_ is not None and type_.kind in kinds
             ]
@@ -300,7 +307,7 @@ class Sampler:
         entities = {entity for _, entity in bound}
         fitting = [
             action
-            for action in self.world.actions.values()
+            for action in self.drawable
             if not bound or any(type_.kind == "row" and type_.detail in entities for _, type_ in action.params)
         ]
         if not fitting:

@@ -13,7 +13,7 @@ from envsynth.author.procedural.compose import Composition, compose, connect
 from envsynth.author.procedural.interface import draw_style
 from envsynth.author.procedural.lexicon import load_pack
 
-FLAGS = {"POLICY": True, "GREEDY": False, "FIRST": False}
+FLAGS = {"POLICY": True, "GREEDY": False, "FIRST": False, "CHECKS": True}
 
 
 class Refusal(Exception):

@@ -154,7 +154,7 @@ def test_again_refuses_what_it_did_not_make(draft):
         source = draft.environment.provenance.model_copy(update=update)
         return draft.environment.model_copy(update={"provenance": source})
 
-    with pytest.raises(SpecError, match="is by 'hand', not 'procedural/2'"):
+    with pytest.raises(SpecError, match="is by 'hand', not 'procedural/3'"):
         ProceduralAuthor.again(of(author="hand"))
     with pytest.raises(SpecError, match="cannot be composed again"):
         ProceduralAuthor.again(of(details={}))

@@ -44,6 +44,8 @@ def plan_scope(world, policy=True, call=None):
     """The planner texts over plain rows: what they compute, apart from how rows are read."""
     scope = {
         "POLICY": policy,
+        "CHECKS": True,
+        "named": lambda entity, by, value: next(row for row in world.rows[entity] if row[by] == value),
         "rows": lambda entity, equal: [
             row for row in world.rows[entity] if all(row[column] == value for column, value in equal.items())
         ],

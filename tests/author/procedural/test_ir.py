@@ -178,6 +178,8 @@ def test_digest_tells_constants_apart_and_skeleton_does_not(left: int, right: in
     assert (digest(one) == digest(two)) == (left == right)
     assert skeleton(one) == skeleton(two)
     assert skeleton(one) != skeleton(swap(one, one.steps[0].node.atoms, ()))
+    painted = (Task((Act("paint", (("room", name),)),), ()) for name in (ROOM, Named("room", "name", "Elm")))
+    assert len(dict.fromkeys(map(skeleton, painted))) == 1
 
 
 def test_swap_replaces_the_very_node_and_leaves_its_equal() -> None:

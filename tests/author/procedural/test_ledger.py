@@ -10,6 +10,7 @@ import pytest
 
 from envsynth.author.procedural.compose import connect, signature
 from envsynth.author.procedural.docs import public_docs
+from envsynth.author.procedural.ir import MEND
 from envsynth.author.procedural.mechanisms.booking import MECHANISM as BOOKING
 from envsynth.author.procedural.mechanisms.ledger import MECHANISM
 from envsynth.author.procedural.mechanisms.ledger.bindings import fee_rates, send_limits
@@ -263,7 +264,8 @@ def wrong_ends(world, done):
 def test_actions_agree_in_oracle_planner_and_goal(seed):
     world, rng, seen = world_of(seed), random.Random(f"acts/{seed}"), Counter()
     goals, desk = goals_of(world), Desk(world)
-    for name in world.actions:
+    names = [name for name in world.actions if not name.startswith(MEND)]  # nothing is out of order here
+    for name in names:
         for _ in range(10):
             arguments = arguments_for(world, name, rng)
             goal, changes = goals[f"s_{name}"], changes_of(world, name, arguments)
@@ -283,7 +285,7 @@ def test_actions_agree_in_oracle_planner_and_goal(seed):
             # A second application stays unclaimed, so the frame refuses it.
             twice = [*done, {**done[0], "new": {**done[0]["new"], "id": 999}}]
             assert len(goal(world.rows, twice, *arguments)) == len(done)
-    assert all(seen[name, "done"] for name in world.actions), seen
+    assert all(seen[name, "done"] for name in names), seen
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from envsynth.author.procedural.goals.expressions import Expressions, GoalsWorld
 from envsynth.author.procedural.goals.snippets import GROUPING, HELPERS, SEARCH, closure, split
 from envsynth.author.procedural.ir import (
+    MEND,
     Act,
     Attr,
     Caution,
@@ -39,7 +41,8 @@ def compile_goals(
 
     Atom ids: `<field>.value` for a reported value; for a field that names a chosen set `<field>.count`,
     `<field>.exists`, `<field>.atom<i>`, `<field>.con<i>`, `<field>.best` and `<field>.none`; `step<i>.<action>` for an action,
-    `step<i>.if` for a branch and `step<i>.each` for an action on every row. The frame is the kernel's business.
+    `step<i>.if` for a branch, `step<i>.each` for an action on every row, and `step<i>.order` for what has to be in order at the
+    end. The frame is the kernel's business.
 
     Args:
         composition: The composed world.
@@ -117,11 +120,10 @@ class _Goals:
         except SyntaxError as error:
             raise AuthorError(f"compiled goals are no Python ({error}): {error.text}") from error
 
-    def add(self, name: str, kind: str, expression: str, *quoted: str) -> None:
+    def add(self, name: str, kind: Literal["answer", "state", "order"], expression: str, *quoted: str) -> None:
         """Append an atom that quotes the first known sentence."""
         quote = next((self.quotes[key] for key in quoted if key in self.quotes), "")
-        state = "state" if kind == "state" else "answer"
-        self.atoms.append(GoalAtom(id=name, kind=state, quote=quote, expression=expression))
+        self.atoms.append(GoalAtom(id=name, kind=kind, quote=quote, expression=expression))
 
     def definition(self, index: int, step: Let | ForEach) -> str:
         """The function that a variable becomes, or the set of rows that an action is done on."""
@@ -244,6 +246,10 @@ class _Goals:
                 pass
             case Act():
                 self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)
+                if step.op.startswith(MEND):
+                    entity = step.op.removeprefix(MEND)
+                    amiss = f"[row for row in db[{entity!r}] if g_amiss_{entity}(db, row)]"
+                    self.add(f"{key}.order", "order", f"not {amiss}", key)
             case Try(var, act):
                 allowed = self.certificates.get(var)
                 self.add(f"{key}.{act.op}", "state", self.claim((act,) if allowed else ()), key)

@@ -31,7 +31,7 @@ from envsynth.author.procedural.operators.conceal import conceal
 from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
 from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
-from envsynth.author.procedural.operators.edit import Edit, Operator, has
+from envsynth.author.procedural.operators.edit import Edit, Operator, has, is_request
 from envsynth.author.procedural.operators.faults import add_faults
 from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
@@ -54,15 +54,15 @@ __all__ = [
 
 
 def _n_acts(task: Task) -> int:
-    return sum(isinstance(step, (Act, If, ForEach)) for step in task.steps)
+    return sum(is_request(step) or isinstance(step, (If, ForEach)) for step in task.steps)
 
 
 def _can_act_more(task: Task) -> bool:
-    return _n_acts(task) < MAX_ACTS and has(task, Pick, To, GroupBy)
+    return _n_acts(task) < MAX_ACTS and has(task, Pick, Only, To, GroupBy)
 
 
 def _can_branch(task: Task) -> bool:
-    return _n_acts(task) == 1 and any(isinstance(step, Act) for step in task.steps) and has(task, Pick, To, GroupBy)
+    return _n_acts(task) == 1 and any(map(is_request, task.steps)) and has(task, Pick, To, GroupBy)
 
 
 def _can_couple(task: Task) -> bool:
@@ -70,7 +70,7 @@ def _can_couple(task: Task) -> bool:
 
 
 def _can_widen(task: Task) -> bool:
-    return any(isinstance(step, Act) and len(step.args) == 1 for step in task.steps)
+    return any(is_request(step) and len(step.args) == 1 for step in task.steps)
 
 
 def _can_optimise(task: Task) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import Act, Atom, Attr, Const, If, Let, Of, Only, Pick, Task, check, swap
-from envsynth.author.procedural.operators.edit import Edit, winner
+from envsynth.author.procedural.ir import Atom, Attr, Const, If, Let, Of, Only, Pick, Task, check, swap
+from envsynth.author.procedural.operators.edit import Edit, is_request, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import COMPARE, Sampler
 from envsynth.errors import Rejected
@@ -28,7 +28,7 @@ def add_branch(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     Raises:
         Rejected: not exactly one action, or no bound row with a numeric attribute.
     """
-    acts = [step for step in task.steps if isinstance(step, Act)]
+    acts = [step for step in task.steps if is_request(step)]
     found = check(task, sampler.world).items()
     bound = [(var, type_.detail) for var, type_ in found if type_.kind == "row"]
     rows = [(var, entity) for var, entity in bound if sampler.attr_names(entity, ("num",))]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import Attr, GroupBy, Task, walk
+from envsynth.author.procedural.ir import MEND, Act, Attr, GroupBy, Step, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
@@ -45,6 +46,11 @@ class Operator:
 def has(task: Task, *classes: type) -> bool:
     """Whether the program holds a node of one of the classes."""
     return any(isinstance(node, classes) for node in walk(task))
+
+
+def is_request(step: Step) -> TypeGuard[Act]:
+    """Whether a step performs an action for its own sake; to put in order what was planted is the task itself."""
+    return isinstance(step, Act) and not step.op.startswith(MEND)
 
 
 def winner(result: OracleResult, var: str) -> int | str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from envsynth.author.procedural.ir import Act, ForEach, Named, Ref, Task, swap, without_dead_lets
-from envsynth.author.procedural.operators.edit import Edit
+from envsynth.author.procedural.ir import ForEach, Named, Ref, Task, swap, without_dead_lets
+from envsynth.author.procedural.operators.edit import Edit, is_request
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.errors import Rejected
@@ -28,7 +28,7 @@ def add_horizon(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     Raises:
         Rejected: no action on exactly one row, or no conditions that a few rows meet.
     """
-    acts = [step for step in task.steps if isinstance(step, Act) and len(step.args) == 1]
+    acts = [step for step in task.steps if is_request(step) and len(step.args) == 1]
     sites = [act for act in acts if isinstance(act.args[0][1], (Named, Ref))]
     if not sites:
         raise Rejected("no_site", "no action takes exactly one row")

@@ -260,6 +260,13 @@ class Relations:
         entity = self.types[operand.var].detail
         return [need(self.value(entity, key, attr), attr.name) for key in bound]
 
+    def is_initial(self, operand: Operand) -> bool:
+        """Whether the words for it say that it is about the state before any change."""
+        if not isinstance(operand, Of):
+            return False
+        derived = self.world.derived.get((self.types[operand.var].detail, operand.attr.name))
+        return derived is not None and derived.norm
+
     def _single(self, var: str) -> Key:
         value = self.bindings[var]
         if isinstance(value, list):

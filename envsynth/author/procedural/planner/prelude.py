@@ -16,6 +16,7 @@ SKILL_COMMENTS = {
     "SLIPS": "number of a careless solver, one in eight of whose decisions goes wrong; 0 for a careful one",
     "RETRY": "call again when a call failed",
     "DOUBT": 'what is done when a change timed out: "look" whether it was made, "repeat" it, or take it for "made"',
+    "CHECKS": "hold rows against the rules of order themselves, not only against what looks like a breach",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
 """What each flag means, as the comment beside it in the solver."""

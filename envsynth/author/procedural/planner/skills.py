@@ -36,6 +36,7 @@ FLAGS: Mapping[str, bool | str | int] = {
     "NONE": True,
     "TOTALS": True,
     "SLIPS": 0,
+    "CHECKS": True,
     "ATOMS": "all",
 }
 """Module-level names of every solver and their values with all skills."""
@@ -59,6 +60,7 @@ SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "no_retry": {"RETRY": False},
     "blind_retry": {"DOUBT": "repeat"},
     "assumes_done": {"DOUBT": "made"},
+    "fixes_first_symptom": {"CHECKS": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -98,5 +100,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "no_aggregation": any(isinstance(node, (Sum, GroupBy, Reach)) for node in nodes),
         "assumes_feasible": open_ended,
         **dict.fromkeys(("no_retry", "blind_retry", "assumes_done"), Caution() in task.steps),
+        "fixes_first_symptom": mentions(texts, "CHECKS"),
     }
     return [skill for skill in SKILLS if in_play[skill]]

@@ -12,10 +12,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.allocation.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.allocation.bindings import TRACKS, states
 from envsynth.author.procedural.mechanisms.allocation.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.allocation.norms import NormTexts
 from envsynth.author.procedural.mechanisms.allocation.season import Season
 from envsynth.author.procedural.mechanisms.allocation.tools import ToolTexts
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON
@@ -124,6 +125,10 @@ class Allocation:
         texts = ActionTexts(world)
         found = [texts.grant(), texts.distribute(), texts.revoke()]
         return [*found, texts.shortlist()] if texts.stages else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Of two granted requests that exclude one another one breaks a rule, and of those of an overspent fund."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions, and one that turns requests down: a duty of who grants, by rule."""

@@ -11,11 +11,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.booking.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.booking.bindings import REASONS, statuses
 from envsynth.author.procedural.mechanisms.booking.calendar import Calendar
 from envsynth.author.procedural.mechanisms.booking.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.booking.norms import NormTexts
 from envsynth.author.procedural.mechanisms.booking.tools import ToolTexts
 from envsynth.author.procedural.mechanisms.entities import (
     ID,
@@ -114,6 +115,10 @@ class Booking:
         """Book, cancel, hand over."""
         texts = ActionTexts(world)
         return [texts.book(), texts.cancel(), texts.hand_over()]
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Bookings collide with no larger one, are not too large, and fall on no closed day."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""

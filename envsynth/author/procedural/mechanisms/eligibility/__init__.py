@@ -11,10 +11,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.eligibility.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.eligibility.bindings import conditions, states
 from envsynth.author.procedural.mechanisms.eligibility.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.eligibility.norms import NormTexts
 from envsynth.author.procedural.mechanisms.eligibility.roster import Roster
 from envsynth.author.procedural.mechanisms.eligibility.tools import ToolTexts
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON, fill_people
@@ -124,6 +125,10 @@ class Eligibility:
         found = [texts.enrol(), texts.end()]
         found += [texts.admit()] if texts.waitlist else []
         return [*found, texts.deny()] if texts.denials else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Nobody is in a programme twice, and no programme has more than its places."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""

@@ -12,12 +12,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON, fill_people
 from envsynth.author.procedural.mechanisms.ledger.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.ledger.bindings import HOLD_STATES, TRANSFER_STATES, account_types
 from envsynth.author.procedural.mechanisms.ledger.books import Books
 from envsynth.author.procedural.mechanisms.ledger.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.ledger.norms import NormTexts
 from envsynth.author.procedural.mechanisms.ledger.tools import ToolTexts
 
 
@@ -118,6 +119,10 @@ class Ledger:
         texts = ActionTexts(world)
         found = [texts.transfer(), texts.pay(), texts.settle(), texts.reverse()]
         return [*found, texts.place_hold(), texts.release_hold()] if texts.holds else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Transfers have the fee that the rules say, and none waits without a reason."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""

@@ -12,12 +12,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON, PRICED_ITEM, fill_items, fill_people
 from envsynth.author.procedural.mechanisms.recipes.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.recipes.bindings import MEASURES, SUBSTANCES, states
 from envsynth.author.procedural.mechanisms.recipes.book import Book
 from envsynth.author.procedural.mechanisms.recipes.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.recipes.norms import NormTexts
 from envsynth.author.procedural.mechanisms.recipes.tools import ToolTexts
 
 
@@ -128,6 +129,10 @@ class Recipes:
         found = [texts.plan_batch(), texts.resize()]
         found += [texts.start()] if texts.states else []
         return [*found, texts.swap()] if texts.swaps else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Sizes are whole runs and not too large, by rule."""
+        return NormTexts(world).norms()
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""

@@ -12,11 +12,12 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON_AT_SITE, SITE
 from envsynth.author.procedural.mechanisms.routing.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.routing.derived import DerivedTexts
 from envsynth.author.procedural.mechanisms.routing.network import HAULAGE, REASONS, Network
+from envsynth.author.procedural.mechanisms.routing.norms import NormTexts
 from envsynth.author.procedural.mechanisms.routing.tools import ToolTexts
 
 
@@ -119,6 +120,10 @@ class Routing:
         texts = ActionTexts(world)
         found = [texts.dispatch(), texts.call_back(), texts.defer()]
         return [*found, texts.release()] if texts.holds else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Whatever is booked has bookings, and none is for a barred day."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""

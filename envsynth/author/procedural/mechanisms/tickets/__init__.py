@@ -11,12 +11,13 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, ToolDraft
+from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived, Norm, ToolDraft
 from envsynth.author.procedural.mechanisms.entities import ID, NAME, PERSON, PERSON_AT_SITE, SITE
 from envsynth.author.procedural.mechanisms.tickets.actions import ActionTexts
 from envsynth.author.procedural.mechanisms.tickets.backlog import Backlog
 from envsynth.author.procedural.mechanisms.tickets.bindings import GRADES, OCCASIONS, REACHES, SEVERITIES, TIERS, stages
 from envsynth.author.procedural.mechanisms.tickets.derived import DerivedTexts
+from envsynth.author.procedural.mechanisms.tickets.norms import NormTexts
 from envsynth.author.procedural.mechanisms.tickets.tools import ToolTexts
 
 
@@ -123,6 +124,10 @@ class Tickets:
         texts = ActionTexts(world)
         found = [texts.assign(), texts.escalate(), texts.resolve(), texts.transfer()]
         return [*found, texts.triage()] if world.rules["desk_triage"] else found
+
+    def norms(self, world: Composed) -> list[Norm]:
+        """Whatever is assigned is handled, by one agent."""
+        return [NormTexts(world).norm()]
 
     def tools(self, world: Composed) -> list[ToolDraft]:
         """Write tools of the actions."""
