@@ -248,7 +248,7 @@ def test_the_operator_schedules_a_lost_reply_behind_what_fails_before_it():
         reading = [fault for fault in edit.faults if fault.tool != "book_room"]
         assert {fault.tool for fault in reading} <= {drawn.world.access["visit"].list_tool}
         listed += bool(reading)
-        assert edit.params == {"tool": "book_room", "faults": [fault.kind for fault in edit.faults]}
+        assert edit.params == {"tool": "book_room", "faults": len(edit.faults)}
     assert forms == set(BEFORE_THE_LOSS)
     assert 20 < listed < 70
 
