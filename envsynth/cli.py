@@ -127,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     raise SystemExit(code)
 
 
+_PRIVATE = ("faults", "solution", "verifier", "oracle", "probes", "ir", "ablations")
+"""Keys of a task that an actor must never see."""
+
 _LOST_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -831,7 +834,7 @@ def show(
                 refused = opened.rejections(**named)
             elif target.task is not None:
                 report = opened.latest_report(target.task.hash)
-    hidden: set[str] = set() if private else {"solution", "verifier", "oracle", "probes", "ir", "ablations"}
+    hidden: set[str] = set() if private else {*_PRIVATE}
     if rejections:
         _show_rejections(refused, as_json=as_json)
     elif target.task is None and as_json:
@@ -865,6 +868,8 @@ def _print_task(spec: Any, task: Any, report: Any, *, private: bool) -> None:
     _say(out, f"in {spec.slug}")
     _panel(task.prompt, "prompt")
     if private:
+        for fault in task.faults:
+            _say(out, f"{fault.kind}: call {fault.call} of {fault.tool}, {_count(fault.calls, 'call')} in a row")
         _panel(task.oracle.to_json(), "oracle outcome")
         for atom in task.verifier.atoms:
             _say(out, f"{atom.id}  [{atom.kind}]  {atom.expression}\n    because: {atom.quote}")

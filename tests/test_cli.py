@@ -365,11 +365,24 @@ def test_show_an_environment_and_a_task(cli: Cli, slug: str, leaf: str) -> None:
     assert f"gymnasium.make('envsynth/{slug}-v1')" in page
     assert json.loads(cli("show", slug, "--json").out)["slug"] == slug
     public, private = (json.loads(cli("show", leaf, "--json", *extra).out) for extra in ([], ["--private"]))
-    assert private.keys() - public.keys() == {"solution", "verifier", "oracle", "probes", "ir", "ablations"}
+    hidden = {"solution", "verifier", "oracle", "probes", "ir", "ablations", "faults"}
+    assert private.keys() - public.keys() == hidden & private.keys()
     text = cli("show", leaf).out
     assert "def solve" not in text
     assert "def solve" in cli("show", leaf, "--private").out
     assert "all gates pass" in text
+
+
+def test_which_calls_fail_is_private(cli: Cli, tmp_path: Path, shop: EnvironmentSpec, value_task: TaskVersion) -> None:
+    faults = [{"tool": "list_items", "call": 2, "kind": "unavailable", "calls": 3}]
+    task = TaskVersion.parse({**value_task.model_dump(mode="json"), "faults": faults, "kind": "recover"})
+    with Store.open(tmp_path / "faults.db") as store:
+        store.add_environment(shop)
+        store.add_task(task)
+    shown = ("show", task.hash, "--db", str(tmp_path / "faults.db"))
+    assert "unavailable" not in cli(*shown).out + cli(*shown, "--json").out
+    assert "unavailable: call 2 of list_items, 3 calls in a row" in cli(*shown, "--private").out
+    assert json.loads(cli(*shown, "--json", "--private").out)["faults"] == faults
 
 
 def test_a_slug_is_its_environment_even_when_it_has_one_leaf(cli: Cli, slug: str) -> None:

@@ -148,6 +148,7 @@ def _version(task: TaskVersion, report: GateReport) -> dict[str, Any]:
         "new": before if isinstance(before, list) else [],
         "changes": len(task.oracle.changes),
         "distractors": len(task.overlay),
+        "faults": sum(fault.calls for fault in task.faults),
     }
 
 

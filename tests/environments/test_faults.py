@@ -7,13 +7,15 @@ import sqlite3
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from envsynth.actors import RandomPlay
 from envsynth.environments import ToolVectorEnv, make_env
 from envsynth.environments.faults import FAULT_ERRORS, FaultClock
+from envsynth.environments.tools import Call
 from envsynth.gates import Case, Rehearsal
-from envsynth.gates.walks import play_walks
+from envsynth.gates.walks import play_single_calls, play_walks
 from envsynth.sandbox import shared_jail
 from envsynth.spec import Fault
 from tests.conftest import make_shop
@@ -136,7 +138,12 @@ CALLS = st.lists(
 SHOP = make_shop()
 
 
+LOST_QTY = [{"tool": "set_qty", "call": 1, "kind": "timeout_after", "calls": 1}]
+SET, REFUSED = ("set_qty", {"item_id": 1, "qty": 7}), ("set_qty", {"item_id": 5, "qty": 7})
+
+
 @settings(max_examples=25)
+@example([(LOST_QTY, [SET, ("list_items", {"page": 1})]), (LOST_QTY, [REFUSED, SET])])
 @given(st.lists(st.tuples(SCHEDULES, CALLS), min_size=1, max_size=3))
 def test_alone_side_by_side_and_in_a_rehearsal_the_same_calls_fail(slots):
     """Each slot of a vector has its own schedule; a rehearsal plays the same calls as a solution."""
@@ -205,15 +212,17 @@ def _expected(faults, calls, told):
     return found
 
 
-def test_walks_meet_the_schedule(jail, spec, make_task):
+def test_walks_and_single_calls_meet_the_schedule(jail, spec, make_task, monkeypatch):
+    seen = []
+    monkeypatch.setattr(RandomPlay, "see", lambda self, text: seen.append(text))
     faults = [{"tool": name, "call": 1, "kind": "unavailable", "calls": 8} for name in ("buy", "stock", "misbehave")]
-    failing, plain = make_task(spec, faults=faults), make_task(spec)
-    ends = []
-    for task in (plain, failing):
+    calls = [Call("stock", {"item": "nut"}), Call("stock", {"item": "thé"})]
+    for task, fails in ((make_task(spec), False), (make_task(spec, faults=faults), True)):
+        seen.clear()
         with Case(spec, task, jail) as case:
-            walks = play_walks(case, range(12))
-            ends.append([[check.ok for check in verdict.checks] for walk in walks for verdict in walk.verdicts])
-    assert ends[0] != ends[1]
+            play_walks(case, range(12))
+            assert any('"unavailable"' in text for text in seen) == fails
+            assert [result is None for result in play_single_calls(case, calls)] == [fails, fails]
 
 
 def test_the_clock_counts_only_where_something_fails():

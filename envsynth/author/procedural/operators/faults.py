@@ -55,7 +55,7 @@ def add_faults(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     op, tool, call = sampler.rng.choice(sites)
     listings = [sampler.world.access[entity].list_tool for entity in sampler.world.actions[op].tables]
     faults = (*_lost(sampler.rng, tool, call), *_unread(sampler.rng, listings))
-    params: dict[str, JsonValue] = {"tool": tool, "faults": [fault.kind for fault in faults]}
+    params: dict[str, JsonValue] = {"tool": tool, "faults": len(faults)}
     return Edit(Task((*task.steps, Caution()), task.report), sampler.overlay, params, faults)
 
 
