@@ -7,7 +7,7 @@ conditions but one. The gates hold the verifier to refuse every one of them, and
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -133,7 +133,12 @@ def _variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tu
 def _repair_variants(sampler: Sampler, task: Task, result: OracleResult) -> Iterator[tuple[str, Task, _Keep]]:
     """Repair another row than the one that is out of order, or name another rule than it breaks."""
     for name, variant, told in wrong_repairs(sampler, task, result):
-        yield name, variant, lambda other, told=told: to_outcome({**other.answer, **told}, other.changes)
+        yield name, variant, lambda other, told=told: _told(other, told)
+
+
+def _told(other: OracleResult, told: Mapping[str, str]) -> Outcome | None:
+    """The outcome with other words in some fields; none where two actions would touch one row, which no state can show."""
+    return None if other.write_overlap else to_outcome({**other.answer, **told}, other.changes)
 
 
 def _atom_variants(atoms: tuple[Atom, ...], index: int) -> Iterator[tuple[str, tuple[Atom, ...]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from envsynth.author.procedural.ir import Atom, Attr, Const, If, Let, Of, Only, Pick, Task, check, swap
-from envsynth.author.procedural.operators.edit import Edit, is_request, winner
+from envsynth.author.procedural.operators.edit import Edit, is_request, mended_rows, winner
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import COMPARE, Sampler
 from envsynth.errors import Rejected
@@ -44,7 +44,7 @@ def add_branch(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         raise Rejected("idle_condition", f"{var} is described by {attr.name} already")
     if not _varies(sampler, entity, atom, atom.value):
         raise Rejected("idle_condition", f"{attr.name} {atom.op} the threshold never varies")
-    other = sampler.act([(var, entity)] if sampler.takes(entity) else [])
+    other = sampler.act([(var, entity)] if sampler.takes(entity) and var not in mended_rows(task) else [])
     if other == acts[0]:
         raise Rejected("same_branches", "both branches ask for the same action")
     then, otherwise = (acts[0], other) if truth else (other, acts[0])

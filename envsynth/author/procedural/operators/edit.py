@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 from pydantic import JsonValue
 
-from envsynth.author.procedural.ir import MEND, Act, Attr, GroupBy, Step, Task, walk
+from envsynth.author.procedural.ir import MEND, Act, Attr, GroupBy, Ref, Step, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
 from envsynth.errors import Rejected
@@ -51,6 +51,12 @@ def has(task: Task, *classes: type) -> bool:
 def is_request(step: Step) -> TypeGuard[Act]:
     """Whether a step performs an action for its own sake; to put in order what was planted is the task itself."""
     return isinstance(step, Act) and not step.op.startswith(MEND)
+
+
+def mended_rows(task: Task) -> list[str]:
+    """Variables of the rows that the task puts in order: a second change of one of them would be ambiguous."""
+    repairs = [step for step in task.steps if isinstance(step, Act) and step.op.startswith(MEND)]
+    return [node.var for node in walk(tuple(repairs)) if isinstance(node, Ref)]
 
 
 def winner(result: OracleResult, var: str) -> int | str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from envsynth.author.procedural.ir import Act, Ref, Task, check, walk
-from envsynth.author.procedural.operators.edit import Edit, is_request
+from envsynth.author.procedural.operators.edit import Edit, mended_rows
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.errors import Rejected
@@ -31,13 +31,7 @@ def add_side_effect(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     if sampler.needed >= ACT_SKILLS:
         raise Rejected("no_site", "an action would need no new skill")
     types = check(task, sampler.world)
-    mended = [
-        node.var
-        for step in task.steps
-        if not is_request(step) and isinstance(step, Act)
-        for node in walk(step)
-        if isinstance(node, Ref)
-    ]
+    mended = mended_rows(task)
     bound = [
         (var, type_.detail)
         for var, type_ in types.items()
