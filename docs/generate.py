@@ -29,6 +29,7 @@ from envsynth import errors, hardening, report, spec, trajectory
 from envsynth.cli import app
 from envsynth.gates import all_gates
 from envsynth.sandbox import Failure
+from envsynth.set_audit import all_rules
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py: edit the code, then run `make docs`. -->\n"
@@ -39,6 +40,7 @@ ROOMS = {
     "VF3": "the verifier: is it neither loose nor strict?",
     "DF4": "difficulty: is it hard for a reason?",
     "SE5": "security: can it be cheated?",
+    "ST6": "sets of tasks: do many tasks, each of them sound, make a sound set?",
 }
 """First three characters of a code -> what its gates ask."""
 
@@ -60,6 +62,7 @@ CALLS = {
     "suite freeze": "envsynth.suite.freeze",
     "suite list": "envsynth.store.Store.suites",
     "suite import": "envsynth.suite.import_jsonl",
+    "suite check": "envsynth.set_audit.audit_set",
 }
 """Verb -> the Python call behind it."""
 
@@ -77,6 +80,7 @@ MODULES = (
     ("envsynth.author.procedural.nano", "The nano tier and its traces."),
     ("envsynth.lengths", "Lengths of episodes by tier."),
     ("envsynth.yields", "What synthesis brought."),
+    ("envsynth.set_audit", "The audit of a set of tasks."),
     ("envsynth.plots", "Pictures of what synthesis brought."),
     ("envsynth.verifiers.verify", "Verdicts."),
     ("envsynth.sandbox", "Running code that nobody trusts."),
@@ -103,7 +107,7 @@ def _cell(text: object) -> str:
 
 def gate_pages() -> dict[str, tuple[str, str]]:
     """Code -> title and text; DF402 is run by the hardening loop, because it compares two versions."""
-    pages = {item.code: (item.title, inspect.getdoc(item.run) or "") for item in all_gates()}
+    pages = {item.code: (item.title, inspect.getdoc(item.run) or "") for item in (*all_gates(), *all_rules())}
     if "DF402" not in pages:
         text = (
             "Compare the ladder of a child with the ladder of its parent: it must need a skill that its parent did not "

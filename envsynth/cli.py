@@ -73,6 +73,8 @@ SHOWN_CHARS = 300
 """Characters of an observation on the terminal; `--json` has all."""
 SHOWN_TURNS, SHOWN_ENDS = 25, 8
 """Most turns that are printed whole; of a longer episode, this many from its beginning and its end."""
+SHOWN_FINDINGS = 10
+"""Most findings of a rule for sets that are printed."""
 PAUSE_S = 2.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -623,22 +625,23 @@ def explain(
     code: Annotated[str | None, typer.Argument(help="Gate code, such as VF305; all codes when left out.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain a gate: what it does, why, and how to mend a finding."""
+    """Explain a gate or a rule for sets: what it does, why, and how to mend a finding."""
     from envsynth.gates import all_gates
     from envsynth.gates import explain as run
+    from envsynth.set_audit import all_rules, explain_rule
 
     if code is not None:
         with _usage("CODE"):
-            page = run(code)
+            page = explain_rule(code) if code.upper().startswith("ST") else run(code)
         if as_json:
             _print_json({"code": code.upper(), "page": page})
         else:
             _say(out, "\n\n".join(" ".join(part.split()) for part in page.split("\n\n")))
         return
     if as_json:
-        _print_json({item.code: item.title for item in all_gates()})
+        _print_json({item.code: item.title for item in (*all_gates(), *all_rules())})
         return
-    for item in all_gates():
+    for item in (*all_gates(), *all_rules()):
         _say(out, Text(item.code, "bold") + Text(f"  {item.title}"))
 
 
@@ -1061,7 +1064,9 @@ def _print_verdict(trajectory: Any) -> None:
 
 # ----------------------------------------------------------------------------------------------------- suite and export
 
-suites = typer.Typer(help="Freeze, list and import suites: fixed, checksummed lists of tasks.", no_args_is_help=True)
+suites = typer.Typer(
+    help="Freeze, list, audit and import suites: fixed, checksummed lists of tasks.", no_args_is_help=True
+)
 app.add_typer(suites, name="suite")
 
 
@@ -1110,6 +1115,85 @@ def suite_list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     _print_suites(found, as_json=as_json)
     if not found and not as_json:
         _say(err, "no suite there; `envsynth suite freeze NAME` makes one")
+
+
+@suites.command("check")
+def suite_check(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Suite file (.jsonl), suite of the store, environment or task; of several, each is a split. Left out: all "
+            "of the store."
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            help="A suite that the tasks must not contain: suite file, prompts (.jsonl or text), or tasks of the store.",
+        ),
+    ] = None,
+    leaves: Annotated[
+        bool, typer.Option("--leaves/--all", help="Of all of a store, only the hardest version of each lineage.")
+    ] = True,
+    select: Annotated[list[str] | None, typer.Option("--select", help="Only these codes.")] = None,
+    near: Annotated[
+        float, typer.Option("--near", help="Likeness of prompts (Jaccard, 0 to 1) above which two are nearly the same.")
+    ] = 0.8,
+    window: Annotated[int, typer.Option("--window", help="Words in a row that a prompt may not share.")] = 13,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit tasks as a set: duplicates, diversity by structure, contamination, leaks between splits; 3 when a rule fails."""
+    from envsynth.set_audit import SetLimits, audit_set, find_rule
+
+    with _usage("--select"):
+        codes = [find_rule(code).code for code in select] if select else None
+    with _usage("--near and --window"):
+        limits = SetLimits(near=near, window=window)
+    report = audit_set(
+        targets or (), against=against or (), store=store, leaves_only=leaves, select=codes, limits=limits
+    )
+    if as_json:
+        _print_json(report.model_dump(mode="json") | {"ok": report.ok})
+    else:
+        _print_set_report(report)
+    if not report.ok:
+        raise typer.Exit(EXIT_GATE)
+
+
+def _print_set_report(report: Any) -> None:
+    counts = f"{_count(report.tasks, 'task')} of {_count(report.environments, 'environment')}"
+    table = _table("rule", "result", "evidence", title=f"{counts}: {'sound as a set' if report.ok else 'FAILED'}")
+    styles = {"pass": "green", "fail": "bold red", "skipped": "dim"}
+    for result in report.results:
+        lines = _evidence_lines(result.evidence)
+        lines += [item.message for item in result.findings[:SHOWN_FINDINGS]]
+        if len(result.findings) > SHOWN_FINDINGS:
+            lines.append(f"{len(result.findings) - SHOWN_FINDINGS} more: --json has all")
+        fixes = dict.fromkeys(item.fix for item in result.findings if item.fix)
+        lines += [f"-> {fix}" for fix in fixes]
+        table.add_row(result.code, Text(result.status, style=styles[result.status]), Text("\n".join(lines)))
+    _print_table(table)
+
+
+def _evidence_lines(evidence: dict[str, Any]) -> list[str]:
+    """Counts on one line, what has parts on a line each."""
+    plain = ", ".join(f"{key} {value}" for key, value in evidence.items() if not isinstance(value, dict | list))
+    lines = [plain] if plain else []
+    for key, value in evidence.items():
+        if isinstance(value, list):
+            lines.append(f"{key}: " + ", ".join(f"{count} of {size}" for size, count in cast("list[Any]", value)))
+        elif isinstance(value, dict):
+            parts = cast("dict[str, Any]", value).items()
+            lines.append(f"{key}: " + ", ".join(f"{name} {_flat(part)}" for name, part in parts))
+    return lines
+
+
+def _flat(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return "(" + ", ".join(f"{name} {part}" for name, part in cast("dict[str, Any]", value).items()) + ")"
 
 
 @suites.command("import")

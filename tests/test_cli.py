@@ -454,6 +454,45 @@ def test_freeze_export_import_check_evaluate(cli: Cli, slug: str, tmp_path: Path
         assert (report["passed"], report["void"]) == (report["scored"], 0)
 
 
+def test_suite_check_audits_a_set(cli: Cli, slug: str, tmp_path: Path) -> None:
+    found = cli("suite", "check")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines()[0].endswith("sound as a set")
+    assert "worlds_curve: 1 of 1" in found.out
+    path, prompts = tmp_path / "first.jsonl", tmp_path / "prompts.txt"
+    assert cli("export", "first", path).code == 0
+    twice = cli("suite", "check", "first", path, "--select", "st601", "--select", "ST608")
+    assert twice.code == 3
+    assert f" in {path} is the same as task " in " ".join(twice.out.split())
+    with Store.open(readonly=True) as store:
+        prompts.write_text(store.tasks(leaves_only=True)[0].prompt)
+    report = json.loads(cli("suite", "check", slug, "--against", prompts, "--json", "--select", "ST606").out)
+    assert (report["ok"], report["against"], report["results"][0]["status"]) == (False, [str(prompts)], "fail")
+    assert cli("suite", "check", "--against", prompts, "--window", 4000).code == 3
+    for wrong in (["--select", "SP101"], ["--near", "1"], ["--window", "0"]):
+        assert cli("suite", "check", *wrong).code == 2
+    assert cli("suite", "check", "nowhere").code == 1
+    assert "ST609" in json.loads(cli("explain", "--json").out)
+    assert cli("explain", "st604").out.startswith("ST604: ")
+    assert cli("explain", "ST6").code == 2
+
+
+def test_many_findings_of_a_set_are_cut_on_the_terminal_alone(
+    cli: Cli, tmp_path: Path, shop: EnvironmentSpec, value_task: TaskVersion
+) -> None:
+    shop_file = tmp_path / "shop.json"
+    copies = [value_task.model_copy(update={"max_turns": 40 + number}) for number in range(13)]
+    record = {"environment": shop.model_dump(mode="json"), "tasks": [task.model_dump(mode="json") for task in copies]}
+    shop_file.write_text(json.dumps(record))
+    found = cli("suite", "check", shop_file, "--select", "ST601")
+    assert found.code == 3
+    assert (found.out.count("is the same as"), "2 more: --json has all" in found.out) == (10, True)
+    assert (
+        len(json.loads(cli("suite", "check", shop_file, "--select", "ST601", "--json").out)["results"][0]["findings"])
+        == 12
+    )
+
+
 def test_evaluate_prints_rates_and_goes_on(cli: Cli, store_path: Path) -> None:
     first = cli("evaluate", "first", "--actor", "random", "-n", 2, "-k", 1, "-k", 2, "--save", "--seed", 5)
     assert first.out.startswith("random: 0 of ")
@@ -490,6 +529,7 @@ def test_every_reading_verb_prints_nothing_but_json(cli: Cli, slug: str, leaf: s
         ["tree", slug],
         ["explain"],
         ["suite", "list"],
+        ["suite", "check"],
         ["doctor", "store"],
         ["check", leaf, "--select", "SP101"],
         ["play", leaf, "--actor", "idle"],
