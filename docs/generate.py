@@ -25,7 +25,7 @@ from typing import Any
 import typer
 
 import envsynth
-from envsynth import errors, hardening, report, spec, trajectory
+from envsynth import calibrate, errors, hardening, report, spec, trajectory
 from envsynth.cli import app
 from envsynth.gates import all_gates
 from envsynth.sandbox import Failure
@@ -49,6 +49,7 @@ CALLS = {
     "check": "envsynth.gates.check",
     "explain": "envsynth.gates.explain",
     "harden": "envsynth.hardening.harden",
+    "calibrate": "envsynth.calibrate.calibrate",
     "list": "envsynth.store.Store.environment_entries",
     "show": "envsynth.store.Store.task",
     "tree": "envsynth.store.Store.lineage",
@@ -74,6 +75,8 @@ MODULES = (
     ("envsynth.rollout.loop", "The one episode loop."),
     ("envsynth.actors.factory", "Actors by name."),
     ("envsynth.evaluate", "Pass rates of an actor."),
+    ("envsynth.evaluate.staged", "Pass rates from two stages."),
+    ("envsynth.calibrate", "How difficult tasks are for an actor, and where they go."),
     ("envsynth.environments.compact", "JSON in fewer tokens, exactly."),
     ("envsynth.policy.tokens", "The policy's tokenizer."),
     ("envsynth.policy.template", "Conversations as tokens."),
@@ -116,6 +119,13 @@ def gate_pages() -> dict[str, tuple[str, str]]:
         )
         assert "DF402" in inspect.getsource(hardening)
         pages["DF402"] = ("a child is harder than its parent", text)
+    text = (
+        "Play parent and child with an actor, the same number of episodes each: the child's pass rate must be lower by "
+        f"Fisher's exact one-sided test at {calibrate.ALPHA:.0%}.\n\nThe hardening loop runs it in place of DF402 when it is "
+        "given an actor (`envsynth harden --actor`). Why: the ladder knows solvers of our own family; what is harder for "
+        "an actor only that actor shows. Fix: another operator, or more episodes (`--commit`)."
+    )
+    pages[calibrate.ActorMeasure.code] = ("a child is harder for the measuring actor", text)
     return pages
 
 
