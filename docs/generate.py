@@ -25,10 +25,11 @@ from typing import Any
 import typer
 
 import envsynth
-from envsynth import errors, hardening, report, spec, trajectory
+from envsynth import calibrate, errors, hardening, report, spec, trajectory
 from envsynth.cli import app
 from envsynth.gates import all_gates
 from envsynth.sandbox import Failure
+from envsynth.set_audit import all_rules
 
 DOCS = Path(__file__).resolve().parent
 NOTE = "<!-- Written by docs/generate.py: edit the code, then run `make docs`. -->\n"
@@ -39,6 +40,7 @@ ROOMS = {
     "VF3": "the verifier: is it neither loose nor strict?",
     "DF4": "difficulty: is it hard for a reason?",
     "SE5": "security: can it be cheated?",
+    "ST6": "sets of tasks: do many tasks, each of them sound, make a sound set?",
 }
 """First three characters of a code -> what its gates ask."""
 
@@ -47,6 +49,7 @@ CALLS = {
     "check": "envsynth.gates.check",
     "explain": "envsynth.gates.explain",
     "harden": "envsynth.hardening.harden",
+    "calibrate": "envsynth.calibrate.calibrate",
     "list": "envsynth.store.Store.environment_entries",
     "show": "envsynth.store.Store.task",
     "tree": "envsynth.store.Store.lineage",
@@ -60,6 +63,7 @@ CALLS = {
     "suite freeze": "envsynth.suite.freeze",
     "suite list": "envsynth.store.Store.suites",
     "suite import": "envsynth.suite.import_jsonl",
+    "suite check": "envsynth.set_audit.audit_set",
 }
 """Verb -> the Python call behind it."""
 
@@ -71,12 +75,15 @@ MODULES = (
     ("envsynth.rollout.loop", "The one episode loop."),
     ("envsynth.actors.factory", "Actors by name."),
     ("envsynth.evaluate", "Pass rates of an actor."),
+    ("envsynth.evaluate.staged", "Pass rates from two stages."),
+    ("envsynth.calibrate", "How difficult tasks are for an actor, and where they go."),
     ("envsynth.environments.compact", "JSON in fewer tokens, exactly."),
     ("envsynth.policy.tokens", "The policy's tokenizer."),
     ("envsynth.policy.template", "Conversations as tokens."),
     ("envsynth.author.procedural.nano", "The nano tier and its traces."),
     ("envsynth.lengths", "Lengths of episodes by tier."),
     ("envsynth.yields", "What synthesis brought."),
+    ("envsynth.set_audit", "The audit of a set of tasks."),
     ("envsynth.plots", "Pictures of what synthesis brought."),
     ("envsynth.verifiers.verify", "Verdicts."),
     ("envsynth.sandbox", "Running code that nobody trusts."),
@@ -103,7 +110,7 @@ def _cell(text: object) -> str:
 
 def gate_pages() -> dict[str, tuple[str, str]]:
     """Code -> title and text; DF402 is run by the hardening loop, because it compares two versions."""
-    pages = {item.code: (item.title, inspect.getdoc(item.run) or "") for item in all_gates()}
+    pages = {item.code: (item.title, inspect.getdoc(item.run) or "") for item in (*all_gates(), *all_rules())}
     if "DF402" not in pages:
         text = (
             "Compare the ladder of a child with the ladder of its parent: it must need a skill that its parent did not "
@@ -112,6 +119,13 @@ def gate_pages() -> dict[str, tuple[str, str]]:
         )
         assert "DF402" in inspect.getsource(hardening)
         pages["DF402"] = ("a child is harder than its parent", text)
+    text = (
+        "Play parent and child with an actor, the same number of episodes each: the child's pass rate must be lower by "
+        f"Fisher's exact one-sided test at {calibrate.ALPHA:.0%}.\n\nThe hardening loop runs it in place of DF402 when it is "
+        "given an actor (`envsynth harden --actor`). Why: the ladder knows solvers of our own family; what is harder for "
+        "an actor only that actor shows. Fix: another operator, or more episodes (`--commit`)."
+    )
+    pages[calibrate.ActorMeasure.code] = ("a child is harder for the measuring actor", text)
     return pages
 
 

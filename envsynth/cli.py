@@ -84,6 +84,10 @@ SHOWN_CHARS = 300
 """Characters of an observation on the terminal; `--json` has all."""
 SHOWN_TURNS, SHOWN_ENDS = 25, 8
 """Most turns that are printed whole; of a longer episode, this many from its beginning and its end."""
+SHOWN_FINDINGS = 10
+"""Most findings of a rule for sets that are printed."""
+VOID_RETRIES = 3
+"""How often a calibration plays a void episode again."""
 PAUSE_S = 2.0
 """Seconds between two lines of progress where there is no terminal."""
 
@@ -121,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code == EXIT_INTERRUPTED:
         _say(
             err,
-            "\ninterrupted: what was stored is kept; synthesize, demo, evaluate --save and train --resume go on from there when run again",
+            "\ninterrupted: what was stored is kept; synthesize, demo, calibrate, evaluate --save and train --resume go on from there when run again",
             "yellow",
         )
     raise SystemExit(code)
@@ -649,22 +653,23 @@ def explain(
     code: Annotated[str | None, typer.Argument(help="Gate code, such as VF305; all codes when left out.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain a gate: what it does, why, and how to mend a finding."""
+    """Explain a gate or a rule for sets: what it does, why, and how to mend a finding."""
     from envsynth.gates import all_gates
     from envsynth.gates import explain as run
+    from envsynth.set_audit import all_rules, explain_rule
 
     if code is not None:
         with _usage("CODE"):
-            page = run(code)
+            page = explain_rule(code) if code.upper().startswith("ST") else run(code)
         if as_json:
             _print_json({"code": code.upper(), "page": page})
         else:
             _say(out, "\n\n".join(" ".join(part.split()) for part in page.split("\n\n")))
         return
     if as_json:
-        _print_json({item.code: item.title for item in all_gates()})
+        _print_json({item.code: item.title for item in (*all_gates(), *all_rules())})
         return
-    for item in all_gates():
+    for item in (*all_gates(), *all_rules()):
         _say(out, Text(item.code, "bold") + Text(f"  {item.title}"))
 
 
@@ -676,6 +681,20 @@ def harden(
     task: Annotated[str, typer.Argument(help="Task of the store: hash or unique prefix.")],
     steps: Annotated[int, typer.Option(min=1, help="Accepted steps at most.")] = 2,
     tries: Annotated[int, typer.Option(min=1, help="Proposals per step.")] = 60,
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            help="Accept a child when this actor's pass rate falls, instead of by the ladder: noisy:<share>, ablated:<skill>, "
+            "chat:<model>, or the folder of a run or checkpoint."
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a checkpoint.")] = 1.0,
+    pilot: Annotated[int, typer.Option("--pilot", min=1, help="With --actor: episodes of each child.")] = 16,
+    commit: Annotated[
+        int,
+        typer.Option("--commit", min=0, help="With --actor: further episodes of one that does worse than its parent."),
+    ] = 48,
+    seed: SeedOption = 0,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -683,9 +702,15 @@ def harden(
     from envsynth.pipeline import harden_stored
     from envsynth.store import Store
 
+    measure = None if actor is None else _actor_measure(actor, temperature, pilot, commit, seed)
     with Store.open(store) as opened, _progress("hardening steps", steps) as advance:
         result = harden_stored(
-            task, store=opened, steps=steps, tries=tries, on_step=lambda step: advance(str(step.task.lineage.operator))
+            task,
+            store=opened,
+            steps=steps,
+            tries=tries,
+            on_step=lambda step: advance(str(step.task.lineage.operator)),
+            measure=measure,
         )
     if as_json:
         children = [
@@ -709,6 +734,196 @@ def harden(
             f"{step.task.hash[:12]}  {step.task.lineage.operator}: {_count(step.calls, 'call')}, needs {skills}{known}",
         )
     _say(out, f"{_count(len(result.steps), 'step')} accepted, {_count(len(result.refused), 'proposal')} refused")
+
+
+def _actor_measure(actor: str, temperature: float, pilot: int, commit: int, seed: int) -> Any:
+    """What accepts a child when an actor does worse on it."""
+    from envsynth.actors import actor_factory
+    from envsynth.calibrate import ActorMeasure, CalibrationOptions
+    from envsynth.evaluate import EvaluationOptions
+
+    options = CalibrationOptions(pilot=pilot, more=commit)
+    evaluation = EvaluationOptions(slots=_slots(actor), retries=VOID_RETRIES)
+    if Path(actor).is_dir():
+        checkpoint = _policy_factory(Path(actor), temperature, 0)
+        return ActorMeasure(lambda tasks: checkpoint, options, seed, evaluation)
+    with _usage("--actor"):
+        actor_factory(actor)
+    return ActorMeasure(lambda tasks: actor_factory(actor, tasks), options, seed, evaluation)
+
+
+def _slots(actor: str) -> int:
+    """Episodes that an actor plays at the same time."""
+    return POLICY_SLOTS if Path(actor).is_dir() else 8 if actor.startswith("chat:") else 1
+
+
+# ------------------------------------------------------------------------------------------------------------ calibrate
+
+
+@app.command()
+def calibrate(
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            help="Tasks, environments, suites of the store, or suite files (.jsonl), which are only measured."
+        ),
+    ],
+    actor: Annotated[
+        str,
+        typer.Option(
+            help="oracle, random, noisy:<share>, ablated:<skill>, chat:<model>, or the folder of a run or checkpoint."
+        ),
+    ],
+    pilot: Annotated[int, typer.Option("--pilot", min=1, help="Episodes of every task.")] = 16,
+    commit: Annotated[
+        int, typer.Option("--commit", min=0, help="Further episodes where 12.5 to 75 % of the pilot passed.")
+    ] = 48,
+    band: Annotated[str, typer.Option(help="Pass rates between which a task trains well.")] = "0.2:0.8",
+    certify: Annotated[
+        int, typer.Option(min=0, help="Most episodes to find one pass where the pilot has none; the paper has 100.")
+    ] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of a checkpoint; 0 plays greedily.")] = 1.0,
+    seed: SeedOption = 0,
+    workers: WorkersOption = 1,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure how difficult tasks are for an actor, and route them: harden, train, hard, or park; the same command resumes.
+
+    Episodes and routes of stored tasks are kept. A task without a pass is parked and never deleted; void episodes are played
+    again and never counted.
+    """
+    from envsynth.calibrate import CalibrationOptions, summarize_pool
+    from envsynth.evaluate import EvaluationOptions
+    from envsynth.suite.targets import find_pairs
+
+    with _usage("--band and counts"):
+        options = CalibrationOptions(pilot=pilot, more=commit, band=_band(band), certify=certify)
+    found = [find_pairs(target, store) for target in dict.fromkeys(targets)]
+    pairs = list({task.hash: (spec, task) for item in found for spec, task in item.pairs}.values())
+    # Seeds of episodes tell them apart; an actor's own seed would make two kinds of one name.
+    factory = (
+        _policy_factory(Path(actor), temperature, 0)
+        if Path(actor).is_dir()
+        else _factory(actor, [task for _, task in pairs], 0)
+    )
+    slots = _slots(actor)
+    how = EvaluationOptions(workers=1 if slots > 1 else workers, slots=slots, retries=VOID_RETRIES)
+    stored = all(item.stored for item in found)
+    calibrations = (_calibrated if stored else _calibrated_file)(pairs, factory, options, seed, how, store)
+    summary = summarize_pool(calibrations, seed)
+    if as_json:
+        tasks = [item.model_dump(mode="json") for item in calibrations]
+        _print_json({"actor": factory.name, "summary": _pool(summary), "tasks": tasks})
+    else:
+        _print_calibrations(calibrations, summary)
+
+
+def _calibrated(pairs: Sequence[Any], factory: Any, options: Any, seed: int, how: Any, store: str | None) -> list[Any]:
+    """Calibrate stored tasks; episodes and routes are stored as they come."""
+    from envsynth.calibrate import calibrate as run
+    from envsynth.store import Store
+
+    with ExitStack() as stack:
+        stage, begin = _stages(stack)
+        opened = stack.enter_context(Store.open(store))
+
+        def keep(item: Any) -> None:
+            opened.add_trajectories([item])
+            stage(item.verdict.status)
+
+        return run(
+            pairs,
+            factory,
+            options,
+            seed,
+            evaluation=how,
+            done=lambda task: opened.trajectories(task, factory.name),
+            on_done=keep,
+            on_task=opened.add_calibration,
+            on_stage=begin,
+        )
+
+
+def _calibrated_file(
+    pairs: Sequence[Any], factory: Any, options: Any, seed: int, how: Any, store: str | None
+) -> list[Any]:
+    """Calibrate tasks that no store holds; nothing is kept."""
+    from envsynth.calibrate import calibrate as run
+
+    _say(err, "a file is among the targets, so nothing is kept: import it first (envsynth suite import)", "yellow")
+    with ExitStack() as stack:
+        stage, begin = _stages(stack)
+
+        def advance(item: Any) -> None:
+            stage(item.verdict.status)
+
+        return run(pairs, factory, options, seed, evaluation=how, on_done=advance, on_stage=begin)
+
+
+def _band(text: str) -> tuple[float, float]:
+    """Read two shares with a colon between them.
+
+    Raises:
+        SpecError: these are no two numbers.
+    """
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise SpecError(f"{text!r} is no band such as 0.2:0.8") from None
+
+
+def _stages(stack: ExitStack) -> tuple[Callable[[str], None], Callable[[str, int], None]]:
+    """Progress of stages that follow each other; returns what advances the current one, and what begins the next."""
+    shown = stack.enter_context(ExitStack())
+    current: list[Callable[[str], None]] = []
+
+    def begin(name: str, count: int) -> None:
+        shown.close()
+        current[:] = [shown.enter_context(_progress(f"{name} episodes", count))]
+
+    return lambda note: current[0](note), begin
+
+
+def _pool(summary: Any) -> dict[str, Any]:
+    rates = [
+        {"k": k, "value": value, "low": span.low, "high": span.high, "method": span.method}
+        for k, value, span in summary.rates
+    ]
+    return {
+        "routes": summary.routes,
+        "tasks": summary.tasks,
+        "informative": summary.informative,
+        "rates": rates,
+        "void": summary.void,
+    }
+
+
+def _print_calibrations(calibrations: Sequence[Any], summary: Any) -> None:
+    names = ("task", "passed", "pass@1", "95 % interval", "route", "why")
+    table = _table(*names, right=("passed", "pass@1"))
+    for item in calibrations:
+        first = item.rates[0] if item.rates else None
+        rate = ("-", "-") if first is None else (f"{first.value:.3f}", f"{first.low:.3f} to {first.high:.3f}")
+        table.add_row(item.task[:12], f"{item.c} of {item.n}", *rate, item.route, _why(item))
+    _print_table(table)
+    _say(out, f"{_count(len(calibrations), 'task')}: " + ", ".join(f"{n} {name}" for name, n in summary.routes.items()))
+    for k, value, span in summary.rates:
+        _say(out, f"pass@{k} {value:.3f} ({span.low:.3f} to {span.high:.3f}, {span.method})")
+    if summary.informative is not None:
+        _say(out, f"tasks with both passes and failures: {summary.informative:.0%}")
+    if summary.void:
+        _say(out, f"{_count(summary.void, 'episode')} void, in no rate: run it again", "yellow")
+
+
+def _why(item: Any) -> str:
+    if item.route == "unmeasured":
+        return "episodes of the pilot stayed void: run it again"
+    if item.route != "park":
+        return f"passed once in {item.n} episodes" if item.certification is not None else ""
+    solved = {True: "its own solution passes: too hard", False: "its own solution fails: check it", None: "not tried"}
+    return f"at most {item.highest:.3f} of the episodes pass (95 %); {solved[item.planner]}"
 
 
 # -------------------------------------------------------------------------------------------------------- list show tree
@@ -969,7 +1184,8 @@ def _grow(picture: Tree, node: dict[str, Any]) -> None:
 def play(
     target: TargetArgument,
     actor: Annotated[
-        str, typer.Option(help="human, oracle, idle, empty, echo, random, ablated:<skill> or chat:<model>.")
+        str,
+        typer.Option(help="human, oracle, idle, empty, echo, random, ablated:<skill>, noisy:<share> or chat:<model>."),
     ] = "human",
     seed: SeedOption = 0,
     save: Annotated[bool, typer.Option("--save", help="Keep the trajectory in the store.")] = False,
@@ -1089,7 +1305,9 @@ def _print_verdict(trajectory: Any) -> None:
 
 # ----------------------------------------------------------------------------------------------------- suite and export
 
-suites = typer.Typer(help="Freeze, list and import suites: fixed, checksummed lists of tasks.", no_args_is_help=True)
+suites = typer.Typer(
+    help="Freeze, list, audit and import suites: fixed, checksummed lists of tasks.", no_args_is_help=True
+)
 app.add_typer(suites, name="suite")
 
 
@@ -1139,6 +1357,85 @@ def suite_list(store: StoreOption = None, as_json: JsonOption = False) -> None:
     _print_suites(found, as_json=as_json)
     if not found and not as_json:
         _say(err, "no suite there; `envsynth suite freeze NAME` makes one")
+
+
+@suites.command("check")
+def suite_check(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Suite file (.jsonl), suite of the store, environment or task; of several, each is a split. Left out: all "
+            "of the store."
+        ),
+    ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--against",
+            help="A suite that the tasks must not contain: suite file, prompts (.jsonl or text), or tasks of the store.",
+        ),
+    ] = None,
+    leaves: Annotated[
+        bool, typer.Option("--leaves/--all", help="Of all of a store, only the hardest version of each lineage.")
+    ] = True,
+    select: Annotated[list[str] | None, typer.Option("--select", help="Only these codes.")] = None,
+    near: Annotated[
+        float, typer.Option("--near", help="Likeness of prompts (Jaccard, 0 to 1) above which two are nearly the same.")
+    ] = 0.8,
+    window: Annotated[int, typer.Option("--window", help="Words in a row that a prompt may not share.")] = 13,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit tasks as a set: duplicates, diversity by structure, contamination, leaks between splits; 3 when a rule fails."""
+    from envsynth.set_audit import SetLimits, audit_set, find_rule
+
+    with _usage("--select"):
+        codes = [find_rule(code).code for code in select] if select else None
+    with _usage("--near and --window"):
+        limits = SetLimits(near=near, window=window)
+    report = audit_set(
+        targets or (), against=against or (), store=store, leaves_only=leaves, select=codes, limits=limits
+    )
+    if as_json:
+        _print_json(report.model_dump(mode="json") | {"ok": report.ok})
+    else:
+        _print_set_report(report)
+    if not report.ok:
+        raise typer.Exit(EXIT_GATE)
+
+
+def _print_set_report(report: Any) -> None:
+    counts = f"{_count(report.tasks, 'task')} of {_count(report.environments, 'environment')}"
+    table = _table("rule", "result", "evidence", title=f"{counts}: {'sound as a set' if report.ok else 'FAILED'}")
+    styles = {"pass": "green", "fail": "bold red", "skipped": "dim"}
+    for result in report.results:
+        lines = _evidence_lines(result.evidence)
+        lines += [item.message for item in result.findings[:SHOWN_FINDINGS]]
+        if len(result.findings) > SHOWN_FINDINGS:
+            lines.append(f"{len(result.findings) - SHOWN_FINDINGS} more: --json has all")
+        fixes = dict.fromkeys(item.fix for item in result.findings if item.fix)
+        lines += [f"-> {fix}" for fix in fixes]
+        table.add_row(result.code, Text(result.status, style=styles[result.status]), Text("\n".join(lines)))
+    _print_table(table)
+
+
+def _evidence_lines(evidence: dict[str, Any]) -> list[str]:
+    """Counts on one line, what has parts on a line each."""
+    plain = ", ".join(f"{key} {value}" for key, value in evidence.items() if not isinstance(value, dict | list))
+    lines = [plain] if plain else []
+    for key, value in evidence.items():
+        if isinstance(value, list):
+            lines.append(f"{key}: " + ", ".join(f"{count} of {size}" for size, count in cast("list[Any]", value)))
+        elif isinstance(value, dict):
+            parts = cast("dict[str, Any]", value).items()
+            lines.append(f"{key}: " + ", ".join(f"{name} {_flat(part)}" for name, part in parts))
+    return lines
+
+
+def _flat(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return "(" + ", ".join(f"{name} {part}" for name, part in cast("dict[str, Any]", value).items()) + ")"
 
 
 @suites.command("import")
@@ -1200,7 +1497,8 @@ def evaluate(
     actor: Annotated[
         str,
         typer.Option(
-            help="oracle, idle, empty, echo, random, ablated:<skill>, chat:<model>, or the folder of a run or checkpoint."
+            help="oracle, idle, empty, echo, random, ablated:<skill>, noisy:<share>, chat:<model>, or the folder of a run or "
+            "checkpoint."
         ),
     ] = "oracle",
     temperature: Annotated[float, typer.Option(min=0.0, help="Of a checkpoint; 0 plays greedily.")] = 0.0,

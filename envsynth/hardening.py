@@ -1,7 +1,9 @@
 """Hardening: make a task harder step by step, and believe no step that is not measured.
 
 A child is accepted only if every gate passes and the ladder of skill-ablated solvers shows that it needs a skill which
-its parent did not need, and more skills in all; or that it needs all those of its parent, and fewer careless solvers pass. Versions are immutable: a lineage is a chain of children, each naming
+its parent did not need, and more skills in all; or that it needs all those of its parent, and fewer careless solvers pass;
+or, when the caller brings a measure, if that says that it is harder: for an actor whose pass rate falls, say
+(`envsynth.calibrate.ActorMeasure`). Versions are immutable: a lineage is a chain of children, each naming
 its parent by hash and its operator.
 
 Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.2.3: tasks are made iteratively harder, updating solution and
@@ -88,6 +90,14 @@ class Author(Protocol):
         ...
 
 
+class Measure(Protocol):
+    """Says whether a child that passes all gates is harder than its parent; takes the place of the ladder."""
+
+    def __call__(self, environment: EnvironmentSpec, child: TaskVersion, parent: TaskVersion) -> GateResult:
+        """Return a result with a code of its own; only `pass` accepts the child."""
+        ...
+
+
 class Drafted(Protocol):
     """What an author gives for an environment."""
 
@@ -136,6 +146,7 @@ def audit(
     jail: Jail,
     parent: Step | None,
     rehearsal: Rehearsal | None = None,
+    measure: Measure | None = None,
 ) -> Step | Rejection:
     """Take a candidate through the gates, cheap ones first, and through the ladder.
 
@@ -146,27 +157,37 @@ def audit(
         jail: Where untrusted source runs.
         parent: The version that it should be harder than; None for a root.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
+        measure: Says in place of the ladder whether a child is harder.
 
     Returns:
         The finished version with its full report, or why it was refused.
     """
     environment = draft.environment
+    # What the ladder must show; with another measure it shows what it shows.
+    easier = parent if measure is None else None
     with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
         # The commonest refusal comes first where it costs little: without a newly failing skill no child is harder. A
         # solution that fails in the rehearsal goes on, to be told by the gates what is wrong with it.
         careless = None
-        if case.rehearse() and parent is not None and not _may_need_something_new(case, parent):
-            careless = _fewer(draft, author, case, parent, rehearsal)
+        if case.rehearse() and easier is not None and not _may_need_something_new(case, easier):
+            careless = _fewer(draft, author, case, easier, rehearsal)
             if careless is None:
                 return _nothing_new(candidate)
-        results = _measured(environment, candidate, case, parent, careless)
+        results = _measured(environment, candidate, case, easier, careless)
         if isinstance(results, Rejection):
             return results
         task = author.complete(draft, candidate, case.gold.n_calls)
         with Case(environment, task, jail, earlier=case, rehearsal=rehearsal) as completed:
             rest = check(environment, task, case=completed, select=_AFTER_LADDER, fail_fast=True)
     report = GateReport(environment=environment.hash, task=task.hash, results=(*results, *rest.results))
-    return Step(task, report) if report.ok else _refused(task, "gates", report)
+    if not report.ok:
+        return _refused(task, "gates", report)
+    if measure is not None and parent is not None:
+        found = measure(environment, task, parent.task)
+        report = report.model_copy(update={"results": (*report.results, found)})
+        if found.status != "pass":
+            return _refused(task, "measure", report)
+    return Step(task, report)
 
 
 def _rehearse(
@@ -282,7 +303,8 @@ def _fewer(draft: Drafted, author: Author, case: Case, parent: Step, rehearsal: 
 def _harder(step: Step, parent: Step | None, careless: Passing | None) -> GateResult:
     """DF402: a child needs a skill that its parent did not need, and more skills in all; or fewer careless solvers pass."""
     if parent is None:
-        return GateResult(code="DF402", status="skipped", evidence={"why": "a root has no parent"})
+        why = "a root has no parent" if step.task.lineage.parent is None else "another measure decides"
+        return GateResult(code="DF402", status="skipped", evidence={"why": why})
     new = sorted(step.skills - parent.skills)
     evidence: dict[str, JsonValue] = {
         "new": [*new],
@@ -368,7 +390,7 @@ def _by_author(draft: Drafted, parent: str | None, operator: str | None, reason:
     )
 
 
-def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword-only
+def harden(  # noqa: PLR0913 -- one verb with its options, nearly all keyword-only
     draft: Drafted,
     author: Author,
     start: Step,
@@ -379,6 +401,7 @@ def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword
     on_step: Callable[[Step], None] | None = None,
     rehearsal: Rehearsal | None = None,
     audited: Audit = "all",
+    measure: Measure | None = None,
 ) -> Lineage:
     """Harden a task version step by step.
 
@@ -392,15 +415,22 @@ def harden(  # noqa: PLR0913 -- one verb with its options, all but three keyword
         on_step: Called with each accepted step.
         rehearsal: Where the ladder is played when the author compiles its solutions; in proper episodes when None.
         audited: `leaves` to take only the last version through all gates, and its ancestors through the rehearsal.
+        measure: Says in place of the ladder whether a child is harder.
 
     Returns:
         The lineage from `start` on; with `leaves`, empty when no version of it passes.
     """
     jail = jail or shared_jail()
+
+    def take(candidate: TaskVersion, parent: Step) -> Step | Rejection:
+        if audited == "all" or measure is not None:
+            return audit(draft, author, candidate, jail, parent, rehearsal, measure)
+        return _rehearse(draft, author, candidate, jail, parent, rehearsal)
+
     chain = [start]
     rejections: list[Rejection] = []
     while len(chain) <= steps:
-        found = _one_step(draft, author, chain[-1], jail, tries, rejections, rehearsal, audited)
+        found = _one_step(draft, author, chain[-1], tries, rejections, take)
         if found is None:
             break
         chain.append(found)
@@ -413,13 +443,10 @@ def _one_step(
     draft: Drafted,
     author: Author,
     parent: Step,
-    jail: Jail,
     tries: int,
     rejections: list[Rejection],
-    rehearsal: Rehearsal | None,
-    audited: Audit,
+    take: Callable[[TaskVersion, Step], Step | Rejection],
 ) -> Step | None:
-    take = audit if audited == "all" else _rehearse
     rng = random.Random(f"harden/{parent.task.hash}")
     # Operators aim at skills that the parent does not need. Where that leads nowhere, they try without an aim: the step may
     # still be one at which careless solvers fail.
@@ -437,7 +464,7 @@ def _one_step(
                 hopeless = reason.code in HOPELESS or (operator, reason.code) in HOPELESS_THERE
                 patience[operator] -= PATIENCE if hopeless else COST_OF_DRAW
                 continue
-            outcome = take(draft, author, candidate, jail, parent, rehearsal)
+            outcome = take(candidate, parent)
             if isinstance(outcome, Step):
                 return outcome
             rejections.append(outcome)

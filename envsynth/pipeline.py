@@ -20,7 +20,7 @@ from envsynth.author.procedural.nano import NanoAuthor
 from envsynth.errors import AuthorError, SandboxError, SpecError
 from envsynth.executors import Executor, run_all
 from envsynth.gates import Rehearsal, check
-from envsynth.hardening import MAX_STEPS, MAX_TRIES, Audit, Step, find_root, harden
+from envsynth.hardening import MAX_STEPS, MAX_TRIES, Audit, Measure, Step, find_root, harden
 from envsynth.report import GateReport
 from envsynth.sandbox import shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
@@ -384,6 +384,7 @@ def harden_stored(
     steps: int = MAX_STEPS,
     tries: int = MAX_TRIES,
     on_step: Callable[[Step], None] | None = None,
+    measure: Measure | None = None,
 ) -> Hardened:
     """Harden a stored task further. Each child is stored as soon as it is accepted.
 
@@ -393,6 +394,7 @@ def harden_stored(
         steps: Accepted steps at most.
         tries: Proposals per step.
         on_step: Called with each child, after it was stored.
+        measure: Says in place of the ladder whether a child is harder; see `envsynth.calibrate.ActorMeasure`.
 
     Returns:
         The children and the refusals; the same for the same task.
@@ -418,7 +420,9 @@ def harden_stored(
 
     with Rehearsal(draft.environment, shared_jail()) as rehearsal:
         start = Step(task, report)
-        lineage = harden(draft, author, start, steps=steps, tries=tries, on_step=keep, rehearsal=rehearsal)
+        lineage = harden(
+            draft, author, start, steps=steps, tries=tries, on_step=keep, rehearsal=rehearsal, measure=measure
+        )
     store.add_rejections(lineage.rejections)
     children = lineage.steps[1:]
     new = frozenset(step.task.hash for step in children if step.task.hash not in known)

@@ -12,7 +12,7 @@ from envsynth.spec import ContentHash, Record
 class Finding(Record):
     """One finding of one gate."""
 
-    code: str = Field(pattern=r"^(SP1|EX2|VF3|DF4|SE5)\d\d$")
+    code: str = Field(pattern=r"^(SP1|EX2|VF3|DF4|SE5|ST6)\d\d$")
     """Stable code; `envsynth explain CODE` documents it."""
     message: str
     """What is wrong, which value."""
@@ -63,3 +63,39 @@ class GateReport(Record):
             if result.code == code:
                 return result.evidence
         return {}
+
+
+class SetReport(Record):
+    """All rules for sets on some lists of tasks."""
+
+    splits: dict[str, int]
+    """Tasks by list, in the order in which the lists were named."""
+    tasks: int = Field(ge=1)
+    """Tasks of all lists."""
+    environments: int = Field(ge=1)
+    """Environment versions of those tasks."""
+    against: tuple[str, ...] = ()
+    """Suites that the tasks were held against."""
+    results: tuple[GateResult, ...]
+    """By code."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every rule passed or did not apply."""
+        return all(result.status in ("pass", "skipped") for result in self.results)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings in order."""
+        return tuple(finding for result in self.results for finding in result.findings)
+
+    def result(self, code: str) -> GateResult:
+        """Return what one rule found.
+
+        Raises:
+            KeyError: it did not run.
+        """
+        for found in self.results:
+            if found.code == code:
+                return found
+        raise KeyError(code)

@@ -20,6 +20,7 @@ from envsynth.actors import (
     ChatActor,
     ConstantActor,
     HumanActor,
+    NoisyActor,
     OracleActor,
     RandomActor,
     actor_factory,
@@ -132,6 +133,56 @@ def test_ablated_lacks_one_skill_and_keeps_the_rest(
     assert lame.answer == {"value": 5 * 31 + 9 * 17}
     assert play(shop, restock_task, actor, jail=jail).reward == 1.0  # does not call for that skill
     actor.close()
+
+
+def test_noisy_errs_more_often_the_larger_its_share(
+    jail: Jail, shop: EnvironmentSpec, value_task: TaskVersion, restock_task: TaskVersion
+) -> None:
+    tasks = {task.hash: task for task in (value_task, restock_task)}
+
+    def passes(share: str) -> float:
+        actor = NoisyActor(tasks, share, jail)
+        found = [play(shop, task, actor, seed=seed, jail=jail) for task in tasks.values() for seed in range(12)]
+        actor.close()
+        assert {item.actor for item in found} == {f"noisy:{share}"}
+        return sum(item.reward or 0.0 for item in found)
+
+    none, some, all_ = passes("0"), passes("0.3"), passes("1")
+    assert none == 24 > some > all_
+    assert some > 3
+
+
+def test_noisy_plays_equal_episodes_for_equal_seeds(
+    jail: Jail, shop: EnvironmentSpec, restock_task: TaskVersion
+) -> None:
+    def episodes(share: str) -> list[list[str]]:
+        actor = NoisyActor({restock_task.hash: restock_task}, share, jail)
+        # Another seed between two: what was played before does not matter.
+        found = [play(shop, restock_task, actor, seed=seed, jail=jail) for seed in (3, 9, 4)]
+        actor.close()
+        return [[turn.action for turn in item.turns] for item in (found[0], found[2])]
+
+    actor = NoisyActor({restock_task.hash: restock_task}, "0.6", jail)
+    alone = [[turn.action for turn in play(shop, restock_task, actor, seed=seed, jail=jail).turns] for seed in (4, 3)]
+    actor.close()
+    assert episodes("0.6") == alone[::-1]
+    assert episodes("0.6") != episodes("0.0")
+
+
+def test_the_mistakes_of_noisy_are_plausible(jail: Jail, shop: EnvironmentSpec, restock_task: TaskVersion) -> None:
+    """Each call has the type that its tool asks for, and both kinds of mistakes happen."""
+    actor = NoisyActor({restock_task.hash: restock_task}, "0.5", jail)
+    played = [play(shop, restock_task, actor, seed=seed, jail=jail) for seed in range(40)]
+    actor.close()
+    calls = [turn.call for item in played for turn in item.turns if turn.call is not None]
+    values = [value for call in calls for value in call.arguments.values()]
+    assert all(type(value) is int for value in values)
+    written = {tuple(call.arguments.items()) for call in calls if call.tool == "set_qty"}
+    assert (("item_id", 2), ("qty", 42)) in written
+    assert len(written) > 1
+    # A reply whose rows were overlooked looks whole in the record: the world did its part.
+    missed = [item for item in played if not any(turn.call and turn.call.tool == "set_qty" for turn in item.turns)]
+    assert any(turn.error is None and '"nut"' in turn.observation for item in missed for turn in item.turns)
 
 
 # ------------------------------------------------------------------------------------------------- those who must fail
@@ -534,6 +585,10 @@ def test_factory_hides_keys() -> None:
         ("idle", {"seed": 1}, "has no option 'seed': it has none"),
         ("random", {"sed": 1}, "has no option 'sed': it has seed, max_calls"),
         ("constant", {}, "needs the option 'answer'"),
+        ("noisy", {}, "no actor is called 'noisy'"),
+        ("noisy:2", {}, "from 0 to 1, got '2'"),
+        ("noisy:nan", {}, "from 0 to 1, got 'nan'"),
+        ("noisy:much", {}, "from 0 to 1, got 'much'"),
         ("human", {"ask": input}, "needs the option 'tell'"),
     ],
 )
@@ -552,6 +607,7 @@ def test_actor_names_lists_all() -> None:
         "random",
         "human",
         "ablated:SKILL",
+        "noisy:SHARE",
         "chat:MODEL",
     ]
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +24,7 @@ from envsynth.cli import app
 from envsynth.errors import AuthorError, WorkError
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store
-from tests.command_line import CATEGORY, SMALL, Ran, call, run
+from tests.command_line import CATEGORY, SMALL, Ran, call, held, run, start
 
 Cli = Callable[..., Ran]
 
@@ -333,6 +337,99 @@ def test_harden_a_stored_task(cli: Cli, store_path: Path) -> None:
     assert "(was there already)" in again.out
 
 
+def test_harden_by_an_actor_stores_what_it_measured(cli: Cli, store_path: Path) -> None:
+    with Store.open(store_path, readonly=True) as store:
+        root = next(entry for entry in store.task_entries() if entry.depth == 0)
+    # Solutions with a mistake in every sixth call: longer ones fail more often, and no ladder is asked.
+    options = ("--actor", "noisy:0.15", "--pilot", 8, "--commit", 16, "--tries", 12)
+    found = json.loads(cli("harden", root.hash, "--steps", 1, *options, "--json").out)
+    with Store.open(store_path, readonly=True) as store:
+        for child in found["children"]:
+            results = {item.code: item for item in store.latest_report(child["task"]).results}
+            assert (results["DF402"].status, results["DF405"].status) == ("skipped", "pass")
+            before, after = results["DF405"].evidence["before"], results["DF405"].evidence["after"]
+            assert before[0] == after[0] == 24
+            assert after[1] < before[1]
+        refused = [item for item in store.rejections() if item.stage == "measure"]
+        assert all(item.code == "DF405" for item in refused)
+    assert found["children"] or refused
+    assert cli("harden", root.hash, "--actor", "nobody").code == 2
+
+
+# ----------------------------------------------------------------------------------------------------------- calibrate
+
+
+def test_calibrate_routes_stored_tasks_and_goes_on(cli: Cli, slug: str, tmp_path: Path) -> None:
+    options = ("--actor", "noisy:0.1", "--pilot", 4, "--commit", 4, "--seed", 2)
+    found = cli("calibrate", slug, *options)
+    assert found.code == 0
+    assert "pilot episodes" in found.err
+    assert "pass@1 " in found.out
+    again = cli("calibrate", slug, "first", *options)
+    assert (again.out, again.err) == (found.out, "")
+    report = json.loads(cli("calibrate", slug, *options, "--band", "0.01:0.02", "--json").out)
+    assert {item["route"] for item in report["tasks"]} <= {"harden", "park"}
+    assert report["summary"]["tasks"] == len(report["tasks"]) == 2
+    with Store.open(readonly=True) as store:
+        kept = {item.task: item for item in store.calibrations(actor="noisy:0.1")}
+        assert {item["task"]: item["route"] for item in report["tasks"]} == {
+            key: one.route for key, one in kept.items()
+        }
+        episodes = store.trajectories(actor="noisy:0.1")
+        assert len(episodes) == sum(item.n for item in kept.values())
+        assert min(item.seed for item in episodes) == 2
+
+
+def test_calibrate_parks_what_nobody_passes_and_deletes_nothing(cli: Cli, store_path: Path, leaf: str) -> None:
+    before = [line for line in held(store_path) if not line.startswith("trajectory")]
+    report = cli("calibrate", leaf, "--actor", "random", "--pilot", 3, "--certify", 5)
+    assert "park" in report.out
+    assert "its own solution passes: too hard" in " ".join(report.out.split())
+    assert [line for line in held(store_path) if not line.startswith("trajectory")] == before
+    with Store.open(store_path, readonly=True) as store:
+        (found,) = store.calibrations(leaf)
+        assert (found.route, found.n, found.certified, found.planner) == ("park", 5, False, True)
+
+
+def test_calibrate_a_file_keeps_nothing(cli: Cli, tmp_path: Path, store_path: Path) -> None:
+    path = tmp_path / "first.jsonl"
+    assert cli("export", "first", path).code == 0
+    found = cli("calibrate", path, "--actor", "oracle", "--pilot", 1, "--commit", 0)
+    assert "nothing is kept" in " ".join(found.err.split())
+    assert "2 harden" in found.out
+    with Store.open(store_path, readonly=True) as store:
+        assert store.calibrations() == store.trajectories() == []
+    for wrong in (["--band", "0.2"], ["--band", "0.8:0.2"], ["--actor", "noisy:7"], ["--actor", "human"]):
+        assert cli("calibrate", path, "--actor", "oracle", *wrong).code == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+def test_calibrate_resumes_after_a_kill(cli: Cli, store_path: Path, slug: str, number: int, code: int) -> None:
+    copy = store_path.with_name("copy.db")
+    shutil.copy(store_path, copy)
+    command = ("calibrate", slug, "--actor", "noisy:0.1", "--pilot", 12, "--commit", 12)
+    process = start(*command, "--store", copy)
+    for _ in range(1200):
+        with Store.open(copy, readonly=True) as store:
+            kept = len(store.trajectories())
+        if kept > 3:
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == code, messages
+    with Store.open(copy, readonly=True) as store:
+        between = [item.hash for item in store.trajectories()]
+        assert (len(between) >= kept, store.calibrations()) == (True, [])
+    whole = cli(*command, "--json", "--store", store_path)
+    assert cli(*command, "--json", "--store", copy).out == whole.out
+    with Store.open(copy, readonly=True) as store, Store.open(store_path, readonly=True) as other:
+        hashes = [item.hash for item in store.trajectories()]
+        assert hashes[: len(between)] == between
+        assert sorted(hashes) == sorted(item.hash for item in other.trajectories())
+        assert store.calibrations() == other.calibrations()
+
+
 # ------------------------------------------------------------------------------------------------------ list show tree
 
 
@@ -473,6 +570,45 @@ def test_freeze_export_import_check_evaluate(cli: Cli, slug: str, tmp_path: Path
         assert (report["passed"], report["void"]) == (report["scored"], 0)
 
 
+def test_suite_check_audits_a_set(cli: Cli, slug: str, tmp_path: Path) -> None:
+    found = cli("suite", "check")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.splitlines()[0].endswith("sound as a set")
+    assert "worlds_curve: 1 of 1" in found.out
+    path, prompts = tmp_path / "first.jsonl", tmp_path / "prompts.txt"
+    assert cli("export", "first", path).code == 0
+    twice = cli("suite", "check", "first", path, "--select", "st601", "--select", "ST608")
+    assert twice.code == 3
+    assert f" in {path} is the same as task " in " ".join(twice.out.split())
+    with Store.open(readonly=True) as store:
+        prompts.write_text(store.tasks(leaves_only=True)[0].prompt)
+    report = json.loads(cli("suite", "check", slug, "--against", prompts, "--json", "--select", "ST606").out)
+    assert (report["ok"], report["against"], report["results"][0]["status"]) == (False, [str(prompts)], "fail")
+    assert cli("suite", "check", "--against", prompts, "--window", 4000).code == 3
+    for wrong in (["--select", "SP101"], ["--near", "1"], ["--window", "0"]):
+        assert cli("suite", "check", *wrong).code == 2
+    assert cli("suite", "check", "nowhere").code == 1
+    assert "ST609" in json.loads(cli("explain", "--json").out)
+    assert cli("explain", "st604").out.startswith("ST604: ")
+    assert cli("explain", "ST6").code == 2
+
+
+def test_many_findings_of_a_set_are_cut_on_the_terminal_alone(
+    cli: Cli, tmp_path: Path, shop: EnvironmentSpec, value_task: TaskVersion
+) -> None:
+    shop_file = tmp_path / "shop.json"
+    copies = [value_task.model_copy(update={"max_turns": 40 + number}) for number in range(13)]
+    record = {"environment": shop.model_dump(mode="json"), "tasks": [task.model_dump(mode="json") for task in copies]}
+    shop_file.write_text(json.dumps(record))
+    found = cli("suite", "check", shop_file, "--select", "ST601")
+    assert found.code == 3
+    assert (found.out.count("is the same as"), "2 more: --json has all" in found.out) == (10, True)
+    assert (
+        len(json.loads(cli("suite", "check", shop_file, "--select", "ST601", "--json").out)["results"][0]["findings"])
+        == 12
+    )
+
+
 def test_evaluate_prints_rates_and_goes_on(cli: Cli, store_path: Path) -> None:
     first = cli("evaluate", "first", "--actor", "random", "-n", 2, "-k", 1, "-k", 2, "--save", "--seed", 5)
     assert first.out.startswith("random: 0 of ")
@@ -509,6 +645,7 @@ def test_every_reading_verb_prints_nothing_but_json(cli: Cli, slug: str, leaf: s
         ["tree", slug],
         ["explain"],
         ["suite", "list"],
+        ["suite", "check"],
         ["doctor", "store"],
         ["check", leaf, "--select", "SP101"],
         ["play", leaf, "--actor", "idle"],

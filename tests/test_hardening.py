@@ -11,7 +11,7 @@ from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.errors import Rejected
 from envsynth.gates import Case, Rehearsal, all_gates, check
 from envsynth.hardening import HOPELESS, Step, audit, find_root, harden
-from envsynth.report import GateReport, GateResult
+from envsynth.report import Finding, GateReport, GateResult
 from envsynth.sandbox import shared_jail
 from envsynth.spec import Lineage
 
@@ -229,6 +229,40 @@ def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
     assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
     assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 14
     assert [attempt for _, attempt, _ in author.asked[-14:]] == list(range(14))
+
+
+@pytest.mark.parametrize("status", ["pass", "fail", "void"])
+def test_a_measure_decides_in_place_of_the_ladder(root, status):
+    """The child needs no skill that its parent does not need: the ladder refuses it, a measure need not."""
+    child = as_child(root, max_turns=400, probes=())
+    asked = []
+
+    def measure(environment, candidate, parent):
+        asked.append((environment, candidate, parent))
+        finding = Finding(code="DF405", message="as easy")
+        return GateResult(code="DF405", status=status, findings=() if status == "pass" else (finding,))
+
+    assert audit(DRAFT, AUTHOR, child, shared_jail(), root).code == "DF402"
+    found = audit(DRAFT, AUTHOR, child, shared_jail(), root, measure=measure)
+    assert len(asked) == 1
+    environment, candidate, parent = asked[0]
+    assert (environment, parent, candidate.lineage) == (DRAFT.environment, root.task, child.lineage)
+    if status != "pass":
+        assert (found.stage, found.code, found.message) == ("measure", "DF405", "as easy")
+        return
+    assert found.task == candidate
+    results = {item.code: item for item in found.report.results}
+    assert (results["DF402"].status, results["DF402"].evidence) == ("skipped", {"why": "another measure decides"})
+    assert results["DF405"].status == "pass"
+    assert set(results) == {*(gate.code for gate in all_gates()), "DF402", "DF405"}
+
+
+def test_a_measure_is_not_asked_about_an_unsound_child(root):
+    def measure(environment, candidate, parent):
+        raise AssertionError("an unsound child is measured")
+
+    child = as_child(root, prompt="Do something else.")
+    assert audit(DRAFT, AUTHOR, child, shared_jail(), root, measure=measure).stage == "gates"
 
 
 def test_no_operator_ends_the_lineage(root):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from envsynth.actors.chat_actor import ChatActor
 from envsynth.actors.human import HumanActor
+from envsynth.actors.noisy import NoisyActor, noise_share
 from envsynth.actors.random_play import RandomActor
 from envsynth.actors.scripted import ConstantActor, EchoActor, EmptyActor, IdleActor
 from envsynth.actors.slots import SlotActor
@@ -26,6 +27,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "random": ("seed", "max_calls"),
     "human": ("ask", "tell"),
     "ablated": (),
+    "noisy": (),
     "chat": (
         *_CHAT_OPTIONS,
         "mode",
@@ -37,7 +39,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
         "budget_tokens",
     ),
 }
-_WITH_DETAIL = {"ablated": "ablated:SKILL", "chat": "chat:MODEL"}
+_WITH_DETAIL = {"ablated": "ablated:SKILL", "noisy": "noisy:SHARE", "chat": "chat:MODEL"}
 _REQUIRED = {"constant": ("answer",), "human": ("ask", "tell")}
 
 
@@ -74,6 +76,8 @@ class ActorFactory:
             return OracleActor(self.tasks)
         if kind == "ablated":
             return AblatedActor(self.tasks, detail)
+        if kind == "noisy":
+            return NoisyActor(self.tasks, detail)
         makers: dict[str, Callable[..., SlotActor]] = {
             "idle": IdleActor,
             "empty": EmptyActor,
@@ -91,8 +95,8 @@ def actor_factory(
     """Return what makes an actor of that name.
 
     Args:
-        name: `oracle`, `ablated:SKILL`, `idle`, `empty`, `echo`, `constant`, `random`, `human` or `chat:MODEL`.
-        tasks: The tasks that it may be asked to play; only `oracle` and `ablated` see them.
+        name: `oracle`, `ablated:SKILL`, `noisy:SHARE`, `idle`, `empty`, `echo`, `constant`, `random`, `human` or `chat:MODEL`.
+        tasks: The tasks that it may be asked to play; only `oracle`, `ablated` and `noisy` see them.
         **options: `constant`: answer. `random`: seed, max_calls. `human`: ask, tell. `chat`: the fields of `ChatOptions`,
             mode and keep_thinking of `ChatActor`, cache (folder), cassette (file), replay (bool), budget_requests and
             budget_tokens (limits of each process that plays).
@@ -112,7 +116,9 @@ def actor_factory(
     if missing := [key for key in _REQUIRED.get(kind, ()) if key not in options]:
         raise SpecError(f"actor {name!r} needs the option {missing[0]!r}")
     private: dict[str, TaskVersion] = {}
-    if kind in ("oracle", "ablated"):
+    if kind == "noisy":
+        noise_share(detail)
+    if kind in ("oracle", "ablated", "noisy"):
         named = tasks.items() if isinstance(tasks, Mapping) else [(task.hash, task) for task in tasks]
         private.update(cast("Iterable[tuple[str, TaskVersion]]", named))
     return ActorFactory(name, private, options)

@@ -31,7 +31,7 @@ class RandomPlay:
 
     def see(self, observation: str) -> None:
         """Remember the scalars of an observation of a call."""
-        _remember(json.loads(observation), "", self._seen)
+        remember(json.loads(observation), "", self._seen)
 
     def call(self, tools: Sequence[dict[str, JsonValue]]) -> tuple[str, dict[str, JsonValue]]:
         """Draw a call of one of some tools, documented as `tool_docs` does.
@@ -102,12 +102,19 @@ class RandomActor(SlotActor):
         self._plays.clear()
 
 
-def _remember(value: JsonValue, key: str, seen: dict[str, list[JsonValue]]) -> None:
+def remember(value: JsonValue, key: str, seen: dict[str, list[JsonValue]]) -> None:
+    """Keep the scalars of a value by the key that they stand under.
+
+    Args:
+        value: Decoded JSON.
+        key: Key that the value itself stands under.
+        seen: What was kept before; grows.
+    """
     if isinstance(value, dict):
         for name, item in value.items():
-            _remember(item, name, seen)
+            remember(item, name, seen)
     elif isinstance(value, list):
         for item in value:
-            _remember(item, key, seen)
+            remember(item, key, seen)
     elif value is not None and len(kept := seen.setdefault(key, [])) < _MAX_SEEN:
         kept.append(value)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from envsynth.store.batch import Batch
     from envsynth.store.records import (
+        Calibration,
         EnvironmentEntry,
         RefusalCount,
         Rejection,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batch",
+    "Calibration",
     "EnvironmentEntry",
     "RefusalCount",
     "Rejection",

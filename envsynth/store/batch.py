@@ -13,8 +13,9 @@ from envsynth.errors import SpecError, StoreError
 from envsynth.report import GateReport
 from envsynth.spec import EnvironmentSpec, Record, TaskVersion
 from envsynth.store.catalogue import text_hash
-from envsynth.store.records import Origin, Rejection, Suite
+from envsynth.store.records import Calibration, Origin, Rejection, Suite
 from envsynth.store.rows import (
+    CalibrationRow,
     EnvironmentRow,
     RejectionRow,
     ReportRow,
@@ -61,6 +62,7 @@ class Batch:
         self._reports: list[tuple[ReportRow, bool]] = []
         self._rejections: list[RejectionRow] = []
         self._trajectories: dict[str, TrajectoryRow] = {}
+        self._calibrations: list[CalibrationRow] = []
         self._suites: list[tuple[SuiteRow, list[SuiteItemRow]]] = []
         self.new_environments: tuple[str, ...] = ()
         """After writing: hashes of the environments that were not there before."""
@@ -174,6 +176,25 @@ class Batch:
         )
         return digest
 
+    def add_calibration(self, calibration: Calibration) -> None:
+        """Add a calibration; its task must be in the batch or in the store.
+
+        Args:
+            calibration: The calibration.
+        """
+        digest, text = hashed(calibration)
+        self._calibrations.append(
+            CalibrationRow(
+                hash=digest,
+                task=calibration.task,
+                actor=calibration.actor,
+                route=calibration.route,
+                n=calibration.n,
+                c=calibration.c,
+                json_text=text,
+            )
+        )
+
     def add_suite(self, suite: Suite) -> None:
         """Add a frozen suite; its tasks must be in the batch or in the store.
 
@@ -210,6 +231,8 @@ class Batch:
         for rejection in self._rejections:
             _write_rejection(session, rejection)
         self.new_trajectories = self._write_trajectories(session)
+        for calibration in self._calibrations:
+            _write_calibration(session, calibration)
         for suite, items in self._suites:
             _write_suite(session, suite, items)
 
@@ -299,6 +322,18 @@ def _write_rejection(session: Session, row: RejectionRow) -> None:
         col(RejectionRow.unit).is_(None) if row.unit is None else col(RejectionRow.unit) == row.unit,
     )
     if not _exists(session, RejectionRow, *same):
+        session.add(row)
+        session.flush()
+
+
+def _write_calibration(session: Session, row: CalibrationRow) -> None:
+    _need(session, TaskRow, row.task, "a calibration", "task")
+    latest = session.exec(
+        select(CalibrationRow.hash)
+        .where(col(CalibrationRow.task) == row.task, col(CalibrationRow.actor) == row.actor)
+        .order_by(col(CalibrationRow.id).desc())
+    ).first()
+    if latest != row.hash:
         session.add(row)
         session.flush()
 

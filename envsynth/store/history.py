@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sqlalchemy.sql import ColumnElement
-from sqlmodel import col, select
+from sqlmodel import col, func, select
 
 from envsynth.errors import SpecNotFound
 from envsynth.spec import content_hash
 from envsynth.store import queries
-from envsynth.store.records import RefusalCount, Rejection, RunEntry, Suite, UnitEntry
-from envsynth.store.rows import EnvironmentRow, RejectionRow, RunRow, SuiteRow, TrajectoryRow, UnitRow
+from envsynth.store.records import Calibration, RefusalCount, Rejection, Route, RunEntry, Suite, UnitEntry
+from envsynth.store.rows import CalibrationRow, EnvironmentRow, RejectionRow, RunRow, SuiteRow, TrajectoryRow, UnitRow
 from envsynth.store.session import OpenStore
 from envsynth.trajectory import Trajectory
 
@@ -126,6 +126,31 @@ class HistoryReader(OpenStore):
                 conditions.append(col(TrajectoryRow.task) == digest)
             query = select(TrajectoryRow).where(*conditions).order_by(col(TrajectoryRow.id))
             return self._records(session, query, Trajectory, "trajectory")
+
+    def calibrations(
+        self, task: str | None = None, actor: str | None = None, *, route: Route | None = None
+    ) -> list[Calibration]:
+        """Return the latest calibration of each task and actor, oldest first.
+
+        Args:
+            task: Only of this task (a reference).
+            actor: Only of this actor.
+            route: Only those whose latest calibration sends the task there.
+
+        Returns:
+            The calibrations.
+        """
+        conditions = [] if actor is None else [col(CalibrationRow.actor) == actor]
+        with self._session("read calibrations") as session:
+            if task is not None:
+                digest = queries.resolve_task(session, task, self._where)
+                conditions.append(col(CalibrationRow.task) == digest)
+            latest = select(func.max(CalibrationRow.id)).where(*conditions)
+            latest = latest.group_by(col(CalibrationRow.task), col(CalibrationRow.actor))
+            query = select(CalibrationRow).where(col(CalibrationRow.id).in_(latest)).order_by(col(CalibrationRow.id))
+            if route is not None:
+                query = query.where(col(CalibrationRow.route) == route)
+            return self._records(session, query, Calibration, "calibration")
 
     def suite(self, name: str) -> Suite:
         """Return a frozen suite.

@@ -123,6 +123,66 @@ def suite_checksum(items: Sequence[SuiteItem]) -> str:
     return content_hash([[item.environment, item.task] for item in items])
 
 
+Route = Literal["harden", "train", "hard", "park", "unmeasured"]
+"""Where a calibration sends a task: to be hardened, to training, to the hard tier, aside; or it could not be measured."""
+
+
+class PassEstimate(Record):
+    """Pass@k of one task."""
+
+    k: int = Field(ge=1)
+    """Episodes that one may try."""
+    value: float = Field(ge=0.0, le=1.0)
+    """The estimate, without bias over both stages."""
+    low: float = Field(ge=0.0, le=1.0)
+    """Lower end of the exact interval of 95 %."""
+    high: float = Field(ge=0.0, le=1.0)
+    """Upper end."""
+
+
+class Calibration(Record):
+    """How difficult a task is for an actor, and what follows. Only scored episodes count; nothing is ever deleted by it."""
+
+    environment: ContentHash
+    """Environment version."""
+    task: ContentHash
+    """Task version."""
+    actor: str = Field(min_length=1)
+    """Who played."""
+    seed: int = Field(ge=0)
+    """Seed of the first episode; the others follow it."""
+    pilot: tuple[int, int]
+    """Scored episodes of the pilot, and passed ones among them."""
+    more: tuple[int, int] | None = None
+    """The same of the second stage; None when the pilot's share was outside the window."""
+    certification: tuple[int, int] | None = None
+    """The same of the search for a first pass after a pilot without any; in no rate."""
+    void: int = Field(ge=0)
+    """Episodes without a score, after all retries; in no rate."""
+    rates: tuple[PassEstimate, ...]
+    """Pass@k for growing k; none when the pilot was not scored whole."""
+    band: tuple[float, float]
+    """Shares of passes between which a task trains well."""
+    route: Route
+    """What follows."""
+    certified: bool | None = None
+    """Whether a pass was seen at all within the episodes that the certification allows; None when it was not asked for."""
+    highest: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Without a pass: the rate that so many failures leave possible (95 %)."""
+    planner: bool | None = None
+    """Without a pass: whether the task's own solution passes, which tells a hard task from a broken one."""
+
+    @property
+    def n(self) -> int:
+        """Scored episodes, certification included."""
+        return sum(stage[0] for stage in (self.pilot, self.more, self.certification) if stage)
+
+    @property
+    def c(self) -> int:
+        """Passed ones among them."""
+        return sum(stage[1] for stage in (self.pilot, self.more, self.certification) if stage)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskQuery:
     """Which tasks to list or to freeze; every condition that is not None must hold."""

@@ -138,6 +138,21 @@ class TrajectoryRow(Row, table=True):
     json_text: str = Field(sa_column=_text())
 
 
+class CalibrationRow(Row, table=True):
+    """One calibration; a task has a history of them for each actor."""
+
+    __tablename__ = "calibration"
+
+    id: int | None = Field(default=None, primary_key=True)
+    hash: str = Field(max_length=32)
+    task: str = Field(foreign_key="task_version.hash", max_length=32, index=True)
+    actor: str = Field(index=True)
+    route: str = Field(max_length=16)
+    n: int
+    c: int
+    json_text: str = Field(sa_column=_text())
+
+
 class SuiteRow(Row, table=True):
     """One frozen suite."""
 

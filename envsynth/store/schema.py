@@ -8,7 +8,7 @@ from pathlib import Path
 
 from envsynth.errors import SchemaTooNew
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Revisions of the tables that this build knows, oldest first; each is a file in `migrations/versions`."""
 
 HEAD = REVISIONS[-1]

@@ -17,10 +17,10 @@ from envsynth.spec import Record
 from envsynth.store import queries
 from envsynth.store.engine import WRITE
 from envsynth.store.failures import explained
-from envsynth.store.rows import RejectionRow, ReportRow, TrajectoryRow
+from envsynth.store.rows import CalibrationRow, RejectionRow, ReportRow, TrajectoryRow
 
 R = TypeVar("R", bound=Record)
-K = TypeVar("K", ReportRow, RejectionRow, TrajectoryRow)
+K = TypeVar("K", ReportRow, RejectionRow, TrajectoryRow, CalibrationRow)
 
 
 class OpenStore:

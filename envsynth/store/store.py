@@ -23,6 +23,7 @@ from envsynth.store.migrate import revision_of, upgrade
 from envsynth.store.postgres import postgres_engine, shown
 from envsynth.store.reader import RecordReader
 from envsynth.store.records import (
+    Calibration,
     Origin,
     Rejection,
     Suite,
@@ -156,6 +157,15 @@ class Store(RecordReader, HistoryReader):
         """
         with self.batch() as batch:
             return [batch.add_trajectory(trajectory) for trajectory in trajectories]
+
+    def add_calibration(self, calibration: Calibration) -> None:
+        """Add a calibration of a stored task: it becomes the latest of its actor, the earlier ones stay as history.
+
+        Args:
+            calibration: The calibration.
+        """
+        with self.batch() as batch:
+            batch.add_calibration(calibration)
 
     def add_suite(self, suite: Suite) -> None:
         """Add a frozen suite of stored tasks; adding it again changes nothing.
