@@ -21,7 +21,8 @@ from pydantic import JsonValue
 
 from envsynth.errors import Rejected
 from envsynth.gates import Case, Rehearsal, all_gates, check
-from envsynth.report import Finding, GateReport, GateResult
+from envsynth.harder import Passing, Step, fewer_pass, harder, may_need_something_new
+from envsynth.report import GateReport, GateResult
 from envsynth.sandbox import Jail, shared_jail
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Rejection
@@ -42,9 +43,6 @@ HOPELESS_THERE = (("faults", "nonbinding"),)
 """Refusals that depend on the parent alone for one operator."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
-
-LESS = 2
-"""By how many fewer careless solvers must pass a child than its parent, where it needs no new skill."""
 
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
@@ -108,28 +106,6 @@ class Drafted(Protocol):
 
 
 @dataclass(frozen=True)
-class Step:
-    """One accepted version of a lineage."""
-
-    task: TaskVersion
-    """The version."""
-    report: GateReport
-    """Its gates."""
-
-    @property
-    def skills(self) -> frozenset[str]:
-        """Skills whose ablation fails: what the task needs."""
-        skills = self.report.evidence("DF401").get("skills")
-        return frozenset(str(skill) for skill in skills) if isinstance(skills, list) else frozenset()
-
-    @property
-    def calls(self) -> int:
-        """Tool calls of the gold run."""
-        calls = self.report.evidence("EX201").get("calls")
-        return calls if isinstance(calls, int) else 0
-
-
-@dataclass(frozen=True)
 class Lineage:
     """A root with its accepted children, and everything that was refused on the way."""
 
@@ -169,8 +145,8 @@ def audit(
         # The commonest refusal comes first where it costs little: without a newly failing skill no child is harder. A
         # solution that fails in the rehearsal goes on, to be told by the gates what is wrong with it.
         careless = None
-        if case.rehearse() and easier is not None and not _may_need_something_new(case, easier):
-            careless = _fewer(draft, author, case, easier, rehearsal)
+        if case.rehearse() and easier is not None and not may_need_something_new(case, easier):
+            careless = fewer_pass(author.careless(), case, easier, rehearsal)
             if careless is None:
                 return _nothing_new(candidate)
         results = _measured(environment, candidate, case, easier, careless)
@@ -204,8 +180,8 @@ def _rehearse(
         if not case.rehearse() or case.rehearsed_calls is None:
             return audit(draft, author, candidate, jail, parent, rehearsal)
         careless = None
-        if parent is not None and not _may_need_something_new(case, parent):
-            careless = _fewer(draft, author, case, parent, rehearsal)
+        if parent is not None and not may_need_something_new(case, parent):
+            careless = fewer_pass(author.careless(), case, parent, rehearsal)
             if careless is None:
                 return _nothing_new(candidate)
         calls = case.rehearsed_calls
@@ -218,12 +194,12 @@ def _rehearse(
     left = [GateResult(code=code, status="skipped", evidence={"why": why}) for code in _LEFT if code != "EX201"]
     played = GateResult(code="EX201", status="skipped", evidence={"why": why, "calls": calls})
     results = (*report.results, played)
-    harder = _harder(Step(candidate, report.model_copy(update={"results": results})), parent, careless)
-    if harder.status == "fail":
-        return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
+    verdict = harder(Step(candidate, report.model_copy(update={"results": results})), parent, careless)
+    if verdict.status == "fail":
+        return _rejection(candidate, "ladder", verdict.code, verdict.findings[0].message)
     task = author.complete(draft, candidate, calls)
     return Step(
-        task, GateReport(environment=environment.hash, task=task.hash, results=(*results, harder, *left), whole=False)
+        task, GateReport(environment=environment.hash, task=task.hash, results=(*results, verdict, *left), whole=False)
     )
 
 
@@ -255,16 +231,16 @@ def _measured(
     calls = case.gold.n_calls
     if calls > MAX_GOLD_CALLS:
         return _too_long(candidate, calls)
-    if parent is not None and careless is None and not _may_need_something_new(case, parent):
+    if parent is not None and careless is None and not may_need_something_new(case, parent):
         return _nothing_new(candidate)
     ladder = check(environment, candidate, case=case, select=("DF401",))
     if not ladder.ok:
         return _refused(candidate, "ladder", ladder)
     results = (*first.results, *ladder.results)
-    harder = _harder(Step(candidate, first.model_copy(update={"results": results})), parent, careless)
-    if harder.status == "fail":
-        return _rejection(candidate, "ladder", harder.code, harder.findings[0].message)
-    return (*results, harder)
+    verdict = harder(Step(candidate, first.model_copy(update={"results": results})), parent, careless)
+    if verdict.status == "fail":
+        return _rejection(candidate, "ladder", verdict.code, verdict.findings[0].message)
+    return (*results, verdict)
 
 
 def _too_long(candidate: TaskVersion, calls: int) -> Rejection:
@@ -273,53 +249,6 @@ def _too_long(candidate: TaskVersion, calls: int) -> Rejection:
 
 def _nothing_new(candidate: TaskVersion) -> Rejection:
     return _rejection(candidate, "ladder", "DF402", "needs no skill that its parent does not need")
-
-
-def _may_need_something_new(case: Case, parent: Step) -> bool:
-    """Whether a skill that the parent does not need may be necessary; a void run leaves that open."""
-    verdicts = case.ablated(skill for skill in case.task.ablations if skill not in parent.skills)
-    return any(verdict.status != "pass" for verdict in verdicts.values())
-
-
-Passing = tuple[int, int, int]
-"""Careless solvers: how many pass the parent, how many the child, how many there are."""
-
-
-def _fewer(draft: Drafted, author: Author, case: Case, parent: Step, rehearsal: Rehearsal | None) -> Passing | None:
-    """Whether notably fewer careless solvers pass a candidate than its parent; None when they do not, or none can tell."""
-    solvers = author.careless()
-    if rehearsal is None or not solvers:
-        return None
-    if parent.task.hash not in rehearsal.passing:
-        with Case(draft.environment, parent.task, case.jail, rehearsal=rehearsal) as before:
-            rehearsal.passing[parent.task.hash] = before.passing(solvers)
-    known = rehearsal.passing[parent.task.hash]
-    if known is None or known < LESS:
-        return None
-    found = case.passing(solvers)
-    return None if found is None or found > known - LESS else (known, found, len(solvers))
-
-
-def _harder(step: Step, parent: Step | None, careless: Passing | None) -> GateResult:
-    """DF402: a child needs a skill that its parent did not need, and more skills in all; or fewer careless solvers pass."""
-    if parent is None:
-        why = "a root has no parent" if step.task.lineage.parent is None else "another measure decides"
-        return GateResult(code="DF402", status="skipped", evidence={"why": why})
-    new = sorted(step.skills - parent.skills)
-    evidence: dict[str, JsonValue] = {
-        "new": [*new],
-        "lost": [*sorted(parent.skills - step.skills)],
-        "calls_before": parent.calls,
-        "calls": step.calls,
-    }
-    if careless is not None:
-        evidence |= dict(zip(("careless_before", "careless", "careless_solvers"), careless, strict=True))
-    fewer = careless is not None and step.skills >= parent.skills
-    if fewer or (new and len(step.skills) > len(parent.skills)):
-        return GateResult(code="DF402", status="pass", evidence=evidence)
-    message = f"needs {len(step.skills)} skills, its parent {len(parent.skills)}; new: {', '.join(new) or 'none'}"
-    finding = Finding(code="DF402", message=message, where="task", fix="another operator")
-    return GateResult(code="DF402", status="fail", findings=(finding,), evidence=evidence)
 
 
 def _refused(task: TaskVersion, stage: str, report: GateReport) -> Rejection:
