@@ -379,8 +379,9 @@ def _one_step(
     rng = random.Random(f"harden/{parent.task.hash}")
     # Operators aim at skills that the parent does not need. Where that leads nowhere, they try without an aim: the step may
     # still be one at which careless solvers fail.
+    left = list(author.operators(parent.task))
     for number, needed in enumerate(dict.fromkeys((parent.skills, frozenset[str]()))):
-        patience = dict.fromkeys(author.operators(parent.task), PATIENCE)
+        patience = dict.fromkeys(left, PATIENCE)
         for attempt in range(number * tries, (number + 1) * tries):
             usable = [name for name, left in patience.items() if left > 0]
             if not usable:
@@ -390,8 +391,10 @@ def _one_step(
                 candidate = author.propose(draft, parent.task, operator, attempt, needed)
             except Rejected as reason:
                 rejections.append(_by_author(draft, parent.task.hash, operator, reason))
-                hopeless = reason.code in HOPELESS or (operator, reason.code) in HOPELESS_THERE
-                patience[operator] -= PATIENCE if hopeless else COST_OF_DRAW
+                patience[operator] -= COST_OF_DRAW
+                if reason.code in HOPELESS or (operator, reason.code) in HOPELESS_THERE:
+                    patience[operator] = 0
+                    left.remove(operator)
                 continue
             outcome = take(candidate, parent)
             if isinstance(outcome, Step):

@@ -6,8 +6,10 @@ alone. Adding is idempotent: a record whose hash is there already is left as it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy.sql import ColumnElement
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from envsynth.errors import SpecError, StoreError
 from envsynth.report import GateReport
@@ -228,8 +230,7 @@ class Batch:
         self.new_tasks = self._write_tasks(session)
         for report, whole in self._reports:
             _write_report(session, report, whole=whole)
-        for rejection in self._rejections:
-            _write_rejection(session, rejection)
+        _write_rejections(session, self._rejections)
         self.new_trajectories = self._write_trajectories(session)
         for calibration in self._calibrations:
             _write_calibration(session, calibration)
@@ -315,15 +316,23 @@ def _write_report(session: Session, row: ReportRow, *, whole: bool) -> None:
     session.flush()
 
 
-def _write_rejection(session: Session, row: RejectionRow) -> None:
-    same = (
-        col(RejectionRow.hash) == row.hash,
-        col(RejectionRow.run).is_(None) if row.run is None else col(RejectionRow.run) == row.run,
-        col(RejectionRow.unit).is_(None) if row.unit is None else col(RejectionRow.unit) == row.unit,
-    )
-    if not _exists(session, RejectionRow, *same):
+def _write_rejections(session: Session, rows: Sequence[RejectionRow]) -> None:
+    """Write rejections; equal ones of one batch are as many proposals, those of an earlier batch are the same ones."""
+    alike: dict[tuple[str, str | None, int | None], list[RejectionRow]] = {}
+    for row in rows:
+        alike.setdefault((row.hash, row.run, row.unit), []).append(row)
+    new: list[RejectionRow] = []
+    for (digest, run, unit), same in alike.items():
+        known = select(func.count()).where(
+            col(RejectionRow.hash) == digest,
+            col(RejectionRow.run).is_(None) if run is None else col(RejectionRow.run) == run,
+            col(RejectionRow.unit).is_(None) if unit is None else col(RejectionRow.unit) == unit,
+        )
+        new += same[session.exec(known).one() :]
+    order = {id(row): place for place, row in enumerate(rows)}
+    for row in sorted(new, key=lambda row: order[id(row)]):
         session.add(row)
-        session.flush()
+    session.flush()
 
 
 def _write_calibration(session: Session, row: CalibrationRow) -> None:

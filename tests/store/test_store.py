@@ -201,6 +201,10 @@ def test_why_was_this_rejected(store: Store) -> None:
     assert store.rejections(parent=root.hash) == [tie]
     assert store.rejections(run="r") == [tie, cap]
     assert store.rejection_counts() == {("oracle", "tie"): 2, ("oracle", "search_cap"): 1}
+    twice = [factory.rejection(home, "again")] * 2
+    for _ in range(2):
+        store.add_rejections(twice)
+    assert store.rejections(code="again") == twice
 
 
 def test_runs_resume_and_finish(store: Store) -> None:

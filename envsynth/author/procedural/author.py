@@ -212,9 +212,14 @@ class ProceduralAuthor:
         return self._assemble(draft, edit, Lineage(), voice, f"{stream}/{attempt}", None)
 
     def operators(self, task: TaskVersion) -> list[str]:
-        """Names of the operators that have a site in a task; never the one that made it."""
+        """Names of the operators that have a site in a task; never the one that made it.
+
+        A third of the choices never get a goal: nearly every choice would end as an optimum otherwise.
+        """
         program = _program(task)
-        return [name for name, item in OPERATORS.items() if name != task.lineage.operator and item.applicable(program)]
+        kept = {"optimise"} if task.kind == "plan" and _voice(task).variant == 0 else set[str]()
+        found = [name for name, item in OPERATORS.items() if item.applicable(program)]
+        return [name for name in found if name != task.lineage.operator and name not in kept]
 
     def propose(
         self, draft: Draft, parent: TaskVersion, operator: str, attempt: int, needed: frozenset[str] = frozenset()

@@ -96,6 +96,8 @@ class Action:
     """Tables that it writes."""
     policy: str = ""
     """Sentence of the public rules that governs it, if any."""
+    through: tuple[str, ...] = ()
+    """The changing tools that its planner text calls by other actions' texts, where it calls none itself."""
 
     @cached_property
     def calls(self) -> tuple[str, ...]:
@@ -104,6 +106,8 @@ class Action:
         Raises:
             AuthorError: the text does not name one.
         """
+        if self.through:
+            return self.through
         calls = [node for node in ast.walk(ast.parse(self.plan)) if isinstance(node, ast.Call)]
         firsts = [node.args[0] for node in calls if isinstance(node.func, ast.Name) and node.func.id == "write"]
         named = [node.value for node in firsts if isinstance(node, ast.Constant) and isinstance(node.value, str)]

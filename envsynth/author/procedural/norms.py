@@ -103,6 +103,7 @@ def norm_action(world: Composed, norm: Norm, actions: Mapping[str, Action]) -> A
         ),
         goal=f"def s_{name}(db, diff, row):\n    rule = g_{RULE}{entity}(db, row)\n{goal}    return None\n",
         tables=tuple(dict.fromkeys(tables)),
+        through=tuple(dict.fromkeys(tool for breach in norm.breaches for tool in actions[breach.action].calls)),
         policy=_repair_policy(world.word(entity), norm),
     )
 

@@ -193,7 +193,7 @@ class Draft:
         kind = rng.choice(["act", "act", "if", "foreach"])
         singles = [
             (action.name, action.params[0][1].detail)
-            for action in world.actions.values()
+            for action in self.sampler.drawable
             if len(action.params) == 1 and action.params[0][1].kind == "row"
         ]
         if kind == "foreach" and singles:

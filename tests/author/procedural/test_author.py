@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from envsynth.author.procedural.author import AUTHOR, SCREEN_TURNS, ProceduralAuthor
-from envsynth.author.procedural.ir import digest, from_json
+from envsynth.author.procedural.ir import Attr, Choose, Con, Let, Of, Task, digest, from_json, to_json
 from envsynth.author.procedural.operators import OPERATORS
 from envsynth.author.procedural.screen import MAX_CHANGES
 from envsynth.errors import AuthorError, Rejected, SpecError
@@ -235,6 +235,26 @@ def test_an_operator_is_not_offered_twice_in_a_row(author, draft, root):
     assert author.operators(root)
     for child in proposals(author, draft, root):
         assert child.lineage.operator not in author.operators(child)
+
+
+def test_a_third_of_the_choices_never_get_a_goal(author, root):
+    choice = root.model_copy(
+        update={
+            "kind": "plan",
+            "ir": to_json(
+                Task(
+                    (Let("X1", Choose("booking", (), 2, (Con("distinct", Attr("day")),))),),
+                    (("x", Of("X1", Attr("id"))),),
+                )
+            ),
+        }
+    )
+    offered = []
+    for variant in range(3):
+        details = {**choice.provenance.details, "variant": variant}
+        told = choice.model_copy(update={"provenance": choice.provenance.model_copy(update={"details": details})})
+        offered.append("optimise" in author.operators(told))
+    assert offered == [False, True, True]
 
 
 def test_grandchildren_carry_the_overlay_on(author, draft):

@@ -126,6 +126,15 @@ def test_every_composed_world_keeps_all_rules(name, seed):
 
 
 @pytest.mark.parametrize("name", NORMED)
+def test_repairs_name_the_tools_that_they_call(name):
+    composed = world_of(name, 0)
+    mends = [action for action in composed.actions.values() if action.name.startswith(MEND)]
+    changing = {tool.name for tool in composed.tools if tool.effect == "write"}
+    assert mends
+    assert all(action.calls and set(action.calls) <= changing for action in mends)
+
+
+@pytest.mark.parametrize("name", NORMED)
 def test_planted_rows_break_one_rule_once_in_all_three_texts(name):
     seen = Counter[str]()
     for seed in range(3):

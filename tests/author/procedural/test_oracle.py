@@ -254,6 +254,19 @@ def test_order_sensitive_finds_operands_sets_and_answers_that_a_write_changes():
     assert not sensitive(acting(small, book))
 
 
+def test_an_oracle_over_rows_that_may_change_asks_again():
+    database = connect(WORLD)
+    changing, keeping = Oracle(WORLD, database), Oracle(WORLD, database, {})
+    before = [asked.ids("visit", (LIVE,)) for asked in (changing, keeping)]
+    rates = [asked.values("room", Attr("rate")) for asked in (changing, keeping)]
+    database.execute("UPDATE visit SET state = 'gone'")
+    database.execute("UPDATE room SET rate = 1")
+    assert (before[0], rates[0]) == (before[1], rates[1])
+    assert changing.ids("visit", (LIVE,)) == []
+    assert set(changing.values("room", Attr("rate")).values()) == {1}
+    assert keeping.ids("visit", (LIVE,)) == before[1]
+
+
 def test_the_database_is_never_written():
     database = connect(WORLD)
     task = acting(resize("Elm Room", 9), Act("cancel", (("visit", visit(1)),)))

@@ -71,13 +71,14 @@ class Oracle:
     Args:
         composition: The composed world: columns, derived attributes, actions.
         connection: Its rows; tables are named by entity, columns by `Col.column`. Never written.
-        known: What was asked of these rows before, shared by the oracles over them; None for none.
+        known: What was asked of these rows before, shared by the oracles over them; None keeps nothing, as rows that an
+            oracle writes to need.
     """
 
     def __init__(
         self, composition: OracleWorld, connection: sqlite3.Connection, known: dict[Any, Any] | None = None
     ) -> None:
-        self._known = {} if known is None else known
+        self._known = known
         self._world = composition
         self._connection = connection
         self._relations = Relations(composition, connection, known)
@@ -151,6 +152,8 @@ class Oracle:
         Raises:
             IRTypeError: it is ill-typed.
         """
+        if self._known is None:
+            return check(task, self._world)
         kept = self._known.get(id(task))
         if kept is None:
             kept = self._known[id(task)] = (task, check(task, self._world))
@@ -190,7 +193,7 @@ class Oracle:
 
     def ids(self, entity: str, atoms: Sequence[Atom]) -> list[Key]:
         """Return the ids of the rows that meet the atoms, ascending."""
-        if not all(_is_fixed(atom) for atom in atoms):
+        if self._known is None or not all(_is_fixed(atom) for atom in atoms):
             return [row[0] for row in self._relations.rows(entity, atoms)]
         key = (entity, tuple(atoms))
         if key not in self._known:
@@ -212,7 +215,7 @@ class Oracle:
 
     def values(self, entity: str, attr: Attr) -> dict[Key, Cell]:
         """Return an attribute of all rows by id, as `value` does but by one query; a boolean as the integer that SQL has."""
-        if not _is_fixed(attr):
+        if self._known is None or not _is_fixed(attr):
             return dict(self._relations.rows(entity, (), (attr,)))
         key = (entity, attr)
         if key not in self._known:
