@@ -195,6 +195,9 @@ def _difficulty(record: Record, store: Store, yields: Yields) -> None:
     )
     record.at_least("gold calls of leaves, median", statistics.median(calls) if calls else None, 8)
     record.at_least("gold calls of leaves, p90", calls[(9 * len(calls) - 1) // 10] if calls else None, 20)
+    reports = [*store.latest_reports([leaf.hash for leaf in leaves])]
+    whole = sum(report.whole and report.ok for report in reports)
+    record.line("leaves that met every gate", f"{whole:,} of {len(leaves):,}", "all", whole == len(leaves) > 0)
     writes = sum(bool(store.task(leaf.hash).oracle.changes) for leaf in leaves)
     record.at_least("share of leaves that write", writes / max(1, len(leaves)), 0.4)
     kinds = Counter(task.kind for task in [*leaves, *twins])
