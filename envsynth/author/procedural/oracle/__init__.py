@@ -16,7 +16,8 @@ from envsynth.author.procedural.oracle.outcome import (
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld
 from envsynth.author.procedural.oracle.repeats import done_twice
-from envsynth.author.procedural.oracle.run import MAX_SETS, Oracle
+from envsynth.author.procedural.oracle.run import Oracle
+from envsynth.author.procedural.oracle.sets import MAX_SETS
 
 __all__ = [
     "MAX_SETS",

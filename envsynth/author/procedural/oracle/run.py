@@ -46,10 +46,7 @@ from envsynth.author.procedural.oracle.outcome import (
     write_changes,
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, literal, need
-from envsynth.author.procedural.oracle.sets import COMPARE, Wanted, feasible_sets
-
-MAX_SETS = 20_000
-"""Candidate sets of one `Choose` that are enumerated at most; more is a rejection, before any is built."""
+from envsynth.author.procedural.oracle.sets import COMPARE, MAX_SETS, Wanted, feasible_sets
 
 
 def _is_fixed(value: Atom | Attr) -> bool:

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from envsynth.author.procedural.ir import Con
 from envsynth.author.procedural.oracle.outcome import Key
 
+MAX_SETS = 20_000
+"""Candidate sets of one `Choose` that are enumerated at most; more is a rejection, before any is built."""
+
 Places = NDArray[np.int32]
 
 COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {
