@@ -234,7 +234,8 @@ def gate_table(store: Store) -> dict[str, dict[str, int]]:
             for name in ("killed", "right", "total", "walks", "passed"):
                 value = result.evidence.get(name)
                 row[name] += value if isinstance(value, int) else 0
-            row["all killed"] += result.evidence.get("killed") == result.evidence.get("total")
+            killed = result.evidence.get("killed")
+            row["all killed"] += killed is not None and killed == result.evidence.get("total")
     for item in store.refusal_counts():
         if item.stage in ("gates", "ladder"):
             table.setdefault(item.code, Counter())["refused"] += item.count
@@ -260,6 +261,11 @@ def _print_table(table: dict[str, dict[str, int]]) -> None:
     print(f"      in all {checks:,} checks with {sum(row.get('total', 0) for row in rows):,} tests inside of them")
 
 
+def audited(store: Store) -> int:
+    """Count the task versions that met every gate: ancestors were rehearsed, and have no judgement by most of them."""
+    return sum(entry.status == "passed" for entry in store.task_entries())
+
+
 def _gates(record: Record, table: dict[str, dict[str, int]], versions: int, *, fast: bool) -> None:
     for code, name in (
         ("EX201", "the planner, through tools alone (reward 1)"),
@@ -267,7 +273,7 @@ def _gates(record: Record, table: dict[str, dict[str, int]], versions: int, *, f
         ("VF301", "idle and empty (reward 0)"),
     ):
         passed = table[code].get("pass", 0)
-        record.line(name, f"{passed:,} of {versions:,}", "all task versions", passed == versions > 0)
+        record.line(name, f"{passed:,} of {versions:,}", "all audited tasks", passed == versions > 0)
     guesses = table["VF302"]
     refused = guesses.get("all killed", 0)
     told = f"{refused:,} of {versions:,}, {guesses['total']:,} answers and walks"
@@ -373,9 +379,9 @@ def main() -> int:
             if not options.fast:
                 _difficulty(record, store, yields)
             _print_table(table)
-            _gates(record, table, yields.tasks, fast=options.fast)
+            _gates(record, table, audited(store), fast=options.fast)
             if not options.fast:
-                _rejected(record, table, yields.tasks)
+                _rejected(record, table, audited(store))
             _final_audit(record, store, FAST // 2 if options.fast else options.sample, options.workers)
     not_run = [line["name"] for line in record.lines if line["result"] == "NOT RUN"]
     if not_run:

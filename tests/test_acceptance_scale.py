@@ -80,6 +80,13 @@ def test_counts_of_the_gates_are_those_of_the_reports(tmp_path: Path) -> None:
             store.add_task(task, report)
         store.add_rejections(refused)
         table = synthesis_scale.gate_table(store)
+        assert synthesis_scale.audited(store) == len(reports) - 1
+        part = tuple(result.model_copy(update={"status": "skipped", "evidence": {}}) for result in reports[1].results)
+        rehearsed = unit.tasks[1][0].model_copy(update={"prompt": "Another prompt."})
+        report = GateReport(environment=unit.environment.hash, task=rehearsed.hash, results=part, whole=False)
+        store.add_task(rehearsed, report)
+        assert synthesis_scale.audited(store) == len(reports) - 1
+        assert synthesis_scale.gate_table(store)["VF302"]["all killed"] == table["VF302"]["all killed"] == len(reports)
     assert (table["VF301"]["pass"], table["VF301"]["fail"]) == (len(reports) - 1, 1)
     assert (table["VF301"]["killed"], table["VF301"]["total"]) == (2 * len(reports) - 1, 2 * len(reports))
     assert table["VF302"]["total"] == sum(int(report.evidence("VF302")["total"]) for report in reports)
