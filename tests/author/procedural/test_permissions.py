@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections import Counter
 
 import pytest
@@ -514,3 +515,23 @@ def test_every_derived_attribute_and_action_has_its_sentence():
         for item in [*world.derived.values(), *world.actions.values()]:
             assert item.policy in world.policy
             assert item.policy.endswith(".")
+
+
+def test_a_solver_that_does_not_find_an_outer_folder_ends():
+    """Who reads one page only may not see it; the solver looked for it for ever once."""
+    world = world_of(3, folder_tree=True)
+    (level,) = [item for (_, name), item in world.derived.items() if name == "access_level"]
+    space = {"POLICY": True, "rows": lambda entity, equal: []}
+    exec(level.plan, space)
+    _, key = world.fk("folder", "parent")
+    column = next(col.column for col in world.tables["folder"] if col.name == "parent")
+    ended = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it goes on for ever"))
+    signal.alarm(5)
+    try:
+        with pytest.raises(IndexError):
+            space["folder_line"](
+                {"id": 1, "name": "In", key: 1 if key == "id" else "In", column: 2 if key == "id" else "Out"}
+            )
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, ended)

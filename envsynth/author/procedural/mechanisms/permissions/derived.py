@@ -125,7 +125,7 @@ class DerivedTexts(Bindings):
         """Planner source of `d_access_level`; without the rules only direct grants count."""
         outward = (
             f"    while POLICY and line[-1][{self.outer!r}] != line[-1][{self.outer_key!r}]:\n"
-            f"        line = line + rows('folder', {{{self.outer_key!r}: line[-1][{self.outer!r}]}})\n"
+            f"        line = line + [rows('folder', {{{self.outer_key!r}: line[-1][{self.outer!r}]}})[0]]\n"
             if self.folder_tree
             else ""
         )
