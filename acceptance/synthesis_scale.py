@@ -134,7 +134,9 @@ def _held(path: Path) -> int:
 def _cost(record: Record, took: Took, count: int, *, fast: bool) -> None:
     share = count / ENVIRONMENTS
     whole = took.made == count
-    told = f"{took.wall_s:,.0f} s in {took.calls} call(s), {took.cpu_s / max(1, took.made):.2f} core seconds each"
+    # No processor time: that of jailed workers is not among what the kernel tells of processes that were waited for.
+    rate = 60 * took.made / took.wall_s if took.wall_s else 0.0
+    told = f"{took.wall_s:,.0f} s in {took.calls} call(s), {rate:,.1f} environments a minute"
     if not whole:
         told = f"{count - took.made} environments were made by others"
     limit = f"<= {LIMIT_S * share:,.0f} s, goal {GOAL_S * share:,.0f} s"

@@ -1,7 +1,7 @@
 """What synthesis costs, and how fast its environments step: `python -m benchmarks.synthesis [--peers PYTHON] [--out FILE]`.
 
-Tuples (environment, tools, task, verifier) per core second, over the user and system time of all processes; then calls per
-second of the same solution in one environment: ours, the same tools on plain SQLite in memory without any jail, an MCP
+Tuples (environment, tools, task, verifier) per core second, by the wall time of one process and the jailed workers that it
+waits for: the kernel's account of processor time leaves out workers that nobody waited for. Then calls per second of the same solution in one environment: ours, the same tools on plain SQLite in memory without any jail, an MCP
 server over stdio, and OpenEnv's WebSocket. The peers run in the interpreter that `--peers` names:
 
     python -m venv peers && peers/bin/pip install mcp openenv-core
@@ -65,10 +65,9 @@ def tuples(store: Path, count: int, seed: int) -> dict[str, float]:
         "task versions": versions,
         "leaf tasks": leaves,
         "wall, s": found.wall_s,
-        "processor, s": found.cpu_s,
-        "task versions per core second": versions / found.cpu_s,
-        "leaf tasks per core second": leaves / found.cpu_s,
-        "core seconds per environment": found.cpu_s / count,
+        "task versions per core second": versions / found.wall_s,
+        "leaf tasks per core second": leaves / found.wall_s,
+        "core seconds per environment": found.wall_s / count,
         "greatest memory, MiB": found.peak_bytes / 2**20,
     }
 
