@@ -1,8 +1,9 @@
 """What synthesis costs, and how fast its environments step: `python -m benchmarks.synthesis [--peers PYTHON] [--out FILE]`.
 
 Tuples (environment, tools, task, verifier) per core second, by the wall time of one process and the jailed workers that it
-waits for: the kernel's account of processor time leaves out workers that nobody waited for. Then calls per second of the same solution in one environment: ours, the same tools on plain SQLite in memory without any jail, an MCP
-server over stdio, and OpenEnv's WebSocket. The peers run in the interpreter that `--peers` names:
+waits for: the kernel's account of processor time leaves out workers that nobody waited for. Then calls per second of the
+same solution in one environment: ours, the same tools on plain SQLite in memory without any jail, an MCP server over stdio,
+and OpenEnv's WebSocket. The peers run in the interpreter that `--peers` names:
 
     python -m venv peers && peers/bin/pip install mcp openenv-core
 
