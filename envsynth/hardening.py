@@ -47,7 +47,7 @@ MAX_GOLD_CALLS = 120
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
 _AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
-_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401")
+_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401", "DF404")
 """Gates of a version that is rehearsed only: they read it, or judge what the rehearsal has played."""
 _LEFT = tuple(gate.code for gate in all_gates() if gate.code not in _REHEARSED)
 AUDIT_ORDER = (
@@ -206,18 +206,25 @@ def _rehearse(
 def _audited(
     draft: Drafted, chain: Sequence[Step], jail: Jail, rehearsal: Rehearsal | None, rejections: list[Rejection]
 ) -> list[Step]:
-    """Take the last version of a lineage through the gates that it has not met; where it fails, its parent instead."""
-    kept = list(chain)
-    while kept and not kept[-1].report.whole:
-        step = kept.pop()
+    """Take the last version of a lineage through the gates that it has not met; where it fails, its parent instead.
+
+    Where the last is a twin without an answer set, which counts for no set's size, the version that it is a twin of as well.
+    """
+    kept, place = list(chain), len(chain) - 1
+    while place >= 0 and not kept[place].report.whole:
+        step = kept[place]
         with Case(draft.environment, step.task, jail, rehearsal=rehearsal) as case:
             rest = check(draft.environment, step.task, case=case, select=_LEFT, fail_fast=True)
         if not rest.ok:
             rejections.append(_refused(step.task, "gates", rest))
+            kept, place = kept[:place], place - 1
             continue
         met = [result for result in step.report.results if result.code not in _LEFT]
         results = (*met, *rest.results)
-        kept.append(Step(step.task, step.report.model_copy(update={"results": results, "whole": True})))
+        kept[place] = Step(step.task, step.report.model_copy(update={"results": results, "whole": True}))
+        if step.task.kind != "infeasible":
+            break
+        place -= 1
     return kept
 
 

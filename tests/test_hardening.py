@@ -348,6 +348,27 @@ def test_a_last_version_that_fails_a_gate_gives_way_to_its_parent(rehearsed, mon
     assert (shorter.rejections[-1].stage, shorter.rejections[-1].code) == ("gates", "SE502")
 
 
+def test_what_a_last_twin_is_a_twin_of_meets_every_gate_too(rehearsed, monkeypatch):
+    _, lineage = rehearsed
+    chain = [Step(step.task, step.report.model_copy(update={"whole": False})) for step in lineage.steps]
+    for place in (1, 2):
+        twin = chain[place].task.model_copy(update={"kind": "infeasible"})
+        chain[place] = Step(twin, chain[place].report.model_copy(update={"task": twin.hash}))
+    asked = []
+
+    def check_none(spec, task, **options):
+        asked.append(task.hash)
+        return GateReport(environment=spec.hash, task=task.hash, results=())
+
+    monkeypatch.setattr(hardening, "check", check_none)
+    kept = hardening._audited(DRAFT, chain, shared_jail(), None, [])
+    assert asked == [step.task.hash for step in reversed(chain)]
+    assert [step.report.whole for step in kept] == [True] * 3
+    asked.clear()
+    kept = hardening._audited(DRAFT, [chain[1], chain[0]], shared_jail(), None, [])
+    assert [step.report.whole for step in kept] == [False, True]
+
+
 def test_a_lineage_none_of_whose_versions_passes_is_empty(rehearsed, monkeypatch):
     root, _ = rehearsed
     real = hardening.check
