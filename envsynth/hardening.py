@@ -59,7 +59,8 @@ AUDIT_ORDER = (
 
 
 Audit = Literal["all", "leaves"]
-"""Which versions of a lineage meet every gate: all of them, or the last one, while its ancestors are rehearsed."""
+"""Which versions of a lineage meet every gate: all of them, or the last one, while its ancestors are rehearsed; where the
+last is an infeasible twin, the version that it is a twin of as well."""
 
 
 class Author(Protocol):
@@ -390,7 +391,7 @@ def _one_step(
     for number, needed in enumerate(dict.fromkeys((parent.skills, frozenset[str]()))):
         patience = dict.fromkeys(left, PATIENCE)
         for attempt in range(number * tries, (number + 1) * tries):
-            usable = [name for name, left in patience.items() if left > 0]
+            usable = [name for name, worth in patience.items() if worth > 0]
             if not usable:
                 break
             operator = _draw(rng, usable)
