@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from envsynth.errors import SpecError
 from envsynth.gates import check
+from envsynth.record import content_hash
 from envsynth.report import GateReport
 from envsynth.sandbox import Jail
-from envsynth.spec import EnvironmentSpec, TaskVersion, Tool, content_hash
+from envsynth.spec import EnvironmentSpec, TaskVersion, Tool
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,10 @@ from envsynth.author.procedural.reading import read_category
 from envsynth.errors import StoreError
 from envsynth.evaluate import EvaluationOptions, EvaluationReport, evaluate
 from envsynth.pipeline import Unit, synthesize
+from envsynth.record import content_hash
 from envsynth.report import GateReport
 from envsynth.rollout import play
-from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store
 from envsynth.suite import export_jsonl, export_parquet, freeze
 from envsynth.trajectory import Trajectory

@@ -21,9 +21,10 @@ from envsynth.errors import AuthorError, SandboxError, SpecError
 from envsynth.executors import Executor, run_all
 from envsynth.gates import Rehearsal, check
 from envsynth.hardening import MAX_STEPS, MAX_TRIES, Audit, Measure, Step, find_root, harden
+from envsynth.record import content_hash
 from envsynth.report import GateReport
 from envsynth.sandbox import shared_jail
-from envsynth.spec import EnvironmentSpec, TaskVersion, content_hash
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Rejection, Store
 
 REDRAWS = 4

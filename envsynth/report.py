@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from envsynth.spec import ContentHash, Record
+from envsynth.record import ContentHash, Record
 
 
 class Finding(Record):

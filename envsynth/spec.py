@@ -9,148 +9,23 @@ Source: DeepSeek-V3.2, arXiv:2512.02556, section 3.2.3: the tuple of environment
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     StringConstraints,
-    ValidationError,
     model_serializer,
     model_validator,
 )
 
-from envsynth.errors import SpecError
+from envsynth.delivery import Delivery, Fault
+from envsynth.record import ContentHash, Identifier, Record, Scalar
 
 FORMAT = "envsynth/1"
 """Version of the record format; written into every stored and exported record."""
-
-Scalar = int | float | str | None
-"""A value of one cell of a table."""
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
-"""A name that is safe in SQL and Python alike."""
-
-ContentHash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-"""BLAKE2b-128 of the canonical JSON of a record, in hexadecimal."""
-
-
-def canonical_json(value: Any) -> str:
-    """Serialise to the one JSON text that equal values share.
-
-    Args:
-        value: A JSON-able value; mappings need string keys.
-
-    Returns:
-        JSON with sorted keys, no spaces, unicode unescaped.
-
-    Raises:
-        SpecError: the value holds NaN, an infinity, or something that is not JSON.
-    """
-    try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SpecError(f"not canonical JSON: {error}") from error
-
-
-def content_hash(value: Any) -> str:
-    """Hash a JSON-able value: BLAKE2b with 16 bytes of digest over its canonical JSON, as 32 hexadecimal digits.
-
-    Raises:
-        SpecError: not canonical JSON, or a text holds lone surrogates.
-    """
-    try:
-        data = canonical_json(value).encode()
-    except UnicodeEncodeError as error:
-        raise SpecError(f"text with lone surrogates cannot be hashed: {error}") from error
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def explain_validation(error: ValidationError, what: str) -> str:
-    """Turn a pydantic error into one line per problem, each naming the path of the key and the value."""
-    lines: list[str] = []
-    for item in error.errors(include_url=False):
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"]).lstrip(".")
-        if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {path!r}: remove it or check its spelling")
-        else:
-            shown = repr(item.get("input"))
-            lines.append(f"{path or 'record'}: {item['msg']} (got {shown[:80]})")
-    return f"malformed {what}: " + "; ".join(lines[:8])
-
-
-class Record(BaseModel):
-    """A frozen record: unknown keys refused, content-hashed."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    def to_json(self) -> str:
-        """Return the canonical JSON of this record."""
-        return canonical_json(self.model_dump(mode="json"))
-
-    @cached_property
-    def hash(self) -> str:
-        """The content hash of this record, worked out once: an environment is hundreds of kilobytes of JSON."""
-        return content_hash(self.model_dump(mode="json"))
-
-    def __copy__(self) -> Self:
-        copied = super().__copy__()
-        cast(dict[str, Any], copied.__dict__).pop(
-            "hash", None
-        )  # a copy may get other content (`model_copy(update=...)`)
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        copied = super().__deepcopy__(memo)
-        cast(dict[str, Any], copied.__dict__).pop("hash", None)
-        return copied
-
-    @classmethod
-    def parse(cls, value: Any) -> Self:
-        """Validate plain data.
-
-        Args:
-            value: A mapping as `json.loads` gives it.
-
-        Returns:
-            The record.
-
-        Raises:
-            SpecError: a key is unknown, missing or of the wrong type; the message names its path.
-        """
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            raise SpecError(explain_validation(error, cls.__name__)) from error
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Parse the JSON text of a record.
-
-        Args:
-            text: JSON text.
-
-        Returns:
-            The record.
-
-        Raises:
-            SpecError: not JSON, or not this record.
-        """
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SpecError(f"malformed {cls.__name__}: not JSON: {error}") from error
-        return cls.parse(value)
-
-
-# ------------------------------------------------------------------------------------------------------- environment
 
 
 class Column(Record):
@@ -405,26 +280,6 @@ class OverlayRow(Record):
     """All cells."""
 
 
-FaultKind = Literal["timeout_before", "timeout_after", "unavailable"]
-
-
-class Fault(Record):
-    """Calls of one tool that fail in every episode of a task. The host fails them: the tool knows nothing of it.
-
-    Calls are counted by tool and episode, those with arguments that the tool takes only. A faulted call is a call.
-    """
-
-    tool: Identifier
-    """Which tool."""
-    call: int = Field(ge=1)
-    """Which call of it is the first to fail, from 1."""
-    kind: FaultKind
-    """`timeout_before`: error `timeout`, and the tool has not run. `timeout_after`: the same error, but the tool has run;
-    its result is lost and its changes stay. `unavailable`: error `unavailable`, and the tool has not run."""
-    calls: int = Field(default=1, ge=1, le=8)
-    """How many calls in a row fail."""
-
-
 class Lineage(Record):
     """Where a task version stands in its tree."""
 
@@ -467,6 +322,8 @@ class TaskVersion(Record):
     """Calls that fail; private. A task without any is written, and hashed, without this key."""
     solution: str
     """Source of `def solve(call)`; may only use `call(tool, **arguments)` and logic; runs in the sandbox only."""
+    delivery: Delivery = Delivery()
+    """Limit of calls, withheld tools and what a user tells. Written, and hashed, only where there is something."""
     ablations: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     """Skill-ablated solvers: skill -> module-level names of the solution that are overwritten."""
     verifier: Verifier
@@ -490,11 +347,13 @@ class TaskVersion(Record):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_no_faults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Versions that were made before there were faults keep their hashes.
+    def _without_what_is_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Versions that were made before there were faults and deliveries keep their hashes.
         written: dict[str, Any] = handler(self)
-        if not written.get("faults"):
+        if not self.faults:
             written.pop("faults", None)
+        if self.delivery == Delivery():
+            written.pop("delivery", None)
         return written
 
 

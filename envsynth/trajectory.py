@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from envsynth.spec import ContentHash, Record
+from envsynth.record import ContentHash, Record
 
 
 class StopReason(StrEnum):

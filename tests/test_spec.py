@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from envsynth import errors
+from envsynth.delivery import Fault
 from envsynth.errors import SpecError
+from envsynth.record import canonical_json, content_hash
 from envsynth.report import Finding, GateReport, GateResult
-from envsynth.spec import EnvironmentSpec, Fault, Lineage, TaskVersion, World, canonical_json, content_hash, slugify
+from envsynth.spec import EnvironmentSpec, Lineage, TaskVersion, World, slugify
 from envsynth.trajectory import CheckResult, Verdict
 from tests.conftest import make_shop, make_task
 

@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from envsynth.spec import Column, EnvironmentSpec, Provenance, RowChange, Scalar, Table, TaskVersion, Tool, World
+from envsynth.record import Scalar
+from envsynth.spec import Column, EnvironmentSpec, Provenance, RowChange, Table, TaskVersion, Tool, World
 
 PROVENANCE = Provenance(author="hand/1", category="planted defects", seed="1")
 Pair = tuple[EnvironmentSpec, TaskVersion]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from acceptance.defects.bases import BASES, act_atoms
 from acceptance.defects.making import Pair
 from acceptance.defects.plants import plant, replaced, task_with, with_prompt
-from envsynth.spec import EnvironmentSpec, Fault, TaskVersion
+from envsynth.delivery import Fault
+from envsynth.spec import EnvironmentSpec, TaskVersion
 
 WARNING = (
     "A call that ends in timeout may or may not have taken effect: check before you repeat it. One that ends in unavailable "

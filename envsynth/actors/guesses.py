@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from envsynth.actors.values import zero_value
-from envsynth.spec import Scalar, World
+from envsynth.record import Scalar
+from envsynth.spec import World
 
 GUESS_LIMIT = 1 / 64
 """A task is guessable when a guess hits at least this often."""

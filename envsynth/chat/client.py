@@ -17,7 +17,7 @@ from pydantic import JsonValue
 from envsynth.chat.memory import Cassette, DiskCache
 from envsynth.chat.messages import ChatReply, ChatRequest, reply_from_wire
 from envsynth.errors import ChatError, MissingExtra
-from envsynth.spec import content_hash
+from envsynth.record import content_hash
 
 if TYPE_CHECKING:
     import openai

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from envsynth.chat.messages import ChatReply
 from envsynth.errors import ChatError
-from envsynth.spec import canonical_json
+from envsynth.record import canonical_json
 
 
 class DiskCache:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from envsynth.errors import ChatError, SpecError
-from envsynth.spec import explain_validation
+from envsynth.record import explain_validation
 
 Message = dict[str, JsonValue]
 """One chat message in the wire format: `role`, `content`, `tool_calls` ..."""

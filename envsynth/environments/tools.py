@@ -11,13 +11,14 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import JsonValue
 
+from envsynth.delivery import Fault
 from envsynth.environments.faults import AFTER, FAULT_ERRORS, FaultClock
 from envsynth.environments.hosts import Host, WorldHosts
 from envsynth.environments.plays import Errand, Play
 from envsynth.errors import EnvironmentVoid
 from envsynth.sandbox import CallResult, Failure, Limits, Worker
 from envsynth.sandbox import requests as wire
-from envsynth.spec import EnvironmentSpec, Fault, Tool
+from envsynth.spec import EnvironmentSpec, Tool
 from envsynth.verifiers import SchemaCheck, schema_problem
 
 MAX_RESULT_CHARS = 100_000

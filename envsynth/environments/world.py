@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from envsynth.errors import SandboxError, SpecError
+from envsynth.record import Scalar, content_hash
 from envsynth.sandbox import CallResult, Jail, Limits, Worker
-from envsynth.spec import Column, OverlayRow, Scalar, Table, World, content_hash
+from envsynth.spec import Column, OverlayRow, Table, World
 
 BUILD_LIMITS = Limits(soft_s=10.0, hard_s=20.0, cpu_s=60)
 """What one request of a build may use."""

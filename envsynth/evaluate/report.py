@@ -10,7 +10,8 @@ from pydantic import Field
 
 from envsynth.errors import SpecError
 from envsynth.evaluate.statistics import cluster_interval, pass_at_k, pass_hat_k
-from envsynth.spec import FORMAT, ContentHash, EnvironmentSpec, Record, TaskVersion
+from envsynth.record import ContentHash, Record
+from envsynth.spec import FORMAT, EnvironmentSpec, TaskVersion
 from envsynth.trajectory import Trajectory, void_causes
 
 

@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from envsynth.actors import guess_value
 from envsynth.gates.case import Case, Named
-from envsynth.spec import Outcome, Scalar
+from envsynth.record import Scalar
+from envsynth.spec import Outcome
 
 N_RANDOM = 48
 """Random typed answers that are judged."""

@@ -16,9 +16,10 @@ from envsynth.environments.actions import parse_action
 from envsynth.environments.hosts import WORLDS_PER_WORKER, WorldHosts
 from envsynth.errors import EnvironmentVoid
 from envsynth.gates.rehearsal import Rehearsal, Rehearsed
+from envsynth.record import Scalar
 from envsynth.rollout import Actor, EpisodeRequest, rollout
 from envsynth.sandbox import Jail
-from envsynth.spec import EnvironmentSpec, Outcome, Scalar, TaskVersion
+from envsynth.spec import EnvironmentSpec, Outcome, TaskVersion
 from envsynth.trajectory import Episode, Move, Trajectory, Verdict
 from envsynth.verifiers import Ending, judge, verify_all
 

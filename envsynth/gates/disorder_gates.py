@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from envsynth.environments import build_image
 from envsynth.gates.case import Case, Named
 from envsynth.gates.catalogue import failed, gate, must_refuse, skipped
+from envsynth.record import Scalar
 from envsynth.report import Finding, GateResult
-from envsynth.spec import GoalAtom, Outcome, RowChange, Scalar, TaskVersion
+from envsynth.spec import GoalAtom, Outcome, RowChange, TaskVersion
 from envsynth.verifiers import judge
 
 OTHER_ROWS = 8

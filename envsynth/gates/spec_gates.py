@@ -6,8 +6,8 @@ from envsynth.errors import SandboxError, SpecError
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed, skipped
 from envsynth.gates.parser import parse_apart
+from envsynth.record import content_hash
 from envsynth.report import Finding, GateResult
-from envsynth.spec import content_hash
 from envsynth.verifiers import malformed, schema_problem
 
 

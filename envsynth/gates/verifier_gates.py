@@ -9,8 +9,9 @@ from envsynth.actors import GUESS_LIMIT, guess_shares, zero_value
 from envsynth.gates.answers import answer_mutants, fields_of, guess, guesses
 from envsynth.gates.case import Case, Maker, Named
 from envsynth.gates.catalogue import failed, gate, must_refuse, passed, skipped
+from envsynth.record import Scalar
 from envsynth.report import Finding, GateResult
-from envsynth.spec import Outcome, ProbeCase, RowChange, Scalar, Table
+from envsynth.spec import Outcome, ProbeCase, RowChange, Table
 from envsynth.verifiers import schema_problem
 
 

@@ -19,7 +19,8 @@ from envsynth.environments.plays import Play, run_all
 from envsynth.environments.tools import Call
 from envsynth.gates.answers import told
 from envsynth.gates.case import Case
-from envsynth.spec import Scalar, Tool, canonical_json
+from envsynth.record import Scalar, canonical_json
+from envsynth.spec import Tool
 from envsynth.trajectory import Verdict
 from envsynth.verifiers import Ending, verify_all
 

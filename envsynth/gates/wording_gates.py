@@ -12,8 +12,9 @@ from pydantic import JsonValue
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed, skipped
 from envsynth.gates.wording import loose_limits, tier_faults, tier_groups
+from envsynth.record import canonical_json
 from envsynth.report import Finding, GateResult
-from envsynth.spec import Table, canonical_json
+from envsynth.spec import Table
 
 SHOWN = 8
 """Findings of one gate that are listed; the evidence counts all."""

@@ -16,8 +16,8 @@ from envsynth.environments.env import Step
 from envsynth.environments.plays import Play, reset_of, run_all, step_of
 from envsynth.environments.world import image_hash
 from envsynth.errors import EnvironmentVoid, SpecError
+from envsynth.record import content_hash
 from envsynth.rollout.protocols import Actor, EpisodeRequest, Playable
-from envsynth.spec import content_hash
 from envsynth.trajectory import (
     CheckResult,
     Episode,

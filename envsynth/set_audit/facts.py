@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from envsynth.author.procedural.ir import Task, from_json
 from envsynth.author.procedural.signature import skeleton
-from envsynth.spec import EnvironmentSpec, Table, TaskVersion, content_hash
+from envsynth.record import content_hash
+from envsynth.spec import EnvironmentSpec, Table, TaskVersion
 
 _WORD = re.compile(r"[^\W_]+")
 

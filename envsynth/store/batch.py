@@ -12,8 +12,9 @@ from sqlalchemy.sql import ColumnElement
 from sqlmodel import Session, col, func, select
 
 from envsynth.errors import SpecError, StoreError
+from envsynth.record import Record
 from envsynth.report import GateReport
-from envsynth.spec import EnvironmentSpec, Record, TaskVersion
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store.catalogue import text_hash
 from envsynth.store.records import Calibration, Origin, Rejection, Suite
 from envsynth.store.rows import (

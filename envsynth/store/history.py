@@ -6,7 +6,7 @@ from sqlalchemy.sql import ColumnElement
 from sqlmodel import col, func, select
 
 from envsynth.errors import SpecNotFound
-from envsynth.spec import content_hash
+from envsynth.record import content_hash
 from envsynth.store import queries
 from envsynth.store.records import Calibration, RefusalCount, Rejection, Route, RunEntry, Suite, UnitEntry
 from envsynth.store.rows import CalibrationRow, EnvironmentRow, RejectionRow, RunRow, SuiteRow, TrajectoryRow, UnitRow

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from envsynth.errors import SpecNotFound, StoreError
-from envsynth.spec import EnvironmentSpec, Record, TaskVersion
+from envsynth.record import Record
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store.catalogue import reading, text_hash
 from envsynth.store.schema import without_password
 

@@ -17,7 +17,8 @@ from sqlalchemy.sql import ColumnElement
 from sqlmodel import Session, col, select
 
 from envsynth.errors import SpecError, SpecNotFound, StoreError
-from envsynth.spec import Record, TaskVersion
+from envsynth.record import Record
+from envsynth.spec import TaskVersion
 from envsynth.store.catalogue import text_hash
 from envsynth.store.records import EnvironmentEntry, RefusalCount, RunEntry, TaskEntry, TaskQuery, UnitEntry
 from envsynth.store.rows import EnvironmentRow, RejectionRow, RunRow, TaskRow, UnitRow

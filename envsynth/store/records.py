@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 
-from envsynth.spec import ContentHash, Record, content_hash
+from envsynth.record import ContentHash, Record, content_hash
 
 SUITE_FORMAT = "envsynth-suite/1"
 """Version of the suite format; the first line of every exported suite carries it."""

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
 from envsynth.errors import StoreError
-from envsynth.spec import Record
+from envsynth.record import Record
 from envsynth.store import queries
 from envsynth.store.engine import WRITE
 from envsynth.store.failures import explained

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 
 from envsynth.errors import SpecNotFound, StoreError
+from envsynth.record import Record, canonical_json
 from envsynth.report import GateReport
-from envsynth.spec import EnvironmentSpec, Record, TaskVersion, canonical_json
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store.batch import Batch, write_unit
 from envsynth.store.engine import check_file, locate, sqlite_engine, use_wal
 from envsynth.store.failures import explained

@@ -16,8 +16,9 @@ from typing import Literal, cast
 from pydantic import Field, JsonValue
 
 from envsynth.errors import SpecError, SuiteError
+from envsynth.record import ContentHash, Record
 from envsynth.report import GateReport
-from envsynth.spec import ContentHash, EnvironmentSpec, Record, TaskVersion
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store.records import SUITE_FORMAT, Suite, SuiteItem
 
 LineKind = Literal["environment", "ancestor", "task", "report"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from envsynth.environments.tools import tool_docs
 from envsynth.errors import MissingExtra
-from envsynth.spec import EnvironmentSpec, TaskVersion, canonical_json
+from envsynth.record import canonical_json
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store.records import Suite, TaskEntry
 from envsynth.store.store import Store
 from envsynth.suite.atomic import whole_file

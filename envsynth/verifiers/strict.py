@@ -22,7 +22,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from envsynth.errors import SpecError
-from envsynth.spec import canonical_json
+from envsynth.record import canonical_json
 from envsynth.verifiers.quick import quick_validator
 
 MAX_DEPTH = 32

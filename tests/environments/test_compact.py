@@ -27,7 +27,8 @@ from envsynth.environments.compact import (
 )
 from envsynth.environments.tools import compact_json
 from envsynth.errors import SpecError
-from envsynth.spec import EnvironmentSpec, canonical_json
+from envsynth.record import canonical_json
+from envsynth.spec import EnvironmentSpec
 
 words = st.sampled_from(
     ["Kelo", "RR-7969", "2031-05-02", "null", "true", "12", "-3", "1e5", "a b", "", '"', "?", "! x", "="]

@@ -11,13 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from envsynth.actors import RandomPlay
+from envsynth.delivery import Fault
 from envsynth.environments import ToolVectorEnv, make_env
 from envsynth.environments.faults import FAULT_ERRORS, FaultClock
 from envsynth.environments.tools import Call
 from envsynth.gates import Case, Rehearsal
 from envsynth.gates.walks import play_single_calls, play_walks
 from envsynth.sandbox import shared_jail
-from envsynth.spec import Fault
 from tests.conftest import make_shop
 from tests.conftest import make_task as make_value_task
 

@@ -9,11 +9,11 @@ import pytest
 from acceptance.defects.plants import PLANTS
 from acceptance.defects.recovering import FAULTS, WARNING, recover_atoms
 from envsynth.author.procedural.author import ProceduralAuthor
+from envsynth.delivery import Fault
 from envsynth.errors import Rejected
 from envsynth.gates import Case, Rehearsal, check
 from envsynth.hardening import Step, audit
 from envsynth.sandbox import shared_jail
-from envsynth.spec import Fault
 
 
 def failing(spec, task, **update):

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from envsynth.errors import SpecNotFound, StoreError
-from envsynth.spec import EnvironmentSpec, TaskVersion, canonical_json, content_hash
+from envsynth.record import canonical_json, content_hash
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Rejection, Store, TaskQuery
 from tests.store import factory
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import envsynth.suite
 from envsynth.errors import MissingExtra, SpecError, SpecNotFound, StoreError, SuiteError
-from envsynth.spec import EnvironmentSpec, TaskVersion, canonical_json, content_hash
+from envsynth.record import canonical_json, content_hash
+from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store, TaskQuery
 from envsynth.suite import (
     Suite,

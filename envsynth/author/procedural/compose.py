@@ -17,7 +17,8 @@ from envsynth.author.procedural.mechanism import Action, Col, Derived, Interface
 from envsynth.author.procedural.norms import norm_action, norm_attributes
 from envsynth.author.procedural.signature import signature
 from envsynth.errors import AuthorError
-from envsynth.spec import Column, Scalar, Table, World
+from envsynth.record import Scalar
+from envsynth.spec import Column, Table, World
 
 __all__ = ["NOW", "Composition", "compose", "connect", "signature", "to_world"]
 

@@ -36,9 +36,9 @@ from envsynth.author.procedural.parse import ParseError, parse
 from envsynth.author.procedural.planner import FAULT_FLAGS, SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.render import REGISTERS, render, sentences
 from envsynth.author.procedural.sampling import Rejected, Sampler
+from envsynth.delivery import Fault
 from envsynth.environments.faults import AFTER, FAULT_ERRORS, FaultClock
 from envsynth.errors import AuthorError
-from envsynth.spec import Fault
 from tests.author.procedural.random_tasks import Case, LocalTools, Refusal, prepare, world
 from tests.author.procedural.tiny_world import day, people, room, tiny_world, visit
 

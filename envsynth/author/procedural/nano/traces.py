@@ -18,7 +18,8 @@ from envsynth.author.procedural.ir import Act, Const, Let, Of, Only, Operand, Ta
 from envsynth.author.procedural.mechanism import Row
 from envsynth.environments.tools import compact_json
 from envsynth.errors import SpecError
-from envsynth.spec import Scalar, TaskVersion
+from envsynth.record import Scalar
+from envsynth.spec import TaskVersion
 from envsynth.trajectory import ToolCall, Turn
 
 

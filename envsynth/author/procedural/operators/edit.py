@@ -11,8 +11,8 @@ from pydantic import JsonValue
 from envsynth.author.procedural.ir import MEND, Act, Attr, GroupBy, Ref, Step, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
+from envsynth.delivery import Fault
 from envsynth.errors import Rejected
-from envsynth.spec import Fault
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from envsynth.author.procedural.ir import Caution, Task, Try
 from envsynth.author.procedural.operators.edit import Edit, has
 from envsynth.author.procedural.oracle import OracleResult, done_twice
 from envsynth.author.procedural.sampling import Sampler
+from envsynth.delivery import Fault, FaultKind
 from envsynth.errors import Rejected
-from envsynth.spec import Fault, FaultKind
 
 BEFORE_THE_LOSS: tuple[tuple[FaultKind, ...], ...] = (
     *((), ("unavailable",), ("timeout_before", "unavailable")),

@@ -1,0 +1,52 @@
+"""How a task reaches its actor: which calls fail, how many there may be, which tools are missing, what a user tells.
+
+All of it belongs to one task; its environment, which many tasks share, knows nothing of it. The host sees to it, outside
+the tools, in every way of playing alike.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from envsynth.record import Identifier, Record
+
+FaultKind = Literal["timeout_before", "timeout_after", "unavailable"]
+
+
+class Fault(Record):
+    """Calls of one tool that fail in every episode of a task. The host fails them: the tool knows nothing of it.
+
+    Calls are counted by tool and episode, those with arguments that the tool takes only. A faulted call is a call.
+    """
+
+    tool: Identifier
+    """Which tool."""
+    call: int = Field(ge=1)
+    """Which call of it is the first to fail, from 1."""
+    kind: FaultKind
+    """`timeout_before`: error `timeout`, and the tool has not run. `timeout_after`: the same error, but the tool has run;
+    its result is lost and its changes stay. `unavailable`: error `unavailable`, and the tool has not run."""
+    calls: int = Field(default=1, ge=1, le=8)
+    """How many calls in a row fail."""
+
+
+class Fact(Record):
+    """What only the user knows, and tells when asked about it."""
+
+    topic: Identifier
+    """What to ask about: a value of the argument `about` of the tool `ask_user`."""
+    says: str = Field(min_length=1, max_length=200)
+    """The user's words."""
+
+
+class Delivery(Record):
+    """What of its environment a task takes away from the actor, or adds."""
+
+    max_calls: int | None = Field(default=None, ge=1)
+    """Tool calls that the actor may make; public. Later ones are refused with `no_calls_left`."""
+    withheld: tuple[Identifier, ...] = ()
+    """Tools of the environment that this task does without; to its actor they do not exist."""
+    user: tuple[Fact, ...] = ()
+    """What the user tells when asked; private."""
