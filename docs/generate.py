@@ -25,7 +25,7 @@ from typing import Any
 import typer
 
 import envsynth
-from envsynth import calibrate, errors, hardening, report, spec, trajectory
+from envsynth import calibrate, delivery, errors, hardening, record, report, spec, trajectory
 from envsynth.cli import app
 from envsynth.gates import all_gates
 from envsynth.sandbox import Failure
@@ -258,9 +258,9 @@ def _attribute_texts(cls: type) -> dict[str, str]:
 
 def _record_classes() -> dict[str, Any]:
     """All records by class name, the public suite among them."""
-    homes = (spec, trajectory, report, sys.modules[envsynth.Suite.__module__])
+    homes = (spec, delivery, trajectory, report, sys.modules[envsynth.Suite.__module__])
     classes = [value for home in homes for value in vars(home).values() if inspect.isclass(value)]
-    return {value.__name__: value for value in classes if issubclass(value, spec.Record)}
+    return {value.__name__: value for value in classes if issubclass(value, record.Record)}
 
 
 SCHEMAS = ("EnvironmentSpec", "TaskVersion", "Trajectory", "Group", "Verdict", "GateReport", "Suite")

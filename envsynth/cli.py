@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     raise SystemExit(code)
 
 
-_PRIVATE = ("faults", "solution", "verifier", "oracle", "probes", "ir", "ablations")
+_PRIVATE = ("faults", "delivery", "solution", "verifier", "oracle", "probes", "ir", "ablations")
 """Keys of a task that an actor must never see."""
 
 _LOST_OUTPUT = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -1081,8 +1081,14 @@ def _print_task(spec: Any, task: Any, report: Any, *, private: bool) -> None:
         + Text(f"  {task.kind}, depth {task.lineage.depth}, at most {task.max_turns} turns"),
     )
     _say(out, f"in {spec.slug}")
+    if task.delivery.max_calls is not None:
+        _say(out, f"at most {_count(task.delivery.max_calls, 'tool call')}")
+    if task.delivery.withheld:
+        _say(out, f"without the tools {', '.join(task.delivery.withheld)}")
     _panel(task.prompt, "prompt")
     if private:
+        for fact in task.delivery.user:
+            _say(out, f"the user, asked about {fact.topic}: {fact.says}")
         for fault in task.faults:
             _say(out, f"{fault.kind}: call {fault.call} of {fault.tool}, {_count(fault.calls, 'call')} in a row")
         _panel(task.oracle.to_json(), "oracle outcome")

@@ -50,3 +50,7 @@ class Delivery(Record):
     """Tools of the environment that this task does without; to its actor they do not exist."""
     user: tuple[Fact, ...] = ()
     """What the user tells when asked; private."""
+
+
+AS_IT_IS = Delivery()
+"""All tools, no user, no limit but that of turns."""

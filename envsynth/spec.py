@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from envsynth.delivery import Delivery, Fault
+from envsynth.delivery import AS_IT_IS, Delivery, Fault
 from envsynth.record import ContentHash, Identifier, Record, Scalar
 
 FORMAT = "envsynth/1"
@@ -322,7 +322,7 @@ class TaskVersion(Record):
     """Calls that fail; private. A task without any is written, and hashed, without this key."""
     solution: str
     """Source of `def solve(call)`; may only use `call(tool, **arguments)` and logic; runs in the sandbox only."""
-    delivery: Delivery = Delivery()
+    delivery: Delivery = AS_IT_IS
     """Limit of calls, withheld tools and what a user tells. Written, and hashed, only where there is something."""
     ablations: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     """Skill-ablated solvers: skill -> module-level names of the solution that are overwritten."""
@@ -352,7 +352,7 @@ class TaskVersion(Record):
         written: dict[str, Any] = handler(self)
         if not self.faults:
             written.pop("faults", None)
-        if self.delivery == Delivery():
+        if self.delivery == AS_IT_IS:
             written.pop("delivery", None)
         return written
 

@@ -155,7 +155,9 @@ def first_observation(spec: EnvironmentSpec, task: TaskVersion) -> str:
     lines = ["# Task", task.prompt.strip(), "", "# Today", spec.world.now]
     if spec.policy:
         lines += ["", "# Rules", *(f"- {rule}" for rule in spec.policy)]
-    lines += ["", "# Tools", *(compact_json(doc["function"]) for doc in tool_docs(spec))]
+    lines += ["", "# Tools", *(compact_json(doc["function"]) for doc in tool_docs(spec, task.delivery))]
     lines += ["", "# Final answer", "JSON Schema of the answer:", compact_json(task.answer_schema)]
     lines += ["", "# How to act", ACTION_FORMAT, f"You have {task.max_turns} turns."]
+    if task.delivery.max_calls is not None:
+        lines.append(f"You may call tools at most {task.delivery.max_calls} times; refused calls count as well.")
     return "\n".join(lines)

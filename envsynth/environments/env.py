@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from envsynth.environments import plays
 from envsynth.environments.actions import Action, first_observation, parse_action
+from envsynth.environments.delivery import delivery_problem
 from envsynth.environments.hosts import Reset, WorldHosts
 from envsynth.environments.plays import Judging, Play
 from envsynth.environments.spaces import MAX_OBSERVATION_CHARS, Facts, UnicodeText
@@ -249,7 +250,7 @@ class ToolEnv(gymnasium.Env[str, str]):
             raise EnvironmentVoid(f"the world could not be built: {error}") from error
         except SandboxError as error:
             raise EnvironmentVoid(f"the world could not be built: {error}", error.failure) from error
-        yield from self._runtime.reset(self._task_hashes[self._index], image, self.task.faults)
+        yield from self._runtime.reset(self._task_hashes[self._index], image, self.task.faults, self.task.delivery)
 
     def _workshop(self) -> Jail:
         if self._jail is None:
@@ -337,6 +338,9 @@ def _check_records(environment: EnvironmentSpec, tasks: Sequence[TaskVersion]) -
         if task.environment != wanted:
             raise SpecError(f"task {task.hash} belongs to environment {task.environment}, not to {wanted}")
         check_schema(task.answer_schema)
+    for task in tasks:
+        if (problem := delivery_problem(environment, task.delivery)) is not None:
+            raise SpecError(f"task {task.hash}: {problem}")
     for tool in environment.tools:
         check_schema(tool.parameters)
 

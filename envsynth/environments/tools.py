@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import JsonValue
 
-from envsynth.delivery import Fault
+from envsynth.delivery import AS_IT_IS, Delivery, Fault
+from envsynth.environments.delivery import ASK_USER, NO_CALLS, offered_tools, user_schema
 from envsynth.environments.faults import AFTER, FAULT_ERRORS, FaultClock
 from envsynth.environments.hosts import Host, WorldHosts
 from envsynth.environments.plays import Errand, Play
@@ -33,6 +34,7 @@ ERROR_NUMBERS = {
     "too_large": 413,
     "bad_page": 416,
     "invalid": 422,
+    "no_calls_left": 429,
     "internal": 500,
     "unavailable": 503,
 }
@@ -68,18 +70,22 @@ def compact_json(value: Any) -> str:
     return _encode(value)
 
 
-def tool_docs(spec: EnvironmentSpec) -> list[dict[str, JsonValue]]:
+def tool_docs(spec: EnvironmentSpec, delivery: Delivery = AS_IT_IS) -> list[dict[str, JsonValue]]:
     """Return the tools in OpenAI's function format, in the order of the spec.
 
     Args:
         spec: The environment.
+        delivery: What the task takes away of them, or adds.
 
     Returns:
         `{"type": "function", "function": {"name", "description", "parameters"}}` for each tool; returns and error
         codes stand in the description.
+
+    Raises:
+        SpecError: the environment's tools cannot be delivered so.
     """
     docs: list[dict[str, JsonValue]] = []
-    for tool in spec.tools:
+    for tool in offered_tools(spec, delivery):
         parts = [tool.description.strip()]
         if tool.returns:
             parts.append(f"Returns: {tool.returns.strip()}")
@@ -141,19 +147,29 @@ class ToolRuntime:
         self._seat: tuple[Host, str] | None = None
         self._key = ""
         self._clock = FaultClock([])
+        self._delivery = AS_IT_IS
+        self._user: SchemaCheck | None = None
+        self._calls = 0
 
-    def reset(self, key: str, image: bytes, faults: Sequence[Fault] = ()) -> Play[None]:
+    def reset(self, key: str, image: bytes, faults: Sequence[Fault] = (), delivery: Delivery = AS_IT_IS) -> Play[None]:
         """Start an episode: all tools with fresh namespaces, on a fresh copy of the image.
 
         Args:
             key: Name of the image, the same for equal images.
             image: From `build_image`.
             faults: Calls of this episode that fail.
+            delivery: What the task takes away of the tools, or adds.
 
         Raises:
+            SpecError: the environment's tools cannot be delivered so.
             EnvironmentVoid: the worker cannot be started, a tool's source does not load, or the image does not open.
         """
         self._clock = FaultClock([fault.model_dump() for fault in faults])
+        self._calls = 0
+        if delivery != self._delivery:
+            self._tools = {tool.name: tool for tool in offered_tools(self._spec, delivery)}
+            self._user = SchemaCheck(user_schema(delivery)) if delivery.user else None
+            self._delivery = delivery
         self._seat = seat = self._hosts.seat(self._seat, key, image)
         self._key = key
         results = yield Errand(seat[0].worker, self._hosts.reset_requests(seat, key, image))
@@ -180,7 +196,7 @@ class ToolRuntime:
         """
         worker, name = self._place()
         tool = self._tools.get(call.tool)
-        found = self._refused(tool, call)
+        found = self._without_tool(tool, call)
         fault = None if found is not None else self._clock.next_call(call.tool)
         if fault is not None and fault != AFTER:
             found = self._error(*FAULT_ERRORS[fault])
@@ -220,9 +236,21 @@ class ToolRuntime:
             raise EnvironmentVoid("no episode is running: reset first")
         return self._seat[0].worker, self._seat[1]
 
-    def _refused(self, tool: Tool | None, call: Call) -> ToolResult | None:
+    def _without_tool(self, tool: Tool | None, call: Call) -> ToolResult | None:
+        """What a call gives for which no tool has to run."""
+        self._calls += 1
+        if self._delivery.max_calls is not None and self._calls > self._delivery.max_calls:
+            return self._error(*NO_CALLS)
         if tool is None:
             return self._error("unknown_tool", f"there is no tool {call.tool[:80]!r}")
+        if self._user is not None and tool.name == ASK_USER:
+            problem = self._user.problem(call.arguments)
+            said = {fact.topic: fact.says for fact in self._delivery.user}
+            return (
+                ToolResult(text=compact_json({"result": said[str(call.arguments["about"])]}), error=None)
+                if problem is None
+                else self._error("invalid", problem)
+            )
         check = self._checks.get(tool.name)
         if check is None:
             check = self._checks[tool.name] = SchemaCheck(tool.parameters)

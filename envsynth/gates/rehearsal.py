@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
+from envsynth.environments.delivery import NO_CALLS, offered_tools
 from envsynth.environments.hosts import TIRED, tool_family
 from envsynth.environments.tools import ERROR_NUMBERS
 from envsynth.errors import SandboxError
@@ -70,7 +71,6 @@ class Rehearsal:
         self._jail = jail
         family = tool_family(spec)
         self._family = Family("tools", (*family.sources, *_sources()))
-        self._tools: dict[str, JsonValue] = {tool.name: tool.parameters for tool in spec.tools}
         self._readers: list[JsonValue] = [tool.name for tool in spec.tools if tool.effect == "read"]
         self._worker: Worker | None = None
         self._held: dict[bytes, str] = {}
@@ -150,12 +150,15 @@ class Rehearsal:
             requests.append(hold_image(self._held[image], image))
         lesson: dict[str, Any] = {
             "solution": task.solution,
-            "tools": self._tools,
+            "tools": {tool.name: tool.parameters for tool in offered_tools(self.spec, task.delivery)},
             "readers": self._readers,
             "style": self.spec.error_style,
             "numbers": ERROR_NUMBERS,
             "turns": turns,
             "faults": [fault.model_dump() for fault in task.faults],
+            "max_calls": task.delivery.max_calls,
+            "no_calls": list(NO_CALLS),
+            "user": {fact.topic: fact.says for fact in task.delivery.user},
         }
         return [*requests, call("learn", lesson)]
 

@@ -14,6 +14,8 @@ from typing import Any, cast
 
 RESULT_CHARS = 20_000
 """Longest result, as Python text; the limit of an episode is five times that, in characters of JSON."""
+ASK_USER = "ask_user"
+"""The tool by which the user is asked, where a user answers."""
 WHOLE = 2**53
 """Integers beyond it are left to the host."""
 
@@ -41,7 +43,8 @@ def learn(solution: str, turns: int, **lesson: Any) -> None:
         turns: Limit of turns.
         **lesson: `tools`: JSON Schemas of the arguments by tool. `readers`: tools that change nothing. `style`: how errors
             are told, `code`, `terse` or `verbose`. `numbers`: numbers of error codes, for the style `code`. `faults`:
-            calls that fail.
+            calls that fail. `max_calls`: how many calls there may be, or None, and `no_calls`, code and message of the error
+            of later ones. `user`: what the user says by topic, when asked.
     """
     code = compile(solution, "<solution>", "exec", dont_inherit=True)
     _lesson.update(lesson, code=code, turns=turns)
@@ -67,10 +70,11 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
     def call(tool: Any, /, **arguments: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls >= _lesson["turns"] - 1:
-            raise UnusualError("turns")
+        _count(calls)
         if type(tool) is not str or tool not in _lesson["tools"] or not fits(_lesson["tools"][tool], arguments):
             raise UnusualError(f"arguments of {tool!r}")
+        if tool == ASK_USER and _lesson["user"]:
+            return _lesson["user"][arguments["about"]]
         fault = clock.next_call(tool)
         if fault is not None:
             _fail(fault, db, world, tool, arguments)
@@ -98,6 +102,19 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a solution that fails gives no answer
         answer = None
     return {"answer": answer, "changed": db.total_changes != began, "calls": calls}
+
+
+def _count(calls: int) -> None:
+    """Hold the number of a call against the limits.
+
+    Raises:
+        UnusualError: the turns end.
+        CallError: no calls are left.
+    """
+    if calls >= _lesson["turns"] - 1:
+        raise UnusualError("turns")
+    if _lesson["max_calls"] is not None and calls > _lesson["max_calls"]:
+        raise CallError(_in_style(*_lesson["no_calls"]))
 
 
 def _fail(fault: str, db: Any, world: str, tool: str, arguments: dict[str, Any]) -> None:

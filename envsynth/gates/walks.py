@@ -62,7 +62,7 @@ def play_walks(case: Case, numbers: Sequence[int]) -> list[Walk]:
     Raises:
         EnvironmentVoid: a tools worker died.
     """
-    tools, image = tool_docs(case.spec), case.image
+    tools, image = tool_docs(case.spec, case.task.delivery), case.image
     lengths: list[int] = []
     walks: list[list[Ending]] = []
     for batch in (numbers[start : start + _AT_A_TIME] for start in range(0, len(numbers), _AT_A_TIME)):
@@ -84,7 +84,7 @@ def play_walks(case: Case, numbers: Sequence[int]) -> list[Walk]:
 def _walk(
     runtime: ToolRuntime, case: Case, player: RandomPlay, tools: list[dict[str, JsonValue]], length: int
 ) -> Play[bytes]:
-    yield from runtime.reset(case.task.hash, case.image, case.task.faults)
+    yield from runtime.reset(case.task.hash, case.image, case.task.faults, case.task.delivery)
     writes = {tool.name for tool in case.spec.tools if tool.effect == "write"}
     touched = case.thorough  # then tools are not believed that they only read
     for _ in range(length):
@@ -162,7 +162,7 @@ def play_single_calls(case: Case, calls: Sequence[Call]) -> list[JsonValue]:
     """
 
     def play(runtime: ToolRuntime) -> Play[list[JsonValue]]:
-        yield from runtime.reset(case.task.hash, case.image, case.task.faults)
+        yield from runtime.reset(case.task.hash, case.image, case.task.faults, case.task.delivery)
         found: list[JsonValue] = []
         for call in calls:
             result, _ = yield from runtime.call(call)

@@ -168,7 +168,7 @@ class _Loop:
             task=str(info["task"]),
             seed=request.seed,
             prompt=prompt,
-            tools=tuple(tool_docs(env.environment)),
+            tools=tuple(tool_docs(env.environment, env.task.delivery)),
             answer_schema=env.task.answer_schema,
         )
         self._running[slot] = _Running(index, attempt, episode, prompt)

@@ -24,7 +24,7 @@ from envsynth.suite.transfer import stored_items
 ROWS_PER_GROUP = 64
 """Rows held in memory at once: an environment's JSON is a few hundred kilobytes."""
 
-PRIVATE = ("faults", "solution", "ablations", "verifier", "oracle", "probes", "ir", "gate_report")
+PRIVATE = ("faults", "delivery", "solution", "ablations", "verifier", "oracle", "probes", "ir", "gate_report")
 """Columns of the private half: what an actor must never see."""
 
 
@@ -124,7 +124,7 @@ def _public(spec: EnvironmentSpec, task: TaskVersion, entry: TaskEntry) -> dict[
         "operator": entry.operator,
         "parent": entry.parent,
         "prompt": messages,
-        "tools": canonical_json(tool_docs(spec)),
+        "tools": canonical_json(tool_docs(spec, task.delivery)),
         "answer_schema": canonical_json(task.answer_schema),
         "max_turns": task.max_turns,
         "overlay": canonical_json([row.model_dump(mode="json") for row in task.overlay]),
@@ -138,6 +138,7 @@ def _private(store: Store, task: TaskVersion, entry: TaskEntry) -> dict[str, Any
     value = task.model_dump(mode="json")
     return {
         "faults": canonical_json(value.get("faults", [])),
+        "delivery": canonical_json(task.delivery.model_dump(mode="json")),
         "solution": task.solution,
         **{name: canonical_json(value[name]) for name in ("ablations", "verifier", "oracle", "probes", "ir")},
         "gate_report": None if report is None else report.to_json(),

@@ -42,6 +42,7 @@ from envsynth.author.procedural.render import REGISTERS, Register, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
 from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
 from envsynth.author.procedural.sites import chosen_lets
+from envsynth.delivery import AS_IT_IS
 from envsynth.errors import AuthorError, Rejected, SpecError
 from envsynth.spec import (
     EnvironmentSpec,
@@ -248,6 +249,8 @@ class ProceduralAuthor:
             raise Rejected(reason.code, str(reason)) from reason
         if edit.faults is None:
             edit = replace(edit, faults=parent.faults)
+        if edit.delivery is None:
+            edit = replace(edit, delivery=parent.delivery)
         lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
         return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
 
@@ -345,6 +348,7 @@ class ProceduralAuthor:
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
             faults=edit.faults or (),
+            delivery=edit.delivery or AS_IT_IS,
             solution=compile_plan(world, program),
             ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
             verifier=compile_goals(world, program, certificates(result), quotes=quotes),

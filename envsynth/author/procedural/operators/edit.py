@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from envsynth.author.procedural.ir import MEND, Act, Attr, GroupBy, Ref, Step, Task, walk
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import Overlay, Sampler
-from envsynth.delivery import Fault
+from envsynth.delivery import Delivery, Fault
 from envsynth.errors import Rejected
 
 
@@ -27,6 +27,8 @@ class Edit:
     """What the operator did, for the lineage."""
     faults: tuple[Fault, ...] | None = None
     """Calls that fail in the child; those of the parent when None."""
+    delivery: Delivery | None = None
+    """What the child takes away from its actor, or adds; the parent's when None."""
 
 
 @dataclass(frozen=True)
