@@ -27,9 +27,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, NoReturn
 
-from envsynth.sandbox import channel, replies
+from envsynth.sandbox import channel, held, replies
 from envsynth.sandbox.channel import Channel, ChannelError
-from envsynth.sandbox.jailed import frames
+from envsynth.sandbox.held import HeldImages
+from envsynth.sandbox.jailed import frames, pages
 from envsynth.sandbox.jailed.frames import CHUNK, HEADER, MESSAGE_CHARS, NAME_CHARS, READ_MAX
 from envsynth.sandbox.result import Ask, CallResult, Failure
 from scripts.fuzz_inputs import FRAMED, MAX_INPUT, OPEN, SMALL, TOKENS, mutated, restructured, seeds
@@ -42,9 +43,12 @@ except ImportError:  # an extra; not every Python has a wheel
 SEQUENCE = 1
 STDOUT_BYTES = 64
 SHAPES: tuple[bool | tuple[bool, ...], ...] = (
-    False, True, (False,), (True,), (False, True, False), (True, True), (False,) * 5,
+    False, True, (False,), (True,), (False, True, False), (True, True), (False,) * 5, True,
 )  # fmt: skip
-"""What is awaited: one reply without or with a blob, or a batch."""
+"""What is awaited: one reply without or with a blob, or a batch. The blob of the last one may be changed pages."""
+PAGED = len(SHAPES) - 1
+BASE = bytes(range(1, 43))
+"""The image that pages are changes of: two of sixteen bytes, which is a page here, and a short one."""
 CAPS = (8192, 48)
 """Caps of text and blob, bytes; the small one lets short inputs pass it."""
 MAX_DEPTH = 1024
@@ -102,7 +106,8 @@ def check(data: bytes) -> str:
     """
     shape, flags, blob_size, count = data[:4].ljust(4, b"\0")
     places, body = data[4 : 4 + 2 * (count % 4)], data[4 + 2 * (count % 4) :]
-    awaited, cap = SHAPES[shape % len(SHAPES)], CAPS[bool(flags & SMALL)]
+    shape %= len(SHAPES)
+    awaited, cap = SHAPES[shape], CAPS[bool(flags & SMALL)]
     is_open = flags & OPEN == OPEN
     size = min(blob_size, len(body))
     stream = HEADER.pack(len(body) - size, size) + body if flags & FRAMED else body
@@ -118,6 +123,8 @@ def check(data: bytes) -> str:
             blob = bytes(received)
             judge_frame(stream, text, blob, cap)
             judge(text, received, awaited)
+            if shape == PAGED:
+                judge_pages(text, blob)
         except ChannelError as error:
             if error.failure not in ENDS or type(error.message) is not str or len(error.message) > MESSAGE_CHARS:
                 raise Finding(f"an error of another form: {error!r}") from error
@@ -182,6 +189,37 @@ def judge(text: bytes, blob: bytes | memoryview, awaited: bool | tuple[bool, ...
             raise Finding(f"no reply of the documented form: {result!r:.300}")
     if start != len(blob):
         raise Finding(f"bytes that nobody asked for: {blob[start:][:80]!r}")
+
+
+def judge_pages(text: bytes, blob: bytes) -> None:
+    """Put changed pages into an image as the host does, and compare with what they say.
+
+    Raises:
+        ChannelError: The host refuses them.
+        Finding: The image is another one, or these are no pages of it.
+    """
+    held, kept = HeldImages(), pages.PAGE
+    held.note([{"op": "hold", "key": "k", "image": BASE}, {"op": "image", "held": "k"}])
+    result = replies.read_reply(text, blob, SEQUENCE, STDOUT_BYTES, True)
+    value = _strict(text).get("value")
+    if isinstance(result, Ask) or not result.ok or value is None:
+        return
+    try:
+        pages.PAGE = 16
+        (whole,) = held.completed([result], 1)
+    finally:
+        pages.PAGE = kept
+    size, numbers = value
+    image, taken = dict(enumerate(BASE[:size])), 0
+    for number in numbers:
+        for place in range(16 * number, min(16 * number + 16, size)):
+            image[place] = blob[taken]
+            taken += 1
+    fine = type(size) is int and all(type(number) is int for number in numbers) and numbers == sorted(set(numbers))
+    if not fine or taken != len(blob) or whole.value is not None or sorted(image) != list(range(size)):
+        raise Finding(f"no pages of an image: {value!r:.100}")
+    if whole.blob != bytes(image[place] for place in range(size)):
+        raise Finding(f"another image than {value!r:.100} says")
 
 
 def _size(part: Any, may_blob: bool) -> int:
@@ -300,7 +338,7 @@ def check_seeds() -> None:
 
 def decoder() -> Iterator[FunctionType]:
     """List the functions whose coverage guides the fuzzer."""
-    for module in (channel, replies, frames):
+    for module in (channel, replies, frames, held, pages):
         for owner in (module, *(kind for kind in vars(module).values() if inspect.isclass(kind))):
             for value in vars(owner).values():
                 if isinstance(value, FunctionType) and value.__module__ == module.__name__:

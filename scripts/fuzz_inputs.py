@@ -63,6 +63,9 @@ def seeds() -> list[tuple[bytes, bool]]:
         made(batch % item, 2), made(batch % (item + b"," + item), 6),
         made(batch % item, 3), made(mixed + b"img", 4, blob=3),
         made(two + b"abc", 5, blob=3, cuts=(8, 20, 100)), made(text + b'{"a":1}[]', 6, blob=9),
+        made(b'{"id":1,"status":"ok","value":[42,[]]}', 7), made(b'{"id":1,"status":"ok","value":null}whole', 7, blob=5),
+        made(b'{"id":1,"status":"ok","value":[42,[0,2]]}' + b"n" * 26, 7, blob=26),
+        made(b'{"id":1,"status":"ok","value":[50,[2,3]]}' + b"n" * 18, 7, blob=18), made(b'{"id":1,"status":"ok","value":[20,[]]}', 7),
         made(batch % b"0,0", 6), made(batch % b'0,{"status":"memory","error":["M","","m"]}', 6),
     ]  # fmt: skip
     bad = [
@@ -79,6 +82,9 @@ def seeds() -> list[tuple[bytes, bool]]:
         made(two.replace(b":2}", b":-2}") + b"abc", 5, blob=3), made(two.replace(b":2}", b":true}") + b"abc", 5, blob=3),
         made(two + b"abc", 2, blob=3), made(batch % b"1", 2), made(batch % b"-1,3" + b"{}", 6, blob=2),
         made(batch % b"2" + b"{]", 2, blob=2), made(batch % b"2" + b"{}", 3, blob=2), made(batch % b"true" + b"1", 2, blob=1),
+        made(b'{"id":1,"status":"ok","value":[42,[2,0]]}' + b"n" * 26, 7, blob=26),
+        made(b'{"id":1,"status":"ok","value":[60,[2,3]]}' + b"n" * 20, 7, blob=20),
+        made(b'{"id":1,"status":"ok","value":[-1,[]]}', 7), made(b'{"id":1,"status":"ok","value":[42,[true]]}' + b"n" * 16, 7, blob=16),
         made(text.replace(b":2,", b":true,") + b'{"a":1}[]', 6, blob=9), made(text + b'{"a":1}[1', 6, blob=9),
     ]  # fmt: skip
     return [(data, True) for data in good] + [(data, False) for data in bad]
@@ -108,7 +114,7 @@ def restructured(rng: random.Random, data: bytes) -> bytes:
         part.insert(rng.randint(0, len(part)), rng.choice(VALUES))
         if rng.randrange(2):
             part.pop(rng.randrange(len(part)))
-    shape = rng.randrange(7) if rng.randrange(4) == 0 else data[0]
+    shape = rng.randrange(8) if rng.randrange(4) == 0 else data[0]
     blob = rng.randrange(6) if rng.randrange(4) == 0 else data[2]
     return bytes([shape, data[1], blob]) + data[3:head] + json.dumps(value).encode() + data[end:]
 
