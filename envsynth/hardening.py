@@ -421,6 +421,7 @@ _WEIGHTS = {
     "hop": 2.0,
     "group": 2.0,
     "distractors": 1.5,
+    "infeasible": 0.6,
 }
 
 

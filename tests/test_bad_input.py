@@ -369,7 +369,7 @@ def _unknown_suite(bench: Bench) -> list[Any]:
     return ["export", "second", bench.folder / "second.jsonl"]
 
 
-@case(1, r"environment trip-planning is by 'hand/1', not 'procedural/3': it cannot be composed again")
+@case(1, r"environment trip-planning is by 'hand/1', not 'procedural/4': it cannot be composed again")
 def _harden_by_another_author(bench: Bench) -> list[Any]:
     from_file = bench.folder / "trip.db"
     with Store.open(from_file) as store:

@@ -225,8 +225,9 @@ def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
         author = Scripted([Rejected(code, "never")])
         lineage = harden(DRAFT, author, root, steps=1)
         assert [item.code for item in lineage.rejections] == [code]
-    author = Scripted([Rejected("tie", "perhaps next time")])
-    assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
+    for code in ("tie", "no_skill"):
+        author = Scripted([Rejected(code, "perhaps next time")])
+        assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
     assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 14
     assert [attempt for _, attempt, _ in author.asked[-14:]] == list(range(14))
 

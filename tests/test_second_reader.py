@@ -126,8 +126,8 @@ POLICY = (
     "To distribute a fund by merit, grant bids of it that can be granted together and whose merits add up to its attainable "
     "merit; every such set will do.",
     "Descriptions and conditions in a request are about the state before the first change that it asks for.",
-    "A request that speaks of rows means all rows that meet its own conditions, also those that a rule does not count for "
-    "some value.",
+    "A request with conditions means everything that meets them: what a rule leaves out of a value of its own is not left "
+    "out of the request.",
 )
 ROWS = {
     "site": [(1, "Ash"), (2, "Birch"), (3, "Cedar")],
@@ -294,19 +294,19 @@ OR_NONE = {
     "plain": (
         "Choose 2 different rooms such that no two of them share the same hub and their combined hourly rate is {0}; call the "
         "chosen rooms X1 (any such choice is accepted; if there is none, X1 is empty). Work out the combined hourly rate of X1 "
-        "or, if X1 is empty, the {1} total of any choice that meets all other conditions; call that total X2. ",
+        "or, if X1 is empty, the {1} total of any choice that meets every condition but the bound on this total; call that total X2. ",
         {">=": "at least", "<=": "at most"}, {"max": "highest", "min": "lowest"},
     ),
     "formal": (
         "Let X1 be a selection of 2 different rooms such that no two of them have the same hub and their total hourly rate is "
         "{0}; any such choice is accepted; if there is none, X1 is empty. Determine the sum of the hourly rate over X1 or, "
-        "should X1 be empty, the {1} sum of any choice that meets all other conditions; that sum is referred to as X2. ",
+        "should X1 be empty, the {1} sum of any choice that meets every condition but the bound on this total; that sum is referred to as X2. ",
         {">=": "no less than", "<=": "no more than"}, {"max": "greatest", "min": "smallest"},
     ),
     "terse": (
         "X1: 2 different rooms, with no two of the same hub and total hourly rate {0}; any such choice is accepted; if there is "
         "none, X1 is empty. Get X2: the total hourly rate of X1 or, for an empty X1, the {1} total of any choice that "
-        "meets all other conditions. ",
+        "meets every condition but the bound on this total. ",
         {">=": ">=", "<=": "<="}, {"max": "max", "min": "min"},
     ),
 }  # fmt: skip
@@ -358,7 +358,7 @@ def test_the_nearest_total_keeps_to_the_other_conditions_and_no_goal(bound, told
     prompt = (
         "Choose 1 different rooms whose capacity is at least {1} people such that their combined capacity is at least {0} people"
         "{2}; call the chosen rooms X1 (any {3} choice is accepted; if there is none, X1 is empty). Add up the capacity over X1 or, "
-        "if X1 is empty, take the highest total of any choice that meets all other conditions; call that total X2. "
+        "if X1 is empty, take the highest total of any choice that meets every condition but the bound on this total; call that total X2. "
     ) + BOTH.replace("credits", "people")
 
     def found(*parts):

@@ -126,26 +126,23 @@ STEPS: dict[str, tuple[str, ...]] = {
     ),
     "choice_total": (
         "Work out the combined {term} of {set} or, if {same} is empty, the {end} total of any choice that meets "
-        "all other conditions; "
+        "every condition but the bound on this total; "
         "call that total {new}.",
         "Find the combined {term} of {set} or, if {same} is empty, find the {end} total of any choice that "
-        "meets all other conditions; "
+        "meets every condition but the bound on this total; "
         "call that total {new}.",
-        "Add up the {term} over {set} or, if {same} is empty, take the {end} total of any choice that meets all "
-        "other conditions; "
+        "Add up the {term} over {set} or, if {same} is empty, take the {end} total of any choice that meets every condition but the bound on this total; "
         "call that total {new}.",
         "Let {new} denote the sum of the {term} over {set} or, if {same} is empty, the {end} sum of any choice "
-        "that meets all other conditions.",
+        "that meets every condition but the bound on this total.",
         "Determine the sum of the {term} over {set} or, should {same} be empty, the {end} sum of any choice "
-        "that meets all other conditions; that sum is referred to as {new}.",
+        "that meets every condition but the bound on this total; that sum is referred to as {new}.",
         "Let {new} be the sum of the {term} over {set} or, if {same} is empty, the {end} sum of any choice that "
-        "meets all other conditions.",
-        "{new} = the total {term} of {set}; if {same} is empty, the {end} total of any choice that meets all "
-        "other conditions.",
+        "meets every condition but the bound on this total.",
+        "{new} = the total {term} of {set}; if {same} is empty, the {end} total of any choice that meets every condition but the bound on this total.",
         "Get {new}: the total {term} of {set} or, for an empty {same}, the {end} total of any choice that meets "
-        "all other conditions.",
-        "{new}: the total {term} of {set} or, if {same} is empty, the {end} total of any choice that meets all "
-        "other conditions.",
+        "every condition but the bound on this total.",
+        "{new}: the total {term} of {set} or, if {same} is empty, the {end} total of any choice that meets every condition but the bound on this total.",
     ),
     "try": (
         "If the rules allow it, {act}; {new} is 'done' or, if it is refused, 'denied'.",

@@ -54,15 +54,15 @@ from envsynth.spec import (
     slugify,
 )
 
-AUTHOR = "procedural/3"
+AUTHOR = "procedural/4"
 """Name and version of this author; a change of what it makes from the same seed raises the version."""
 SCREEN_TURNS = 400
 """Turn limit of a candidate until the gold run tells how many it needs."""
 SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
 """Policy sentence of every environment: the task program's snapshot semantics, in public words."""
 ALL_ROWS_RULE = (
-    "A request that speaks of rows means all rows that meet its own conditions, also those that a rule does not count for "
-    "some value."
+    "A request with conditions means everything that meets them: what a rule leaves out of a value of its own is not left "
+    "out of the request."
 )
 """Policy sentence of every environment: sets of rows are what the conditions say, in public words."""
 _STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")

@@ -251,6 +251,15 @@ class Composition:
         """Singular noun as an identifier."""
         return identifier(self.word(entity))
 
+    def plural_slug(self, entity: str) -> str:
+        """Plural noun as an identifier."""
+        return identifier(self.plural(entity))
+
+    def attr_slug(self, entity: str, name: str) -> str:
+        """What an attribute is called in prompts, as an identifier: the name of a field that tells it."""
+        found = self.derived.get((entity, name))
+        return identifier(self.col(entity, name).label if found is None else found.label)
+
     def columns(self, entity: str) -> list[str]:
         """Physical column names in order."""
         return [col.column for col in self.tables[entity]]

@@ -33,6 +33,12 @@ def norm_attributes(world: Composed, norm: Norm) -> list[Derived]:
     entity, word = norm.entity, world.word(norm.entity)
     rules = " ".join(f"A {word} breaks the rule '{breach.name}' when {breach.rule}." for breach in norm.breaches)
     listed = "one of these rules" if len(norm.breaches) > 1 else "this rule"
+    names = [breach.name for breach in norm.breaches]
+    first = (
+        "the name of the first of the rules of order above that it breaks"
+        if len(names) > 1
+        else f"'{' '.join(names)}' when it breaks that rule"
+    )
     either = " OR ".join(f"({breach.sql})" for breach in norm.breaches)
     tests = "".join(
         f"    if p_{entity}_{breach.name}(row):\n        return {breach.name!r}\n" for breach in norm.breaches
@@ -62,8 +68,7 @@ def norm_attributes(world: Composed, norm: Norm) -> list[Derived]:
             f"{tests}    return {KEPT!r}\n",
             goal=f"{_joined(breach.goal for breach in norm.breaches)}def g_{RULE}{entity}(db, row):\n"
             f"{judged}    return {KEPT!r}\n",
-            policy=f"The initially broken rule of a {word} is the name of the first of the rules of order above that it breaks "
-            f"before anything is changed; it is '{KEPT}' when the {word} is in order.",
+            policy=f"The initially broken rule of a {word} is {first} before anything is changed; it is '{KEPT}' when the {word} is in order.",
             norm=True,
         ),
     ]

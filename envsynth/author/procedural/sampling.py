@@ -350,12 +350,12 @@ class Sampler:
         atoms = (self.atom(entity),)
         name = self.rng.choice(numeric[entity])
         attr = self.attr(entity, name)
-        total = Let("X1", Sum(entity, atoms, attr)), (f"sum_of_{name}", Ref("X1"))
+        total = Let("X1", Sum(entity, atoms, attr)), (f"sum_of_{self.world.attr_slug(entity, name)}", Ref("X1"))
         if kind == "sum":
             return Task((total[0],), (total[1],))
         if kind == "count":
             # A number of rows alone is soon guessed.
-            field = f"number_of_{plural_slug(self.world, entity)}"
+            field = f"number_of_{self.world.plural_slug(entity)}"
             return Task((total[0], Let("X2", Count(entity, atoms))), ((field, Ref("X2")), total[1]))
         pick = Let("X1", Pick(entity, atoms, self.rng.choice(["max", "min"]), attr))
         fact = self.report_fact(entity, "X1", name)
@@ -385,7 +385,7 @@ class Sampler:
         if not names:
             raise Rejected("no_attribute", f"{entity} has no second attribute to ask for")
         name = self.rng.choice(names)
-        return f"{self.world.slug(entity)}_{name}", Of(var, self.attr(entity, name))
+        return f"{self.world.slug(entity)}_{self.world.attr_slug(entity, name)}", Of(var, self.attr(entity, name))
 
     def relations(self, target: str = "") -> list[tuple[str, str, str]]:
         """Relations (entity, name, target) to rows that people call by name; of one target when it is given."""
@@ -452,10 +452,5 @@ class Sampler:
         node = Choose(entity, atoms, k, cons, None, or_none=True)
         by = self.world.naming(entity)
         picks = f"{self.world.slug(entity)}_{by}s", Of("X1", Attr(by))
-        total = f"combined_{attr.name}", Ref("X2")
+        total = f"combined_{self.world.attr_slug(entity, attr.name)}", Ref("X2")
         return Task((Let("X1", node), Let("X2", Reach(Ref("X1")))), (picks, total))
-
-
-def plural_slug(world: Composition, entity: str) -> str:
-    """Plural noun of an entity as an identifier."""
-    return world.plural(entity).replace(" ", "_").replace("-", "_")

@@ -127,7 +127,7 @@ def test_the_record_says_how_it_was_made(draft):
     assert source.details["mechanisms"] == list(draft.composition.mechanisms)
     assert draft.environment.public_docs == draft.docs
     assert draft.environment.policy[-2].startswith("Descriptions and conditions")
-    assert draft.environment.policy[-1].startswith("A request that speaks of rows")
+    assert draft.environment.policy[-1].startswith("A request with conditions")
 
 
 def test_an_empty_category_is_refused():
@@ -154,7 +154,7 @@ def test_again_refuses_what_it_did_not_make(draft):
         source = draft.environment.provenance.model_copy(update=update)
         return draft.environment.model_copy(update={"provenance": source})
 
-    with pytest.raises(SpecError, match="is by 'hand', not 'procedural/3'"):
+    with pytest.raises(SpecError, match="is by 'hand', not 'procedural/4'"):
         ProceduralAuthor.again(of(author="hand"))
     with pytest.raises(SpecError, match="cannot be composed again"):
         ProceduralAuthor.again(of(details={}))

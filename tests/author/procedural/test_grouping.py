@@ -467,7 +467,7 @@ def test_the_operator_aims_at_skills_that_are_not_needed_yet(needed: tuple[str, 
 
 def test_the_operator_is_not_tried_where_no_skill_is_left() -> None:
     everything = ("no_aggregation", "first_match", "no_filter", "wrong_boundary", "no_pagination")
-    with pytest.raises(Rejected, match="no_site"):
+    with pytest.raises(Rejected, match="no_skill"):
         OPERATORS["group"].apply(sampler(0, everything), BOOK, sampler().oracle.run(BOOK))
 
 

@@ -274,7 +274,7 @@ def test_a_side_effect_that_changes_nothing_more_is_refused():
 
 def test_a_side_effect_is_not_tried_where_an_action_needs_no_new_skill():
     needed = ("never_writes", "ignores_policy", "fuzzy_name", "no_pagination")
-    assert codes("side_effect", PICK, needed=needed) == {"no_site"}
+    assert codes("side_effect", PICK, needed=needed) == {"no_skill"}
 
 
 # ---------------------------------------------------------------------------------------------------------- distractors
@@ -316,9 +316,9 @@ def test_distractors_aim_at_skills_that_are_not_needed_yet():
     twins = edits("distractors", BOOK)
     assert twins
     assert all(edit.params == {"twin_of": "Oak Hall", "rows": 1} for edit in twins)
-    assert codes("distractors", BOOK, needed=("fuzzy_name",)) == {"no_site"}
+    assert codes("distractors", BOOK, needed=("fuzzy_name",)) == {"no_skill"}
     near = ("first_match", "wrong_boundary", "no_filter", "first_constraint_only")
-    assert codes("distractors", PICK, needed=near) == {"no_site"}
+    assert codes("distractors", PICK, needed=near) == {"no_skill"}
 
 
 def test_distractors_stop_when_the_overlay_is_full():

@@ -25,6 +25,7 @@ from envsynth.author.procedural.ir import (
     To,
 )
 from envsynth.author.procedural.planner import FAULT_FLAGS, FLAGS, SKILLS, applicable_skills, compile_plan
+from envsynth.author.procedural.planner.prelude import CHOOSING
 from envsynth.errors import AuthorError
 from tests.author.procedural.random_tasks import LocalTools, play
 from tests.author.procedural.tiny_world import (
@@ -231,3 +232,13 @@ def test_arguments_that_need_calls_are_worked_out_before_the_loop():
         report=[("n", Ref("X2")), ("m", Ref("X3"))],
     )
     assert solve(task)[0] == {"n": 3, "m": 3}
+
+
+def test_a_solver_gives_up_where_more_sets_than_any_task_has_would_be_tried():
+    space = {"FIRST": False, "GREEDY": False, "slips": lambda: False, "holds": lambda total, op, bound: total >= bound}
+    exec(CHOOSING, space)
+    conditions = [("sum", lambda row: row, ">=", 10**6)]
+    with pytest.raises(RuntimeError, match="too many sets"):
+        space["choose"](list(range(51)), 3, conditions, None)  # 20,825 sets
+    with pytest.raises(RuntimeError, match="no 3 rows"):
+        space["choose"](list(range(50)), 3, conditions, None)  # 19,600

@@ -46,7 +46,7 @@ def couple(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
     for _ in range(DRAWS):
         belongs = Atom(Attr(relation), "==", Ref(var))
         attr = sampler.attr(entity, sampler.rng.choice(sampler.additive(entity)))
-        field = f"sum_of_{attr.name}"
+        field = f"sum_of_{sampler.world.attr_slug(entity, attr.name)}"
         if field in [name for name, _ in task.report]:
             continue
         mine = [

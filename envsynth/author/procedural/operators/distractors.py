@@ -33,16 +33,19 @@ def add_distractors(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         The proposal.
 
     Raises:
-        Rejected: no site, or the overlay is full.
+        Rejected: `no_site` without a row to imitate; `no_skill` when none would need a new one; `overlay_full`.
     """
     if len(sampler.overlay) >= MAX_OVERLAY:
         raise Rejected("overlay_full", f"{MAX_OVERLAY} distractor rows already")
     twins = [node for node in walk(task) if isinstance(node, Named) and node.by == "name" and " " in str(node.value)]
     if twins and "fuzzy_name" not in sampler.needed:
         return _twin(sampler, task, sampler.rng.choice(twins))
-    near = [(let, node) for let, node in filtered_lets(task) if _near_miss_skills(sampler, node) - sampler.needed]
+    skills = [(let, node, _near_miss_skills(sampler, node)) for let, node in filtered_lets(task)]
+    near = [(let, node) for let, node, found in skills if found - sampler.needed]
+    if not near and (twins or any(found for _, _, found in skills)):
+        raise Rejected("no_skill", "no row to imitate would need a new skill")
     if not near:
-        raise Rejected("no_site", "no row to imitate that would need a new skill")
+        raise Rejected("no_site", "no row to imitate")
     let, node = sampler.rng.choice(near)
     return _near_misses(sampler, task, result, let, node)
 

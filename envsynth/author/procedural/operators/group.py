@@ -34,10 +34,11 @@ def add_group(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         The proposal; the description resolves to the named row alone, and the task changes without its condition.
 
     Raises:
-        Rejected: no named row that others are related to, no skill to gain, or no such description.
+        Rejected: `no_skill` when it would add none; `no_site` without a named row that others are related to; `no_group` when
+            none is singled out.
     """
     if sampler.needed >= GROUP_SKILLS:
-        raise Rejected("no_site", "comparing groups would need no new skill")
+        raise Rejected("no_skill", "comparing groups would need no new skill")
     sites = [
         (node, entity, rel)
         for node in walk(task)

@@ -26,10 +26,10 @@ def add_side_effect(sampler: Sampler, task: Task, result: OracleResult) -> Edit:
         The proposal.
 
     Raises:
-        Rejected: no bound row that an action takes, or no skill that it would add.
+        Rejected: `no_skill` when it would add none; `uncoupled` when no bound row is a parameter of an action.
     """
     if sampler.needed >= ACT_SKILLS:
-        raise Rejected("no_site", "an action would need no new skill")
+        raise Rejected("no_skill", "an action would need no new skill")
     types = check(task, sampler.world)
     mended = mended_rows(task)
     bound = [

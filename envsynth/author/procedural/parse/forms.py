@@ -98,24 +98,24 @@ FORMS: dict[str, tuple[str, ...]] = {
     ),
     "Reach": (
         "Work out the combined {bounded} of {set} or, if {again} is empty, the {nearest} total of any choice "
-        "that meets all other conditions; call that total {new}.",
+        "that meets every condition but the bound on this total; call that total {new}.",
         "Add up the {bounded} over {set} or, if {again} is empty, take the {nearest} total of any choice that "
-        "meets all other conditions; "
+        "meets every condition but the bound on this total; "
         "call that total {new}.",
         "Find the combined {bounded} of {set} or, if {again} is empty, find the {nearest} total of any choice "
-        "that meets all other conditions; call that total {new}.",
+        "that meets every condition but the bound on this total; call that total {new}.",
         "Let {new} denote the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum of any "
-        "choice that meets all other conditions.",
+        "choice that meets every condition but the bound on this total.",
         "Determine the sum of the {bounded} over {set} or, should {again} be empty, the {nearest} sum of any "
-        "choice that meets all other conditions; that sum is referred to as {new}.",
+        "choice that meets every condition but the bound on this total; that sum is referred to as {new}.",
         "Let {new} be the sum of the {bounded} over {set} or, if {again} is empty, the {nearest} sum of any "
-        "choice that meets all other conditions.",
+        "choice that meets every condition but the bound on this total.",
         "{new} = the total {bounded} of {set}; if {again} is empty, the {nearest} total of any choice that "
-        "meets all other conditions.",
+        "meets every condition but the bound on this total.",
         "{new}: the total {bounded} of {set} or, if {again} is empty, the {nearest} total of any choice that "
-        "meets all other conditions.",
+        "meets every condition but the bound on this total.",
         "Get {new}: the total {bounded} of {set} or, for an empty {again}, the {nearest} total of any choice "
-        "that meets all other conditions.",
+        "that meets every condition but the bound on this total.",
     ),
     "Act": (
         *(f"{lead} {{act}}." for lead in ("Please", "I need you to", "Your task:", "Then", "Next,", "After that,")),

@@ -302,7 +302,9 @@ def choose(found, count, conditions, goal):
                 best = best + [number]
         return [found[number] for number in best]
     most = None
-    for chosen in combinations(range(len(found)), count):
+    for tried, chosen in enumerate(combinations(range(len(found)), count)):
+        if tried == 20000:
+            raise RuntimeError("too many sets to try")
         gain = sum([gains[number] for number in chosen])
         if (most is None or gain > most) and feasible(chosen, values, conditions):
             best, most = chosen, gain

@@ -154,27 +154,27 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
     "reach": {
         "plain": (
             "Work out the combined {attr} of {set} or, if {set} is empty, the {extreme} total of any choice "
-            "that meets all other conditions; call that total {var}.",
+            "that meets every condition but the bound on this total; call that total {var}.",
             "Add up the {attr} over {set} or, if {set} is empty, take the {extreme} total of any choice that "
-            "meets all other conditions; call that total {var}.",
+            "meets every condition but the bound on this total; call that total {var}.",
             "Find the combined {attr} of {set} or, if {set} is empty, find the {extreme} total of any choice "
-            "that meets all other conditions; call that total {var}.",
+            "that meets every condition but the bound on this total; call that total {var}.",
         ),
         "formal": (
             "Let {var} denote the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum of any "
-            "choice that meets all other conditions.",
+            "choice that meets every condition but the bound on this total.",
             "Determine the sum of the {attr} over {set} or, should {set} be empty, the {extreme} sum of any "
-            "choice that meets all other conditions; that sum is referred to as {var}.",
+            "choice that meets every condition but the bound on this total; that sum is referred to as {var}.",
             "Let {var} be the sum of the {attr} over {set} or, if {set} is empty, the {extreme} sum of any "
-            "choice that meets all other conditions.",
+            "choice that meets every condition but the bound on this total.",
         ),
         "terse": (
             "{var} = the total {attr} of {set}; if {set} is empty, the {extreme} total of any choice that meets "
-            "all other conditions.",
+            "every condition but the bound on this total.",
             "{var}: the total {attr} of {set} or, if {set} is empty, the {extreme} total of any choice that "
-            "meets all other conditions.",
+            "meets every condition but the bound on this total.",
             "Get {var}: the total {attr} of {set} or, for an empty {set}, the {extreme} total of any choice "
-            "that meets all other conditions.",
+            "that meets every condition but the bound on this total.",
         ),
     },
     "first_act": {

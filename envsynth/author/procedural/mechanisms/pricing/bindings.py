@@ -191,9 +191,9 @@ class Bindings:
         limits.append(".")
         together: list[str] = []
         if self.groups:
-            together.append("at most one of each stacking group")
+            together.append(f"at most one {word} of each stacking group")
         if self.most:
-            together.append(f"at most {self.most} in all")
+            together.append(f"at most {self.most} {coupons} in all")
         if together:
             limits.append(f" One {self.world.word('order')} takes {', '.join(together)}.")
         steps = ["the percentages are added up and that percentage of the amount, rounded down, is taken off"]
