@@ -146,7 +146,7 @@ def audit(
         # The commonest refusal comes first where it costs little: without a newly failing skill no child is harder. A
         # solution that fails in the rehearsal goes on, to be told by the gates what is wrong with it.
         careless = None
-        if case.rehearse() and easier is not None and not may_need_something_new(case, easier):
+        if case.rehearse(_needed_by(easier)) and easier is not None and not may_need_something_new(case, easier):
             careless = fewer_pass(author.careless(), case, easier, rehearsal)
             if careless is None:
                 return _nothing_new(candidate)
@@ -178,7 +178,7 @@ def _rehearse(
     """
     environment = draft.environment
     with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
-        if not case.rehearse() or case.rehearsed_calls is None:
+        if not case.rehearse(_needed_by(parent)) or case.rehearsed_calls is None:
             return audit(draft, author, candidate, jail, parent, rehearsal)
         careless = None
         if parent is not None and not may_need_something_new(case, parent):
@@ -202,6 +202,10 @@ def _rehearse(
     return Step(
         task, GateReport(environment=environment.hash, task=task.hash, results=(*results, verdict, *left), whole=False)
     )
+
+
+def _needed_by(step: Step | None) -> frozenset[str]:
+    return frozenset() if step is None else step.skills
 
 
 def _audited(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar, cast
@@ -147,15 +147,19 @@ class Case:
         self._ladder.update(zip(endings, verdicts, strict=True))
         return {skill: self._ladder[skill] for skill in wanted}
 
-    def rehearse(self) -> bool:
+    def rehearse(self, known: Collection[str] = ()) -> bool:
         """Play the whole solution and the ladder in the rehearsal, and judge them together.
+
+        Args:
+            known: Skills that the parent needs. They are left for later: most candidates are refused because they need no
+                others.
 
         Returns:
             Whether the whole solution passes there; False when there is no rehearsal, or it leaves that open.
         """
         if self._rehearsal is None:
             return False
-        played = self._rehearsed(["", *self.task.ablations])
+        played = self._rehearsed(["", *(skill for skill in self.task.ablations if skill not in known)])
         endings = [item.ending for item in played.values()]
         found = dict(zip(played, verify_all(self.jail, self.task, self.image, endings, self._bench), strict=True))
         whole = found.pop("", None)
