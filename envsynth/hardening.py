@@ -39,8 +39,8 @@ COST_OF_AUDIT = 20
 """Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
 HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
-HOPELESS_THERE = (("faults", "nonbinding"),)
-"""Refusals that depend on the parent alone for one operator."""
+HOPELESS_THERE = (("faults", "nonbinding"), ("policy", "nonbinding"))
+"""Refusals of one operator that depend on the parent alone, or nearly so: it has tried whatever there is."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
 
@@ -420,6 +420,7 @@ _WEIGHTS = {
     "constraint": 2.0,
     "hop": 2.0,
     "group": 2.0,
+    "policy": 2.0,
     "distractors": 1.5,
 }
 
