@@ -200,10 +200,17 @@ def compare(names: tuple[str, ...], label: str, draws: int) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    "names", [("booking", "inventory"), ("permissions", "ledger"), ("eligibility", "config"), ("tickets", "approval")]
+    ("names", "label"),
+    [
+        (("booking", "inventory"), "unruled/fast"),
+        (("permissions", "ledger"), "unruled/fast"),
+        (("eligibility", "config"), "unruled/fast"),
+        # Who ignores the rules takes the first post that is listed, and ids are not in the order of the rows.
+        (("approval", "inventory"), "unruled/slow/approval"),
+    ],
 )
-def test_the_oracle_without_rules_is_the_solver_that_ignores_them(names: tuple[str, ...]):
-    seen = compare(names, "unruled/fast", 60)
+def test_the_oracle_without_rules_is_the_solver_that_ignores_them(names: tuple[str, ...], label: str):
+    seen = compare(names, label, 60)
     assert seen["differ"] >= 4, seen
     assert seen["equal"] >= 4, seen
 
