@@ -39,8 +39,10 @@ COST_OF_AUDIT = 20
 """Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
 HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
-HOPELESS_THERE = (("faults", "nonbinding"),)
-"""Refusals that depend on the parent alone for one operator."""
+AIMLESS = "no_skill"
+"""The refusal of an operator that would make no skill necessary that is not so already: it is not tried again with that aim."""
+HOPELESS_THERE = (("faults", "nonbinding"), ("policy", "nonbinding"))
+"""Refusals of one operator that depend on the parent alone, or nearly so: it has tried whatever there is."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
 
@@ -403,7 +405,7 @@ def _one_step(
                 candidate = author.propose(draft, parent.task, operator, attempt, needed)
             except Rejected as reason:
                 rejections.append(_by_author(draft, parent.task.hash, operator, reason))
-                patience[operator] -= COST_OF_DRAW
+                patience[operator] -= PATIENCE if reason.code == AIMLESS else COST_OF_DRAW
                 if reason.code in HOPELESS or (operator, reason.code) in HOPELESS_THERE:
                     patience[operator] = 0
                     left.remove(operator)
@@ -424,6 +426,7 @@ _WEIGHTS = {
     "constraint": 2.0,
     "hop": 2.0,
     "group": 2.0,
+    "policy": 2.0,
     "distractors": 1.5,
     "infeasible": 0.6,
 }

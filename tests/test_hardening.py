@@ -10,7 +10,7 @@ from envsynth import hardening
 from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.errors import Rejected
 from envsynth.gates import Case, Rehearsal, all_gates, check
-from envsynth.hardening import HOPELESS, Step, audit, find_root, harden
+from envsynth.hardening import HOPELESS, HOPELESS_THERE, Step, audit, find_root, harden
 from envsynth.report import Finding, GateReport, GateResult
 from envsynth.sandbox import shared_jail
 from envsynth.spec import Lineage
@@ -225,9 +225,13 @@ def test_an_operator_that_cannot_help_this_parent_is_tried_once(root):
         author = Scripted([Rejected(code, "never")])
         lineage = harden(DRAFT, author, root, steps=1)
         assert [item.code for item in lineage.rejections] == [code]
-    for code in ("tie", "no_skill"):
-        author = Scripted([Rejected(code, "perhaps next time")])
-        assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
+    for operator, code in HOPELESS_THERE:
+        author = Scripted([Rejected(code, "never")], names=[operator])
+        assert len(harden(DRAFT, author, root, steps=1).rejections) == 1
+    author = Scripted([Rejected("no_skill", "not for these skills")])
+    assert len(harden(DRAFT, author, root, steps=1).rejections) == 2, "once with an aim and once without"
+    author = Scripted([Rejected("tie", "perhaps next time")])
+    assert len(harden(DRAFT, author, root, steps=1).rejections) == 26
     assert len(harden(DRAFT, author, root, steps=1, tries=7).rejections) == 14
     assert [attempt for _, attempt, _ in author.asked[-14:]] == list(range(14))
 

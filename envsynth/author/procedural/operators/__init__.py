@@ -38,6 +38,7 @@ from envsynth.author.procedural.operators.hop import add_hop
 from envsynth.author.procedural.operators.horizon import add_horizon
 from envsynth.author.procedural.operators.infeasible import make_infeasible
 from envsynth.author.procedural.operators.optimise import add_goal
+from envsynth.author.procedural.operators.policy import add_policy_rule
 from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
 from envsynth.author.procedural.sites import chosen_lets
 
@@ -113,6 +114,12 @@ OPERATORS: dict[str, Operator] = {
         Operator("infeasible", "tightens a bound until no set meets it", _can_be_infeasible, make_infeasible),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
         Operator("faults", "lets tools fail, also behind a change that was made", _can_fail, add_faults),
+        Operator(
+            "policy",
+            "makes a rule of the policy decide",
+            lambda task: has(task, Pick, Count, Sum, Choose, GroupBy),
+            add_policy_rule,
+        ),
     )
 }
 """All operators by name."""

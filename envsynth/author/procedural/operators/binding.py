@@ -9,6 +9,7 @@ from envsynth.author.procedural.operators.edit import has
 from envsynth.author.procedural.oracle import LetInfo, OracleResult, Reject
 from envsynth.author.procedural.sampling import Sampler
 from envsynth.author.procedural.sites import chosen_lets, filtered_lets, with_atoms
+from envsynth.author.procedural.unruled import same_outcome, unruled
 
 GROWTH = 1.1
 """By which factor the feasible sets must grow when a condition on a choice is dropped."""
@@ -30,7 +31,11 @@ def binding_failure(name: str, parent: OracleResult, child: OracleResult, sample
     Returns:
         Why the edit does not bind, or None.
     """
-    return _set_failure(name, parent, child) or _edit_failure(name, parent, child, sampler, task)
+    return (
+        _set_failure(name, parent, child)
+        or _edit_failure(name, parent, child, sampler, task)
+        or (_rule_failure(parent, child, sampler, task) if name == "policy" else None)
+    )
 
 
 def _set_failure(name: str, parent: OracleResult, child: OracleResult) -> str | None:
@@ -61,6 +66,13 @@ def _goal_failure(sampler: Sampler, task: Task, child: OracleResult) -> str | No
         if node.goal is not None and _extremes(sampler, child.info[let.var], node, node.goal) in _sets(child, let.var):
             return "taking the extreme rows one by one is already optimal"
     return None
+
+
+def _rule_failure(parent: OracleResult, child: OracleResult, sampler: Sampler, task: Task) -> str | None:
+    """A rule binds when it changes what is right, and who knows no rules gets something else."""
+    if (child.answer, child.changes) == (parent.answer, parent.changes):
+        return "the rule changes nothing"
+    return "who ignores the rule is right" if same_outcome(task, child, unruled(sampler, task)) else None
 
 
 def _extremes(sampler: Sampler, info: LetInfo, node: Choose, goal: tuple[str, Attr]) -> list[str]:
