@@ -25,6 +25,7 @@ from envsynth.author.procedural.ir import (
     Try,
 )
 from envsynth.author.procedural.operators.aggregate import add_total
+from envsynth.author.procedural.operators.ask import ask_user
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
 from envsynth.author.procedural.operators.branch import add_branch
 from envsynth.author.procedural.operators.conceal import conceal
@@ -113,6 +114,7 @@ OPERATORS: dict[str, Operator] = {
         Operator("infeasible", "tightens a bound until no set meets it", _can_be_infeasible, make_infeasible),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
         Operator("faults", "lets tools fail, also behind a change that was made", _can_fail, add_faults),
+        Operator("ask", "lets the user alone know a value", lambda task: has(task, Const, Named), ask_user),
     )
 }
 """All operators by name."""

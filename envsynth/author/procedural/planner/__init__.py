@@ -5,8 +5,18 @@ Skills are module-level flags of that one source. A skill-ablated solver is the 
 nothing is compiled anew and nothing but the skill differs.
 """
 
-from envsynth.author.procedural.planner.compiler import compile_plan
-from envsynth.author.procedural.planner.skills import CARELESS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
+from envsynth.author.procedural.planner.compiler import IDLE_BOUNDS, compile_plan
+from envsynth.author.procedural.planner.skills import ASK_FLAGS, CARELESS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
 from envsynth.author.procedural.planner.texts import PlannerWorld
 
-__all__ = ["CARELESS", "FAULT_FLAGS", "FLAGS", "SKILLS", "PlannerWorld", "applicable_skills", "compile_plan"]
+__all__ = [
+    "ASK_FLAGS",
+    "CARELESS",
+    "FAULT_FLAGS",
+    "FLAGS",
+    "IDLE_BOUNDS",
+    "SKILLS",
+    "PlannerWorld",
+    "applicable_skills",
+    "compile_plan",
+]
