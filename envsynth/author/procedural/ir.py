@@ -18,6 +18,7 @@ from typing import Any, Literal, cast, get_args
 from envsynth.author.procedural.schema import IRTypeError as IRTypeError
 from envsynth.author.procedural.schema import Schema as Schema
 from envsynth.author.procedural.schema import Type as Type
+from envsynth.author.procedural.schema import told_type
 from envsynth.author.procedural.trees import digest as digest
 from envsynth.author.procedural.trees import swap as swap
 from envsynth.author.procedural.trees import to_json as to_json
@@ -450,14 +451,7 @@ class _Checker:
                 return self.group(node)
 
     def asked(self, node: Asked) -> Type:
-        if node.kind not in ("num", "date", "row"):
-            raise IRTypeError(f"{node.topic}: a user tells no {node.kind}")
-        if node.kind == "row" and self.schema.attr_type(node.detail, "name") is None:
-            raise IRTypeError(f"{node.topic}: no {node.detail} has a name")
-        if node.topic in self.topics:
-            raise IRTypeError(f"the user is asked about {node.topic} twice")
-        self.topics.append(node.topic)
-        return Type(node.kind, node.detail)
+        return told_type(self.schema, self.topics, node.topic, Type(node.kind, node.detail))
 
     def group(self, node: GroupBy) -> Type:
         target = self.attr(node.entity, Attr(node.rel))

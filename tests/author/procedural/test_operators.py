@@ -116,13 +116,16 @@ def nonbinding(task):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (COUNT, ["constraint", "distractors", "aggregate"]),
-        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults"]),
-        (PICKACT, ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults"]),
-        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults"]),
-        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate"]),
+        (COUNT, ["constraint", "distractors", "aggregate", "ask"]),
+        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "ask"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "ask"]),
+        (
+            PICKACT,
+            ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults", "ask"],
+        ),
+        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "ask"]),
+        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults", "ask"]),
+        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "ask"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
 )
@@ -482,7 +485,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "ask"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

@@ -193,7 +193,9 @@ def test_the_source_stands_alone_and_names_every_flag():
     assigned = [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]
     assert [name for name in FLAGS if name not in assigned] == []
     for skill, flags in SKILLS.items():
-        assert [name for name, value in flags.items() if {**FLAGS, **FAULT_FLAGS, **ASK_FLAGS}[name] == value] == [], skill
+        assert [name for name, value in flags.items() if {**FLAGS, **FAULT_FLAGS, **ASK_FLAGS}[name] == value] == [], (
+            skill
+        )
     assert "d_load" not in source
     assert source == compile_plan(tiny_world(), CHOICE)
 

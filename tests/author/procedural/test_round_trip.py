@@ -163,13 +163,16 @@ class Generator:
             return ir.Sum(entity, self.atoms(entity), self.any_attr(entity, ("num",)))
         if kind == "to" and self.of_kind(entity, ("row",)):
             return ir.To(self.operand(Type("row", entity)), rng.choice(self.of_kind(entity, ("row",))))
-        if kind == "asked":
-            return self.asked()
-        return self.choose(entity) if kind == "choose" else ir.Count(entity, self.atoms(entity))
+        others = {"asked": self.asked, "choose": lambda: self.choose(entity)}
+        return others.get(kind, lambda: ir.Count(entity, self.atoms(entity)))()
 
     def asked(self):
         """Amounts with a unit, dates, and rows with a name."""
-        types = [type_ for type_, _ in self.schema.attrs.values() if type_.kind == "date" or self.schema.units.get(type_.detail)]
+        types = [
+            type_
+            for type_, _ in self.schema.attrs.values()
+            if type_.kind == "date" or self.schema.units.get(type_.detail)
+        ]
         rows = [Type("row", entity) for entity in self.schema.entities if self.schema.attr_type(entity, "name")]
         type_ = self.rng.choice([*types, *rows])
         value = self.rng.choice(NAMES)

@@ -27,9 +27,9 @@ from envsynth.author.procedural.ir import (
 from envsynth.author.procedural.operators.binding import differs
 from envsynth.author.procedural.operators.edit import Edit
 from envsynth.author.procedural.oracle import OracleResult, Reject
-from envsynth.author.procedural.planner import IDLE_BOUNDS
 from envsynth.author.procedural.render.values import head
 from envsynth.author.procedural.sampling import Sampler
+from envsynth.author.procedural.schema import WIDEST
 from envsynth.author.procedural.sites import chosen_lets, filtered_lets
 from envsynth.author.procedural.trees import subst
 from envsynth.errors import Rejected
@@ -133,7 +133,7 @@ def _can_be_told(value: Const, op: str) -> bool:
 def _bound(
     sampler: Sampler, task: Task, entity: str, condition: Atom | Con, value: Const, others: Sequence[int | str]
 ) -> _Site:
-    below, above = IDLE_BOUNDS[value.kind]
+    below, above = WIDEST[value.kind]
     default = replace(value, value=below if condition.op in (">", ">=") else above)
     topic = _topic(task, f"limit_of_{_noun(sampler, entity, condition.attr.name)}")
     guesses = tuple(replace(value, value=other) for other in dict.fromkeys(others) if other != value.value)
@@ -155,7 +155,8 @@ def _names(sampler: Sampler, task: Task) -> Iterator[_Site]:
 def _noun(sampler: Sampler, entity: str, name: str) -> str:
     """What an attribute is called, as an identifier: "busy_days", of "busy days from {0} to {1}"."""
     derived = sampler.world.derived.get((entity, name))
-    return identifier(head(derived.label if derived is not None else sampler.world.col(entity, name).label))[:40]
+    label = derived.label if derived is not None else sampler.world.col(entity, name).label
+    return identifier(head(label))[:40] or name
 
 
 def _topic(task: Task, wanted: str) -> str:

@@ -5,7 +5,7 @@ Skills are module-level flags of that one source. A skill-ablated solver is the 
 nothing is compiled anew and nothing but the skill differs.
 """
 
-from envsynth.author.procedural.planner.compiler import IDLE_BOUNDS, compile_plan
+from envsynth.author.procedural.planner.compiler import compile_plan
 from envsynth.author.procedural.planner.skills import ASK_FLAGS, CARELESS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
 from envsynth.author.procedural.planner.texts import PlannerWorld
 
@@ -14,7 +14,6 @@ __all__ = [
     "CARELESS",
     "FAULT_FLAGS",
     "FLAGS",
-    "IDLE_BOUNDS",
     "SKILLS",
     "PlannerWorld",
     "applicable_skills",

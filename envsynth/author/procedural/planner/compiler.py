@@ -51,14 +51,10 @@ from envsynth.author.procedural.planner.prelude import (
 )
 from envsynth.author.procedural.planner.skills import ASK_FLAGS, FAULT_FLAGS, FLAGS
 from envsynth.author.procedural.planner.texts import PlannerWorld, changing_tools, needed_texts
+from envsynth.author.procedural.schema import WIDEST
 from envsynth.errors import AuthorError
 
 _INDENT = "    "
-IDLE_BOUNDS: Mapping[str, tuple[int | str, int | str]] = {
-    "num": (-1_000_000_000_000, 1_000_000_000_000),
-    "date": ("0001-01-01", "9999-12-31"),
-}
-"""Bounds from below and from above that every value meets, by kind."""
 TRIALS = 9
 """Calls of one tool in a row that a solver makes before it gives up."""
 
@@ -112,7 +108,7 @@ def idle_bound(task: Task, asked: Asked) -> int | str:
     """The bound that leaves a condition without effect: what who does not ask for it goes by."""
     refs = [Ref(let.var) for let in lets(task, Asked) if let.node == asked]
     used = [node for node in walk(task) if isinstance(node, (Atom, Con)) and node.value in refs]
-    below, above = IDLE_BOUNDS[asked.kind]
+    below, above = WIDEST[asked.kind]
     return below if any(node.op in (">", ">=") for node in used) else above
 
 
