@@ -145,7 +145,9 @@ def test_prompt_and_words_of_the_user_are_read_back_and_the_prompt_alone_leaves_
             assert parse(text, DOCS) == masked
             others = {**user, let.node.topic: user[let.node.topic].replace("1", "2").replace("Elm", "Oak")}
             assert parse(text, {**DOCS, "user": others}) != task
-            for broken in ({"anything_else": "No."}, {**user, let.node.topic: "I do not mind."}):
+            said = user[let.node.topic]
+            odd = ("I do not mind.", f"{said} Or so.", said[:-1], said.replace("It is", "Not"))
+            for broken in ({"anything_else": "No."}, *({**user, let.node.topic: words} for words in odd)):
                 with pytest.raises(ParseError):
                     parse(text, {**DOCS, "user": broken})
 
