@@ -251,6 +251,17 @@ def ask(jail: Jail, spec: EnvironmentSpec, task: TaskVersion, solved: Solved, ta
             tally.disagreements.append(f"wrong ({item.source}), but {status}: {outcome.to_json()[:300]}: {told}")
 
 
+def worked_out(spec: EnvironmentSpec, task: TaskVersion) -> Solved:
+    """Every right outcome of a task.
+
+    Raises:
+        NotCoveredError: a user knows what the prompt does not say, or as `solve` says.
+    """
+    if task.delivery.user:
+        raise NotCoveredError("a user knows what the prompt does not say")
+    return solve(public(spec, task))
+
+
 def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally:
     """Cover tasks until there are enough, in all and of each mechanism."""
     tally, began = Tally(), time.monotonic()
@@ -259,7 +270,7 @@ def measure(tasks: Iterable[Drawn], jail: Jail, wanted: int, each: int) -> Tally
             break
         tally.drawn += 1
         try:
-            solved = solve(public(spec, task))
+            solved = worked_out(spec, task)
             ask(jail, spec, task, solved, tally)
         except NotCoveredError as reason:
             tally.uncovered[str(reason)] += 1

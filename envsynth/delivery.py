@@ -6,12 +6,14 @@ the tools, in every way of playing alike.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field
 
 from envsynth.record import Identifier, Record
 
+_VALUE = re.compile(r'"([^"]+)"|(?<![\w.-])(-?\d[\w:-]*(?:\.\d+)?)')
 FaultKind = Literal["timeout_before", "timeout_after", "unavailable"]
 
 
@@ -39,6 +41,16 @@ class Fact(Record):
     """What to ask about: a value of the argument `about` of the tool `ask_user`."""
     says: str = Field(min_length=1, max_length=200)
     """The user's words."""
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Numbers, dates and texts in double quotes in the words; none where what the user says is of no matter."""
+        return tuple(dict.fromkeys(quoted or plain for quoted, plain in _VALUE.findall(self.says)))
+
+
+def stands_in(value: str, text: str) -> bool:
+    """Whether a text holds a number, date or name that the user knows, as it is and not as a part of another."""
+    return re.search(rf"(?<![\w.-]){re.escape(value)}(?![\w-]|\.\d)", text) is not None
 
 
 class Delivery(Record):

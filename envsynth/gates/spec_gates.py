@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import JsonValue
+
 from envsynth.errors import SandboxError, SpecError
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, passed, skipped
@@ -155,12 +157,15 @@ def atoms_quoted(case: Case) -> GateResult:
 def prompt_parses_back(case: Case) -> GateResult:
     """Parse the prompt in a fresh process from prompt and public docs alone, and compare with the task's program.
 
+    What the user alone knows is read from the user's words: prompt and words together say what the program says.
+
     Why: a requirement that is lost or added between program and text makes a right answer fail. The parser knows
     nothing of the author's tables of words. Fix: mend the renderer, or the label that the message shows.
     """
     if case.task.ir is None:
         return skipped("SP106", "the author gave no task program; SP105 covers the link from words to checks")
-    reply = parse_apart(case.task.prompt, dict(case.spec.public_docs))
+    user: dict[str, JsonValue] = {fact.topic: fact.says for fact in case.task.delivery.user}
+    reply = parse_apart(case.task.prompt, {**case.spec.public_docs, **({"user": user} if user else {})})
     if "error" in reply:
         return failed(
             "SP106", [Finding(code="SP106", message=f"does not parse: {reply['error']}", where="task.prompt")]

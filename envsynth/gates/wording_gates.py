@@ -170,17 +170,19 @@ def format_agrees(case: Case) -> GateResult:
     """Compare the keys that the prompt states for the answer with those of the answer schema, and spell-check the rest.
 
     A key is what stands in quotation marks before a colon, or after "as", "field" or "key". Other words with an underscore
-    in quotation marks (`"hotel_name"`) must be made of words that prompt, schema, tables or tools know.
+    in quotation marks (`"hotel_name"`) must be a topic of the user, or made of words that prompt, schema, tables or tools
+    know.
 
     Why: an actor that does as told and fails on the schema was told wrongly; the published trip-planning task asks for a
     "cite_name". Fix: spell the key as the schema does.
     """
     prompt, keys = case.task.prompt, dict.fromkeys(_keys(case.task.answer_schema))
+    known = {*keys, *(fact.topic for fact in case.task.delivery.user)}
     stated = [match[1] for pattern in (_QUOTED_KEY, _QUOTED_AS) for match in pattern.finditer(prompt)]
-    wrong = [name for name in stated if name not in keys and not _is_cell(case, name)]
+    wrong = [name for name in stated if name not in known and not _is_cell(case, name)]
     findings = [_misnamed(name, "is no key of the answer schema", [*keys]) for name in wrong]
     for match in _QUOTED_SNAKE.finditer(prompt):
-        if match[1] in keys or _is_cell(case, match[1]):
+        if match[1] in known or _is_cell(case, match[1]):
             continue
         words = _known_words(case, keys)
         strange = [part for part in match[1].lower().split("_") if _singular(part) not in words]

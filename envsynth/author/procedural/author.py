@@ -38,9 +38,9 @@ from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
 from envsynth.author.procedural.planner import CARELESS, SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.probes import make_probes, to_outcome
 from envsynth.author.procedural.reading import Reading, choose_mechanisms, read_category
-from envsynth.author.procedural.render import REGISTERS, Register, sentences
+from envsynth.author.procedural.render import REGISTERS, Register, facts, sentences
 from envsynth.author.procedural.sampling import ROOT_KINDS, Overlay, Sampler
-from envsynth.author.procedural.screen import refuse_guessable, refuse_poor
+from envsynth.author.procedural.screen import refuse_guessable, refuse_poor, refuse_told
 from envsynth.author.procedural.sites import chosen_lets
 from envsynth.delivery import AS_IT_IS
 from envsynth.errors import AuthorError, Rejected, SpecError
@@ -340,6 +340,8 @@ class ProceduralAuthor:
         if (Caution() in program.steps) != bool(edit.faults):
             raise AuthorError(f"{lineage.operator}: a prompt warns of faults exactly where there are some")
         prompt, quotes = self.prose(program, draft.docs, voice)
+        solution, user = compile_plan(world, program), facts(program, draft.docs)
+        refuse_told(user, prompt, solution)
         return TaskVersion(
             environment=draft.environment.hash,
             kind=kind,
@@ -348,8 +350,8 @@ class ProceduralAuthor:
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
             faults=edit.faults or (),
-            delivery=edit.delivery or AS_IT_IS,
-            solution=compile_plan(world, program),
+            delivery=(edit.delivery or AS_IT_IS).model_copy(update={"user": user}),
+            solution=solution,
             ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
             verifier=compile_goals(world, program, certificates(result), quotes=quotes),
             oracle=to_outcome(result.answer, result.changes),

@@ -13,20 +13,16 @@ Three backends read these types and share nothing else: `oracle` (relational), `
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
+from typing import Any, Literal, cast, get_args
 
+from envsynth.author.procedural.schema import IRTypeError as IRTypeError
+from envsynth.author.procedural.schema import Schema as Schema
+from envsynth.author.procedural.schema import Type as Type
+from envsynth.author.procedural.schema import told_type
 from envsynth.author.procedural.trees import digest as digest
 from envsynth.author.procedural.trees import swap as swap
 from envsynth.author.procedural.trees import to_json as to_json
 from envsynth.author.procedural.trees import walk as walk
-from envsynth.errors import SpecError
-
-
-class Type(NamedTuple):
-    """Type of a value: kind `row`, `rows`, `num`, `date`, `str`, `bool`; detail is the entity, unit or domain."""
-
-    kind: str
-    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -183,7 +179,21 @@ class GroupBy:
     attr: Attr | None = None
 
 
-Node = Pick | Only | To | Count | Sum | Choose | GroupBy | Reach
+@dataclass(frozen=True)
+class Asked:
+    """What the user alone knows and says when asked about a topic: a number, a date, or a row by its name.
+
+    `kind` is `num` (`detail` is the unit), `date` or `row` (`detail` is the entity; the value is its name). The value stands in
+    no prompt: it is None in a program that was read without the user's words.
+    """
+
+    topic: str
+    kind: str
+    detail: str
+    value: int | str | None
+
+
+Node = Pick | Only | To | Count | Sum | Choose | GroupBy | Reach | Asked
 
 
 @dataclass(frozen=True)
@@ -252,26 +262,6 @@ MEND = "mend_"
 
 COMPARATORS = ("==", "!=", "<", "<=", ">", ">=")
 _NODES = {cls.__name__: cls for cls in (Attr, Atom, Con, Task, *get_args(Operand), *get_args(Node), *get_args(Step))}
-
-
-class Schema(Protocol):
-    """What the type checker must know of a world."""
-
-    def attr_type(self, entity: str, name: str) -> Type | None:
-        """Type of an attribute, None when the entity lacks it."""
-        ...
-
-    def attr_params(self, entity: str, name: str) -> tuple[Type, ...]:
-        """Parameter types of a derived attribute; empty for stored ones."""
-        ...
-
-    def action_params(self, op: str) -> tuple[tuple[str, Type], ...] | None:
-        """Named parameter types of an action, None when there is no such action."""
-        ...
-
-
-class IRTypeError(SpecError):
-    """A task program is ill-typed; the message says where."""
 
 
 def from_json(value: Any) -> Any:
@@ -362,6 +352,7 @@ class _Checker:
         self.schema = schema
         self.types: dict[str, Type] = {}
         self.open: dict[str, Choose] = {}
+        self.topics: list[str] = []
 
     def run(self, task: Task) -> dict[str, Type]:
         self.steps(task.steps)
@@ -438,8 +429,8 @@ class _Checker:
         return self.attr(chosen.entity, chosen.bounds[0].attr)
 
     def node(self, node: Node) -> Type:
-        if isinstance(node, (To, Reach)):
-            return self.followed(node)
+        if isinstance(node, (To, Reach, Asked)):
+            return self.asked(node) if isinstance(node, Asked) else self.followed(node)
         self.atoms(node.entity, node.atoms)
         match node:
             case Pick() | Only():
@@ -458,6 +449,9 @@ class _Checker:
                 return Type("rows", node.entity)
             case GroupBy():
                 return self.group(node)
+
+    def asked(self, node: Asked) -> Type:
+        return told_type(self.schema, self.topics, node.topic, Type(node.kind, node.detail))
 
     def group(self, node: GroupBy) -> Type:
         target = self.attr(node.entity, Attr(node.rel))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
@@ -10,6 +10,7 @@ from envsynth.author.procedural.ir import Act, ForEach, GroupBy, Let, Of, Pick, 
 from envsynth.author.procedural.oracle import OracleResult
 from envsynth.author.procedural.sampling import NO_ROUTE, Sampler
 from envsynth.author.procedural.sites import chosen_lets
+from envsynth.delivery import Fact, stands_in
 from envsynth.errors import Rejected
 from envsynth.spec import World
 
@@ -68,6 +69,24 @@ def refuse_guessable(answer: Mapping[str, Any], world: World, schema: Mapping[st
     share = guess_share(answer, columns_of(world), schema)
     if share >= GUESS_LIMIT:
         raise Rejected("guessable", f"a guess at the answer is right once in {1 / share:.0f} tries")
+
+
+def refuse_told(user: Sequence[Fact], prompt: str, solution: str) -> None:
+    """Refuse what only the user is to know and stands in prompt or solution; gate EX212 looks for the same values.
+
+    Args:
+        user: What the user knows.
+        prompt: The prompt.
+        solution: Source of the solution.
+
+    Raises:
+        Rejected: `told`.
+    """
+    for fact in user:
+        for value in fact.values:
+            for where, text in (("prompt", prompt), ("solution", solution)):
+                if stands_in(value, text):
+                    raise Rejected("told", f"{value!r}, which only the user knows, stands in the {where}")
 
 
 def _refuse_none(sampler: Sampler, program: Task, result: OracleResult) -> None:

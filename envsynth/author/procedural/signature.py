@@ -9,7 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from envsynth.author.procedural.composition import Composition
-from envsynth.author.procedural.ir import Act, Attr, Const, ForEach, GroupBy, Named, Task, To
+from envsynth.author.procedural.ir import Act, Asked, Attr, Const, ForEach, GroupBy, Named, Task, To
 from envsynth.author.procedural.mechanism import Col, ToolDraft
 
 
@@ -122,7 +122,10 @@ def skeleton(task: Task) -> str:
     return _digest(form(task))
 
 
-_CONSTANT = {(Const, "value"), (Const, "unit"), (Named, "by"), (Named, "value")}
+_CONSTANT = {
+    *((Const, "value"), (Const, "unit"), (Named, "by"), (Named, "value")),
+    *((Asked, "topic"), (Asked, "detail"), (Asked, "value")),
+}
 _LABELLED = {(Act, "args"), (Task, "report")}
 _NAMING: Mapping[tuple[type, str], str] = {
     (object, "entity"): "entity",

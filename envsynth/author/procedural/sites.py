@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from envsynth.author.procedural.ir import Atom, Choose, Count, GroupBy, Let, Only, Pick, Reach, Sum, Task, To, swap
+from envsynth.author.procedural.ir import (
+    Asked,
+    Atom,
+    Choose,
+    Count,
+    GroupBy,
+    Let,
+    Only,
+    Pick,
+    Reach,
+    Sum,
+    Task,
+    To,
+    swap,
+)
 
 Filtered = Pick | Only | Count | Sum | Choose | GroupBy
-"""Descriptions that have conditions: all but following a relation, and totals of chosen sets."""
+"""Descriptions that have conditions: all but following a relation, totals of chosen sets, and what a user tells."""
 
 
 def filtered_lets(task: Task) -> list[tuple[Let, Filtered]]:
     """Lets whose description has conditions, each with that description."""
     return [
-        (step, step.node) for step in task.steps if isinstance(step, Let) and not isinstance(step.node, (To, Reach))
+        (step, step.node)
+        for step in task.steps
+        if isinstance(step, Let) and not isinstance(step.node, (To, Reach, Asked))
     ]
 
 

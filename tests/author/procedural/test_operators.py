@@ -116,19 +116,19 @@ def nonbinding(task):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (COUNT, ["constraint", "distractors", "aggregate", "policy"]),
-        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "policy"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults"]),
+        (COUNT, ["constraint", "distractors", "aggregate", "policy", "ask"]),
+        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "policy", "ask"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "ask"]),
         (
             PICKACT,
             [
                 *("constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults"),
-                "policy",
+                *("policy", "ask"),
             ],
         ),
-        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults"]),
-        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "policy"]),
+        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "ask"]),
+        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults", "ask"]),
+        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "policy", "ask"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
 )
@@ -488,7 +488,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "policy"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "policy", "ask"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

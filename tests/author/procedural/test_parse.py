@@ -189,6 +189,7 @@ def test_parse_imports_only_the_program_types():
     """An oversight of the renderer must not be able to repeat itself here through shared code."""
     allowed = (
         "envsynth.author.procedural.ir",
+        "envsynth.author.procedural.schema",
         "envsynth.author.procedural.parse",
         "envsynth.errors",
     )

@@ -26,7 +26,8 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.parse import ParseError, parse
 from envsynth.author.procedural.prompt_edits import apply, edits
-from envsynth.author.procedural.render import REGISTERS, render
+from envsynth.author.procedural.render import REGISTERS, facts, render
+from envsynth.author.procedural.trees import subst
 
 DOCS = json.loads((Path(__file__).parent / "prompt_docs.json").read_text(encoding="utf-8"))
 NAMES = [
@@ -48,6 +49,7 @@ class Docs:
 
     def __init__(self, docs):
         self.entities = list(docs["entities"])
+        self.units = {unit: word for unit, word in docs["units"].items() if word}
         self.attrs = {(e, n): (Type(*t), tuple(Type(*p) for p in ps)) for e, n, _, t, ps in docs["attrs"]}
         self.actions = {op: tuple((n, Type(*t)) for n, t in ps) for op, _, ps in docs["actions"]}
 
@@ -137,7 +139,7 @@ class Generator:
 
     def node(self):
         rng, entity = self.rng, self.rng.choice(self.schema.entities)
-        kind = rng.choice(["pick", "to", "count", "sum", "choose", "only", "group"])
+        kind = rng.choice(["pick", "to", "count", "sum", "choose", "only", "group", "asked"])
         ordered, numeric = self.of_kind(entity, ("num", "date")), self.of_kind(entity, ("num",))
         if kind == "pick" and ordered:
             return ir.Pick(
@@ -161,7 +163,23 @@ class Generator:
             return ir.Sum(entity, self.atoms(entity), self.any_attr(entity, ("num",)))
         if kind == "to" and self.of_kind(entity, ("row",)):
             return ir.To(self.operand(Type("row", entity)), rng.choice(self.of_kind(entity, ("row",))))
-        return self.choose(entity) if kind == "choose" else ir.Count(entity, self.atoms(entity))
+        others = {"asked": self.asked, "choose": lambda: self.choose(entity)}
+        return others.get(kind, lambda: ir.Count(entity, self.atoms(entity)))()
+
+    def asked(self):
+        """Amounts with a unit, dates, and rows with a name."""
+        types = [
+            type_
+            for type_, _ in self.schema.attrs.values()
+            if type_.kind == "date" or self.schema.units.get(type_.detail)
+        ]
+        rows = [Type("row", entity) for entity in self.schema.entities if self.schema.attr_type(entity, "name")]
+        type_ = self.rng.choice([*types, *rows])
+        value = self.rng.choice(NAMES)
+        while type_.kind != "row" and not isinstance(value := self.operand(type_), Const):
+            pass
+        value = value.value if isinstance(value, Const) else value
+        return ir.Asked(f"topic_{self.rng.randrange(10**9)}", *type_, value)
 
     def target(self, entity, name):
         return self.schema.attr_type(entity, name).detail
@@ -192,7 +210,7 @@ class Generator:
 
     def reference(self, var):
         bound = self.types[var]
-        if bound.kind == "num":
+        if bound.kind in ("num", "date"):
             return Ref(var)
         kinds = ("num", "date", "str", "row")
         return Ref(var) if self.rng.random() < 0.1 else Of(var, self.any_attr(bound.detail, kinds))
@@ -237,12 +255,24 @@ def draw(seed):
     return task, DOCS[world]
 
 
+def told(task, docs):
+    """The docs with the user's words."""
+    user = {fact.topic: fact.says for fact in facts(task, docs)}
+    return {**docs, "user": user} if user else docs
+
+
+def masked(task):
+    """The program without what the user alone knows."""
+    return subst(task, lambda node: replace(node, value=None) if isinstance(node, ir.Asked) else node)
+
+
 def check_round_trips(seeds):
     for seed in seeds:
         task, docs = draw(seed)
         for register in REGISTERS:
             text = render(task, docs, register, variant=seed % 3)
-            assert parse(text, docs) == task, text
+            assert parse(text, told(task, docs)) == task, text
+            assert parse(text, docs) == masked(task), text
 
 
 def check_edits(seeds):
@@ -256,7 +286,7 @@ def check_edits(seeds):
             changed = apply(text, edit)
             assert changed != text
             try:
-                other = parse(changed, docs)
+                other = parse(changed, told(task, docs))
             except ParseError:
                 outcomes[edit.kind, "fixed" if fixed else "refused"] += 1
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from envsynth.author.procedural.ir import (
+    Asked,
     Atom,
     Attr,
     Choose,
@@ -165,8 +166,8 @@ class Expressions:
             AuthorError: the node is a choice.
         """
         match node:
-            case To(src, rel):
-                return self.attribute(self.type_of(src).detail, self.operand(src), Attr(rel))
+            case To() | Asked():
+                return self.followed(node)
             case Pick(entity, atoms, direction, attr):
                 measure = f"lambda row: {self.plain_attribute(entity, 'row', attr)}"
                 return f"extreme({self.members(entity, atoms)}, {measure}, {direction!r})"
@@ -184,6 +185,18 @@ class Expressions:
                 amount = "1" if attr is None else self.plain_attribute(entity, "row", attr)
                 shares = f"[({key}, {amount}) for row in {self.members(entity, atoms)}]"
                 return f"peak({self.attr_type(entity, Attr(rel)).detail!r}, {column!r}, {shares}, {direction!r})"
+
+    def followed(self, node: To | Asked) -> str:
+        """The row that a relation leads to, or what the user tells.
+
+        Raises:
+            AuthorError: the user's words are not known.
+        """
+        if isinstance(node, To):
+            return self.attribute(self.type_of(node.src).detail, self.operand(node.src), Attr(node.rel))
+        if node.value is None:
+            raise AuthorError(f"what the user tells about {node.topic} is not known")
+        return self.operand(Named(node.detail, "name", node.value)) if node.kind == "row" else repr(node.value)
 
     def related_key(self, entity: str, rel: Attr) -> tuple[str, str]:
         """What a row says of the row that it is related to, and the column of that row which holds it."""

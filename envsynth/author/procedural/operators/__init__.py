@@ -25,6 +25,7 @@ from envsynth.author.procedural.ir import (
     Try,
 )
 from envsynth.author.procedural.operators.aggregate import add_total
+from envsynth.author.procedural.operators.ask import ask_user
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
 from envsynth.author.procedural.operators.branch import add_branch
 from envsynth.author.procedural.operators.conceal import conceal
@@ -120,6 +121,7 @@ OPERATORS: dict[str, Operator] = {
             lambda task: has(task, Pick, Count, Sum, Choose, GroupBy),
             add_policy_rule,
         ),
+        Operator("ask", "lets the user alone know a value", lambda task: has(task, Const, Named), ask_user),
     )
 }
 """All operators by name."""

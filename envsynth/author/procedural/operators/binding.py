@@ -51,7 +51,7 @@ def _edit_failure(name: str, parent: OracleResult, child: OracleResult, sampler:
         return "the description denotes another row"
     if name == "distractors" and not same and not has(task, Choose):
         return "a distractor changed the outcome"
-    if name in ("aggregate", "conceal", "group", "faults") and not same and not has(task, Choose):
+    if name in ("aggregate", "conceal", "group", "faults", "ask") and not same and not has(task, Choose):
         return "the new description means something else"
     if name in ("side_effect", "horizon") and len(child.changes) <= len(parent.changes):
         return "the action changes nothing more"
@@ -112,13 +112,14 @@ def nonbinding_atom(task: Task, result: OracleResult, run: Callable[[Task], Orac
             if isinstance(node, Choose):
                 binds = _moves(result.info[let.var], without.info[let.var])
             else:
-                binds = _differs(task, result, without)
+                binds = differs(task, result, without)
             if not binds:
                 return f"{let.var}: {atom.attr.name}"
     return None
 
 
-def _differs(task: Task, result: OracleResult, without: OracleResult) -> bool:
+def differs(task: Task, result: OracleResult, without: OracleResult) -> bool:
+    """Whether two outcomes of one task differ: in the answer, the changes, or what a choice allows."""
     if (without.answer, without.changes) != (result.answer, result.changes):
         return True
     pairs = [(result.info[let.var], without.info[let.var]) for let, _ in chosen_lets(task)]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from envsynth.author.procedural.ir import (
+    Asked,
     Atom,
     Attr,
     Const,
@@ -250,6 +251,16 @@ class Relations:
             case Of(var, attr):
                 value = self.value(self.types[var].detail, self._single(var), attr)
                 return need(value, attr.name)
+
+    def told(self, node: Asked) -> Key:
+        """What the user means: a number, a date, or the id of the row with the name that is told.
+
+        Raises:
+            Reject: `untold` when the program was read without the user's words; an unknown or ambiguous name.
+        """
+        if node.value is None:
+            raise Reject("untold", node.topic)
+        return self.scalar(Named(node.detail, "name", node.value)) if node.kind == "row" else node.value
 
     def report(self, operand: Operand) -> Value:
         """Evaluate an operand of the report: like `scalar`, and an attribute of a chosen set as a list."""

@@ -6,11 +6,11 @@ import json
 import math
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from envsynth.author.procedural.ir import (
     Act,
+    Asked,
     Atom,
     Attr,
     Caution,
@@ -46,20 +46,12 @@ from envsynth.author.procedural.oracle.outcome import (
     write_changes,
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, literal, need
-from envsynth.author.procedural.oracle.sets import COMPARE, MAX_SETS, Wanted, feasible_sets
+from envsynth.author.procedural.oracle.sets import COMPARE, MAX_SETS, Wanted, feasible_sets, relaxed
 
 
 def _is_fixed(value: Atom | Attr) -> bool:
     """Whether it says the same in every task over the same rows: it refers to no variable."""
     return not any(isinstance(node, (Ref, Of)) for node in walk(value))
-
-
-def _relaxed(node: Choose) -> Choose:
-    """The choice without its bound: as near to it as its other conditions allow."""
-    (bound,) = node.bounds
-    direction = "max" if bound.op in (">", ">=") else "min"
-    cons = tuple(con for con in node.cons if con is not bound)
-    return replace(node, cons=cons, goal=(direction, bound.attr), or_none=False)
 
 
 class Oracle:
@@ -226,13 +218,13 @@ class Oracle:
             node: The description; variables in it must be bound by the last run.
 
         Returns:
-            What it denotes, with facts (None for `To`).
+            What it denotes, with facts (None for `To` and `Asked`).
 
         Raises:
             Reject: it denotes nothing, or not one thing.
         """
         match node:
-            case To() | Reach():
+            case To() | Reach() | Asked():
                 return self._followed(node), None
             case Pick() | GroupBy():
                 return self._pick(node) if isinstance(node, Pick) else self._group(node)
@@ -402,11 +394,11 @@ class Oracle:
         Raises:
             Reject: `infeasible` when no set meets even the other conditions.
         """
-        relaxed = _relaxed(node)
-        near = self._feasible(relaxed)
+        wider = relaxed(node)
+        near = self._feasible(wider)
         if not near:
             raise Reject("infeasible", f"no {node.k} of {len(ids)} {node.entity} meet even the other set conditions")
-        upward = relaxed.goal is not None and relaxed.goal[0] == "max"
+        upward = wider.goal is not None and wider.goal[0] == "max"
         best, nearest = max(near) if upward else min(near)
         size = self._relations.size(node.entity)
         return [], LetInfo(
@@ -419,8 +411,10 @@ class Oracle:
             nearest=nearest,
         )
 
-    def _followed(self, node: To | Reach) -> Value:
-        """The row that a relation leads to; the bounded total of a chosen set, or of the set nearest to the bound."""
+    def _followed(self, node: To | Reach | Asked) -> Value:
+        """The row that a relation leads to; what the user tells; the bounded total of a chosen set, or of the set nearest to the bound."""
+        if isinstance(node, Asked):
+            return self._relations.told(node)
         if isinstance(node, To):
             entity, row_id = self._relations.entity(node.src), self._relations.scalar(node.src)
             return need(self.value(entity, row_id, Attr(node.rel)), node.rel)

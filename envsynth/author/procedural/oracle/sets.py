@@ -7,12 +7,13 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from envsynth.author.procedural.ir import Con
+from envsynth.author.procedural.ir import Choose, Con
 from envsynth.author.procedural.oracle.outcome import Key
 
 MAX_SETS = 20_000
@@ -40,6 +41,14 @@ class Wanted(NamedTuple):
     """What it is about, of each row."""
     bound: Key | None
     """What a total is compared with."""
+
+
+def relaxed(node: Choose) -> Choose:
+    """The choice without its bound: as near to it as its other conditions allow."""
+    (bound,) = node.bounds
+    direction = "max" if bound.op in (">", ">=") else "min"
+    cons = tuple(con for con in node.cons if con is not bound)
+    return replace(node, cons=cons, goal=(direction, bound.attr), or_none=False)
 
 
 def feasible_sets(

@@ -78,6 +78,7 @@ class Docs:
             typed = tuple((name, Type(*type_)) for name, type_ in params)
             self.phrases[op] = Phrase(op, pieces(phrase), typed)
         self.units: Mapping[str, str] = docs["units"]
+        self.user: Mapping[str, str] | None = docs.get("user")
 
     def attr_type(self, entity: str, name: str) -> Type | None:
         """Type of an attribute, None when the entity lacks it."""
@@ -107,6 +108,20 @@ class Docs:
         noun = self.nouns[label.type.detail][0] if label.type.kind == "row" else ""
         text = "".join(label.parts)
         return bool(noun) and (text == noun or text.endswith(f" {noun}"))
+
+    def subjects(self) -> dict[Type, str]:
+        """What a user may be asked for, by its type: "number of credits", "hour of the day", "date", "room"."""
+        found = {
+            Type("date"): "date",
+            **{Type("row", entity): singular for entity, (singular, _) in self.nouns.items()},
+        }
+        for label in self.by_name.values():
+            if label.type.kind == "num":
+                unit = self.units.get(label.type.detail, label.type.detail)
+                found[label.type] = (
+                    "hour of the day" if unit == CLOCK_WORD else f"number of {unit}" if unit else "number"
+                )
+        return found
 
     def is_time(self, type_: Type) -> bool:
         """Whether values of the type are days or hours of the day."""

@@ -150,6 +150,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Timeout (408) = effect unknown: check, then repeat if needed; unavailable (503) = no effect.",
         "Errors: timeout (408), effect unknown, check before repeating; unavailable (503), no effect.",
     ),
+    "Asked": (
+        "Ask the user about '{topic}'; call the {what} that you are told {new}.",
+        "The user knows which {what} is meant: ask about '{topic}' and call it {new}.",
+        "Find out from the user, asked about '{topic}', which {what} is meant; call it {new}.",
+        "Let {new} denote the {what} that the user states when asked about '{topic}'.",
+        "The user is to be asked about '{topic}'; the {what} that is stated is referred to as {new}.",
+        "Let {new} be the {what} that the user, when asked about '{topic}', states.",
+        "{new} = the {what} that the user tells about '{topic}'.",
+        "Ask the user about '{topic}'; {new} = the {what}.",
+        "Get {new} from the user, about '{topic}': the {what}.",
+    ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",
         "Check whether {cond}: if so, {then}; if not, {other}.",
@@ -306,3 +317,6 @@ LINK_WORDS = frozenset({"after", "at", "for", "from", "in", "leaving", "of", "on
 
 ONE_WITH_S = frozenset({"alias", "gas", "lens", "series"})
 """Words that are singular although they end in a plain "s"."""
+
+USER_SAYS = ("It is ", ".")
+"""What stands before and behind the value in the user's words."""

@@ -1,4 +1,4 @@
-"""Reading the last sentence of a prompt: what is reported, field by field."""
+"""Reading the last sentence of a prompt, what is reported, field by field; and what the user is asked for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from envsynth.author.procedural.ir import Attr, Of, Operand, Ref, Type
+from envsynth.author.procedural.ir import Asked, Attr, Const, Of, Operand, Ref, Type
+from envsynth.author.procedural.parse.forms import USER_SAYS
 from envsynth.author.procedural.parse.phrases import Phrases
 
 Slots = dict[str, Any]
@@ -14,6 +15,7 @@ Slots = dict[str, Any]
 
 Report = tuple[tuple[str, Operand], ...]
 
+_TOPIC = re.compile(r"[a-z][a-z0-9_]*")
 _FIELD = re.compile(r'"([A-Za-z_]\w*)"')
 
 
@@ -89,3 +91,42 @@ class Reports(Phrases):
     def plural_of(attr: Attr) -> str:
         """What links the attribute with a set: names and ids take a plural, others "of each of"."""
         return "s of " if attr.name in ("name", "id") and not attr.args else " of each of "
+
+    # ----------------------------------------------------------------------------------------------------- the user
+
+    def slot_topic(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        """Read what the user is asked about; where the user's words are known, one of their topics."""
+        del slots
+        for match, end in self.token(position, _TOPIC, "a topic"):
+            if self.docs.user is None or match[0] in self.docs.user:
+                yield {"topic": match[0]}, end
+            else:
+                self.miss(position, "a topic that the user knows")
+
+    def slot_what(self, position: int, slots: Slots) -> Iterator[tuple[Slots, int]]:
+        """Read what the user is asked for."""
+        del slots
+        for type_, words in self.docs.subjects().items():
+            for end in self.literal(position, words):
+                yield {"type": type_}, end
+
+    def asked(self, slots: Slots) -> Iterator[Asked]:
+        """What the user knows, with the value where the user's words are there to be read; nothing where they do not fit."""
+        topic, type_ = slots["topic"], slots["type"]
+        if self.docs.user is None:
+            yield Asked(topic, type_.kind, type_.detail, None)
+            return
+        said = Reports(self.docs.user[topic], self.docs)
+        for start in said.literal(0, USER_SAYS[0]):
+            for value, end in said.told(start, type_):
+                if said.text[end:] == USER_SAYS[1]:
+                    yield Asked(topic, type_.kind, type_.detail, value)
+
+    def told(self, position: int, type_: Type) -> Iterator[tuple[int | str, int]]:
+        """Read a value in the user's words: a number, a date, or a name in double quotes."""
+        if type_.kind != "row":
+            for operand, end in self.operand(position, type_):
+                if isinstance(operand, Const):
+                    yield operand.value, end
+        elif self.text.startswith('"', position):
+            yield from self.name(position)

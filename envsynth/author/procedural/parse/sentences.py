@@ -8,6 +8,7 @@ from typing import Any
 
 from envsynth.author.procedural.ir import (
     DECISION,
+    Asked,
     Caution,
     Choose,
     Con,
@@ -49,7 +50,8 @@ def parse(text: str, docs: Mapping[str, Any]) -> Task:
 
     Args:
         text: The prompt, whole.
-        docs: Public docs of its world: entities, attrs, actions, units.
+        docs: Public docs of its world: entities, attrs, actions, units; with `user`, what the user says by topic. Without it,
+            what the user knows stays open in the program.
 
     Returns:
         The program; it is well-typed.
@@ -100,6 +102,8 @@ class _Sentences(Reports):
             "{other}": self.slot_other,
             "{values}": self.slot_values,
             "{fields}": self.slot_fields,
+            "{topic}": self.slot_topic,
+            "{what}": self.slot_what,
         }
 
     def task(self) -> Task:
@@ -185,7 +189,7 @@ class _Sentences(Reports):
             case "NoReport":
                 yield ()
             case _:
-                for node in self.node(kind, slots):
+                for node in self.asked(slots) if kind == "Asked" else self.node(kind, slots):
                     yield Let(slots["new"], node)
 
     def node(self, kind: str, slots: Slots) -> Iterator[Node]:
@@ -236,6 +240,8 @@ class _Sentences(Reports):
                 return Type("num", "")
             case Choose():
                 return Type("rows", node.entity)
+            case Asked(_, kind, detail):
+                return Type(kind, detail)
             case Sum() | GroupBy() | Reach():
                 return self.docs.by_name[self.stated(node)].type
 

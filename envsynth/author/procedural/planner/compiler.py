@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from envsynth.author.procedural.ir import (
     DECISION,
     Act,
+    Asked,
     Atom,
     Attr,
     Caution,
@@ -34,8 +35,10 @@ from envsynth.author.procedural.ir import (
     Type,
     check,
     lets,
+    walk,
 )
 from envsynth.author.procedural.planner.prelude import (
+    ASKING,
     ATTEMPTING,
     CHOOSING,
     CHOOSING_OR_NONE,
@@ -46,8 +49,9 @@ from envsynth.author.procedural.planner.prelude import (
     SKILL_COMMENTS,
     THINKING,
 )
-from envsynth.author.procedural.planner.skills import FAULT_FLAGS, FLAGS
+from envsynth.author.procedural.planner.skills import ASK_FLAGS, FAULT_FLAGS, FLAGS
 from envsynth.author.procedural.planner.texts import PlannerWorld, changing_tools, needed_texts
+from envsynth.author.procedural.schema import WIDEST
 from envsynth.errors import AuthorError
 
 _INDENT = "    "
@@ -76,15 +80,16 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     texts = needed_texts(composition, task)
     body = _Solver(composition, task).source()
     choices = [step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)]
-    wary = Caution() in task.steps
+    wary, asks = Caution() in task.steps, bool(lets(task, Asked))
     parts = [
         '"""Solver of one task: calls tools and thinks, nothing else."""\n',
-        _flags({**FLAGS, **FAULT_FLAGS} if wary else FLAGS),
+        _flags({**FLAGS, **(FAULT_FLAGS if wary else {}), **(ASK_FLAGS if asks else {})}),
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
         *([GROUPING] if lets(task, GroupBy) else []),
         *([f"CHANGING = {changing_tools(composition, task)!r}\nTRIALS = {TRIALS}\n", RECOVERING] if wary else []),
+        *([ASKING] if asks else []),
         *([ATTEMPTING] if any(isinstance(step, Try) for step in task.steps) else []),
         *([CHOOSING] if choices else []),
         *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
@@ -97,6 +102,14 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     except SyntaxError as error:
         raise AuthorError(f"the compiled solver is no Python ({error})") from error
     return source
+
+
+def idle_bound(task: Task, asked: Asked) -> int | str:
+    """The bound that leaves a condition without effect: what who does not ask for it goes by."""
+    refs = [Ref(let.var) for let in lets(task, Asked) if let.node == asked]
+    used = [node for node in walk(task) if isinstance(node, (Atom, Con)) and node.value in refs]
+    below, above = WIDEST[asked.kind]
+    return below if any(node.op in (">", ">=") for node in used) else above
 
 
 def _flags(flags: Mapping[str, bool | str | int]) -> str:
@@ -198,10 +211,18 @@ class _Solver:
         arguments = [self.operand(operand) for _, operand in act.args]
         return f"todo.append({self.braces('(', [f'a_{act.op}', *arguments], ')')})"
 
+    def asked(self, node: Asked) -> str:
+        """What the user tells; who does not ask takes the first row, or a bound that every value meets."""
+        told = f"said({node.topic!r})"
+        if node.kind == "row":
+            return f"lookup({node.detail!r}, 'name', {told}) if ASKS else rows({node.detail!r}, {{}})[0]"
+        told = f"int({told})" if node.kind == "num" else told
+        return f"{told} if ASKS else {idle_bound(self.task, node)!r}"
+
     def node(self, node: Node) -> str:
         match node:
-            case To() | Reach():
-                return self.followed(node)
+            case To() | Reach() | Asked():
+                return self.asked(node) if isinstance(node, Asked) else self.followed(node)
             case Pick(entity, atoms, direction, attr):
                 parts = [self.select(entity, atoms), self.function(entity, attr), repr(direction)]
                 return f"pick{self.braces('(', parts, ')')}"

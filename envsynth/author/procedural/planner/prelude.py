@@ -16,6 +16,7 @@ SKILL_COMMENTS = {
     "SLIPS": "number of a careless solver, one in eight of whose decisions goes wrong; 0 for a careful one",
     "RETRY": "call again when a call failed",
     "DOUBT": 'what is done when a change timed out: "look" whether it was made, "repeat" it, or take it for "made"',
+    "ASKS": "ask the user for what the user alone knows instead of doing without it",
     "CHECKS": "hold rows against the rules of order themselves, not only against what looks like a breach",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
@@ -272,6 +273,14 @@ def patient(call):
 '''
 """Tools that fail; part of a solver only when its task warns of them."""
 
+ASKING = '''\
+def said(topic):
+    """What the user says when asked: the text in quotes, else the number or date behind "It is"."""
+    words = read("ask_user", about=topic)
+    return words.split('"')[1] if '"' in words else words.strip(".").split()[2]
+'''
+"""Asking the user; part of a solver only when its task has one."""
+
 CHOOSING = '''\
 from itertools import combinations
 
@@ -344,7 +353,7 @@ def choose_or_none(found, count, conditions, goal, number):
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
-    *("choose_or_none", "attempt", "solve", "slips", "fault", "seen", "patient", "CHANGING", "TRIALS"),
+    *("choose_or_none", "attempt", "solve", "slips", "said", "fault", "seen", "patient", "CHANGING", "TRIALS"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from envsynth.author.procedural.ir import (
     Act,
+    Asked,
     Atom,
     Caution,
     Choose,
@@ -20,6 +21,7 @@ from envsynth.author.procedural.ir import (
     Reach,
     Sum,
     Task,
+    lets,
     walk,
 )
 from envsynth.author.procedural.planner.texts import PlannerWorld, mentions, needed_texts
@@ -44,6 +46,9 @@ FLAGS: Mapping[str, bool | str | int] = {
 FAULT_FLAGS: Mapping[str, bool | str | int] = {"RETRY": True, "DOUBT": "look"}
 """Those of a solver whose task warns of tools that fail, besides."""
 
+ASK_FLAGS: Mapping[str, bool | str | int] = {"ASKS": True}
+"""Those of a solver whose task has a user to ask, besides."""
+
 SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "no_pagination": {"PAGES": False},
     "first_match": {"FIRST": True},
@@ -61,6 +66,7 @@ SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "blind_retry": {"DOUBT": "repeat"},
     "assumes_done": {"DOUBT": "made"},
     "fixes_first_symptom": {"CHECKS": False},
+    "never_asks": {"ASKS": False},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -93,7 +99,7 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "no_branch": any(isinstance(node, If) for node in nodes),
         "ignores_policy": mentions(texts, "POLICY"),
         "never_writes": any(isinstance(node, (Act, ForEach)) for node in nodes),
-        "fuzzy_name": any(isinstance(node, Named) and node.by == "name" for node in nodes),
+        "fuzzy_name": any(_is_name(node) for node in nodes),
         "wrong_boundary": any(isinstance(node, (Atom, Con, If)) and node.op in _ORDERED for node in nodes),
         "first_constraint_only": any(width > 1 for width in widths),
         "no_filter": any(width > 0 for width in widths),
@@ -101,5 +107,10 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "assumes_feasible": open_ended,
         **dict.fromkeys(("no_retry", "blind_retry", "assumes_done"), Caution() in task.steps),
         "fixes_first_symptom": mentions(texts, "CHECKS"),
+        "never_asks": bool(lets(task, Asked)),
     }
     return [skill for skill in SKILLS if in_play[skill]]
+
+
+def _is_name(node: object) -> bool:
+    return (isinstance(node, Named) and node.by == "name") or (isinstance(node, Asked) and node.kind == "row")

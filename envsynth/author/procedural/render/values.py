@@ -76,10 +76,15 @@ def quoted(value: int | str) -> str:
     raise SpecError(f"a text with both kinds of quotes or a line break cannot stand in a prompt: {value!r}")
 
 
+def head(label: str) -> str:
+    """What a label calls its value: "busy days", of "busy days from {0} to {1}"."""
+    return _LINKS.split(label, maxsplit=1)[0]
+
+
 def is_plural(label: str) -> bool:
     """Whether what a label calls its value is plural: "busy days from {0} to {1}", not "daily rate"."""
-    head = _LINKS.split(label, maxsplit=1)[0]
-    word = head.split()[-1] if head.split() else ""
+    words = head(label).split()
+    word = words[-1] if words else ""
     if word in _SINGULAR:
         return False
     return word in _ONE or (word.endswith("s") and not word.endswith(_NO_PLURAL))

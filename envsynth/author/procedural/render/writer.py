@@ -8,6 +8,7 @@ from typing import Any
 from envsynth.author.procedural.ir import (
     DECISION,
     Act,
+    Asked,
     Atom,
     Attr,
     Caution,
@@ -34,6 +35,7 @@ from envsynth.author.procedural.ir import (
     Try,
     Type,
 )
+from envsynth.author.procedural.render.asking import ASKED, subject
 from envsynth.author.procedural.render.forms import (
     AMOUNT,
     DAY,
@@ -125,7 +127,7 @@ class _Writer:
 
     def form(self, kind: str, index: int, /, **words: str) -> str:
         """Fill the paraphrase whose turn it is."""
-        forms = FORMS[kind][self.register]
+        forms = (ASKED if kind == "asked" else FORMS[kind])[self.register]
         return forms[(self.variant + index) % len(forms)].format(**words)
 
     def step(self, index: int, step: Step) -> str:
@@ -158,7 +160,7 @@ class _Writer:
 
     def let(self, index: int, var: str, node: Node) -> str:
         match node:
-            case To() | Reach():
+            case To() | Reach() | Asked():
                 return self.followed(index, var, node)
             case Pick(entity, atoms, direction, attr):
                 words = {"one": self.noun(entity)[0], "pool": self.pool(entity, atoms)}
@@ -193,7 +195,10 @@ class _Writer:
             words["attr"] = self.attr(node.entity, node.attr)
         return {**words, "most": MOST[self.register][node.dir], "extreme": EXTREMES[self.register][node.dir]}
 
-    def followed(self, index: int, var: str, node: To | Reach) -> str:
+    def followed(self, index: int, var: str, node: To | Reach | Asked) -> str:
+        if isinstance(node, Asked):
+            what = subject(self.units, self.nouns, Type(node.kind, node.detail))
+            return self.form("asked", index, var=var, topic=node.topic, what=what)
         if isinstance(node, To):
             label = self.attr(self.value_type(node.src).detail, Attr(node.rel))
             return self.form("to", index, var=var, rel=label, src=self.operand(node.src))
@@ -426,11 +431,13 @@ class _Writer:
                 return Type("num", "")
             case Choose():
                 return Type("rows", node.entity)
-            case Sum() | GroupBy() | Reach():
+            case Sum() | GroupBy() | Reach() | Asked():
                 return self.stated_type(node)
 
-    def stated_type(self, node: Sum | GroupBy | Reach) -> Type:
-        """The type of the attribute that is added up or that rows are grouped by."""
+    def stated_type(self, node: Sum | GroupBy | Reach | Asked) -> Type:
+        """The type of the attribute that is added up or that rows are grouped by, or of what the user is asked for."""
+        if isinstance(node, Asked):
+            return Type(node.kind, node.detail)
         if isinstance(node, GroupBy):
             return self.attr_type(node.entity, Attr(node.rel))
         if isinstance(node, Sum):
