@@ -8,6 +8,7 @@ from envsynth.errors import EnvironmentVoid, SandboxError
 from envsynth.gates import (
     atom_gates,
     attack_gates,
+    delivery_gates,
     difficulty_gates,
     disorder_gates,
     execution_gates,
@@ -35,6 +36,7 @@ _ROOMS = (
     security_gates,
     difficulty_gates,
     fault_gates,
+    delivery_gates,
     verifier_gates,
     atom_gates,
     attack_gates,
@@ -95,7 +97,7 @@ def _run(item: Gate, case: Case, done: list[GateResult], *, fail_fast: bool) -> 
     if bad and (
         fail_fast
         or bad[0] in ("SP101", "SP102")
-        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "EX210", "SE501", "DF401", "DF404"))
+        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "EX210", "SE501", "DF401", "DF404", "DF407"))
         or ("EX203" in bad and item.code == "EX205")
     ):
         return GateResult(code=item.code, status="skipped", evidence={"why": f"{bad[0]} failed"})

@@ -162,7 +162,9 @@ def play_single_calls(case: Case, calls: Sequence[Call]) -> list[JsonValue]:
     """
 
     def play(runtime: ToolRuntime) -> Play[list[JsonValue]]:
-        yield from runtime.reset(case.task.hash, case.image, case.task.faults, case.task.delivery)
+        # Each stands for an episode of its own, so that a limit of calls is none here.
+        delivery = case.task.delivery.model_copy(update={"max_calls": None})
+        yield from runtime.reset(case.task.hash, case.image, case.task.faults, delivery)
         found: list[JsonValue] = []
         for call in calls:
             result, _ = yield from runtime.call(call)

@@ -19,6 +19,7 @@ from envsynth.author.procedural.disorder import disordered_root, rule_names, wan
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
+    Budget,
     Caution,
     IRTypeError,
     Of,
@@ -290,7 +291,7 @@ class ProceduralAuthor:
         return task.model_copy(
             update={
                 "probes": tuple(found.cases),
-                "max_turns": max(20, math.ceil((gold_calls + 1) / 0.6)),
+                "max_turns": max(20, math.ceil(((task.delivery.max_calls or gold_calls) + 1) / 0.6)),
                 "provenance": task.provenance.model_copy(update={"details": details}),
             }
         )
@@ -339,6 +340,8 @@ class ProceduralAuthor:
             refuse_guessable(result.answer, draft.environment.world, schema)
         if (Caution() in program.steps) != bool(edit.faults):
             raise AuthorError(f"{lineage.operator}: a prompt warns of faults exactly where there are some")
+        if (Budget() in program.steps) != ((edit.delivery or AS_IT_IS).max_calls is not None):
+            raise AuthorError(f"{lineage.operator}: a prompt speaks of a limit exactly where there is one")
         prompt, quotes = self.prose(program, draft.docs, voice)
         return TaskVersion(
             environment=draft.environment.hash,

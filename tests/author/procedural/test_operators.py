@@ -116,13 +116,26 @@ def nonbinding(task):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (COUNT, ["constraint", "distractors", "aggregate"]),
-        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults"]),
-        (PICKACT, ["constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults"]),
-        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults"]),
-        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate"]),
+        (COUNT, ["constraint", "distractors", "aggregate", "budget"]),
+        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "budget"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "budget"]),
+        (
+            PICKACT,
+            [
+                "constraint",
+                "side_effect",
+                "distractors",
+                "branch",
+                "aggregate",
+                "couple",
+                "horizon",
+                "faults",
+                "budget",
+            ],
+        ),
+        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "budget"]),
+        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults", "budget"]),
+        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "budget"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
 )
@@ -482,7 +495,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "budget"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from envsynth.author.procedural.ir import (
     Act,
+    Budget,
     Caution,
     Choose,
     Const,
@@ -27,6 +28,7 @@ from envsynth.author.procedural.ir import (
 from envsynth.author.procedural.operators.aggregate import add_total
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
 from envsynth.author.procedural.operators.branch import add_branch
+from envsynth.author.procedural.operators.budget import add_budget
 from envsynth.author.procedural.operators.conceal import conceal
 from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
 from envsynth.author.procedural.operators.couple import couple
@@ -113,6 +115,7 @@ OPERATORS: dict[str, Operator] = {
         Operator("infeasible", "tightens a bound until no set meets it", _can_be_infeasible, make_infeasible),
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
         Operator("faults", "lets tools fail, also behind a change that was made", _can_fail, add_faults),
+        Operator("budget", "limits the number of tool calls", lambda task: not has(task, Budget), add_budget),
     )
 }
 """All operators by name."""

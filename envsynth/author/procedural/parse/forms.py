@@ -150,6 +150,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Timeout (408) = effect unknown: check, then repeat if needed; unavailable (503) = no effect.",
         "Errors: timeout (408), effect unknown, check before repeating; unavailable (503), no effect.",
     ),
+    "Budget": (
+        "Tool calls are limited.",
+        "There is a limit to tool calls.",
+        "Mind the limit of tool calls.",
+        "A limit applies to tool calls.",
+        "Tool calls have a limit.",
+        "Observe the limit of tool calls.",
+        "Tool calls: limited.",
+        "Limited tool calls.",
+        "Calls of tools: limited.",
+    ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",
         "Check whether {cond}: if so, {then}; if not, {other}.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from envsynth.author.procedural.ir import (
     DECISION,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -175,6 +176,8 @@ class _Sentences(Reports):
                 yield Try(slots["new"], slots["act"])
             case "Caution":
                 yield Caution()
+            case "Budget":
+                yield Budget()
             case "If":
                 lhs, op, rhs = slots["cond"]
                 yield If(lhs, op, rhs, slots["then"], slots["other"])

@@ -6,7 +6,23 @@ nothing is compiled anew and nothing but the skill differs.
 """
 
 from envsynth.author.procedural.planner.compiler import compile_plan
-from envsynth.author.procedural.planner.skills import CARELESS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
+from envsynth.author.procedural.planner.skills import (
+    BUDGET_FLAGS,
+    CARELESS,
+    FAULT_FLAGS,
+    FLAGS,
+    SKILLS,
+    applicable_skills,
+)
 from envsynth.author.procedural.planner.texts import PlannerWorld
 
-__all__ = ["CARELESS", "FAULT_FLAGS", "FLAGS", "SKILLS", "PlannerWorld", "applicable_skills", "compile_plan"]
+__all__ = [
+    "BUDGET_FLAGS",
+    "CARELESS",
+    "FAULT_FLAGS",
+    "FLAGS",
+    "SKILLS",
+    "PlannerWorld",
+    "applicable_skills",
+    "compile_plan",
+]

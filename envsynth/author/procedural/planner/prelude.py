@@ -16,6 +16,7 @@ SKILL_COMMENTS = {
     "SLIPS": "number of a careless solver, one in eight of whose decisions goes wrong; 0 for a careful one",
     "RETRY": "call again when a call failed",
     "DOUBT": 'what is done when a change timed out: "look" whether it was made, "repeat" it, or take it for "made"',
+    "READS": 'what is read: what is needed, "once"; the same "again" whenever it is wanted; or "all" that there is, first',
     "CHECKS": "hold rows against the rules of order themselves, not only against what looks like a breach",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
@@ -272,6 +273,31 @@ def patient(call):
 '''
 """Tools that fail; part of a solver only when its task warns of them."""
 
+SPENDING = '''\
+def begin():
+    """Read, without thrift, every row of every listing before the work begins."""
+    SESSION["reads"] = 0
+    if READS == "all":
+        for entity in TOOLS:
+            rows(entity, {})
+
+
+def anew(read):
+    """Read as `read` does; without thrift, after forgetting what was read before, until so much was read that notes are taken."""
+
+    def forgetful(*arguments, **named):
+        if READS == "again" and SESSION["reads"] < NOTES:
+            SESSION["reads"] = SESSION["reads"] + 1
+            MEMO.clear()
+        return read(*arguments, **named)
+
+    return forgetful
+
+
+read, lookup, select = anew(read), anew(lookup), anew(select)
+'''
+"""Tool calls that are limited; part of a solver only when its task says so."""
+
 CHOOSING = '''\
 from itertools import combinations
 
@@ -342,7 +368,20 @@ def choose_or_none(found, count, conditions, goal, number):
 DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
-    *("choose_or_none", "attempt", "solve", "slips", "fault", "seen", "patient", "CHANGING", "TRIALS"),
+    *(
+        "choose_or_none",
+        "attempt",
+        "solve",
+        "slips",
+        "fault",
+        "seen",
+        "patient",
+        "CHANGING",
+        "TRIALS",
+        "begin",
+        "anew",
+        "NOTES",
+    ),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

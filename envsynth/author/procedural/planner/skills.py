@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from envsynth.author.procedural.ir import (
     Act,
     Atom,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -44,6 +45,9 @@ FLAGS: Mapping[str, bool | str | int] = {
 FAULT_FLAGS: Mapping[str, bool | str | int] = {"RETRY": True, "DOUBT": "look"}
 """Those of a solver whose task warns of tools that fail, besides."""
 
+BUDGET_FLAGS: Mapping[str, bool | str | int] = {"READS": "once"}
+"""Those of a solver whose tool calls are limited, besides."""
+
 SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "no_pagination": {"PAGES": False},
     "first_match": {"FIRST": True},
@@ -61,6 +65,8 @@ SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "blind_retry": {"DOUBT": "repeat"},
     "assumes_done": {"DOUBT": "made"},
     "fixes_first_symptom": {"CHECKS": False},
+    "spendthrift": {"READS": "again"},
+    "brute_force": {"READS": "all"},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -101,5 +107,6 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         "assumes_feasible": open_ended,
         **dict.fromkeys(("no_retry", "blind_retry", "assumes_done"), Caution() in task.steps),
         "fixes_first_symptom": mentions(texts, "CHECKS"),
+        **dict.fromkeys(("spendthrift", "brute_force"), Budget() in task.steps),
     }
     return [skill for skill in SKILLS if in_play[skill]]

@@ -1,0 +1,78 @@
+"""Gates EX212 and DF407: does a task get by with what it is given, and is its limit of calls why a wasteful solver fails?"""
+
+from __future__ import annotations
+
+from envsynth.gates.case import Case
+from envsynth.gates.catalogue import failed, gate, skipped
+from envsynth.report import Finding, GateResult
+
+LEAST_ROOM = 1.3
+"""A limit of tool calls is at least so many times what the solution makes."""
+WASTEFUL = ("spendthrift", "brute_force")
+"""Solvers that make more calls than they need."""
+
+
+@gate("EX212", "the limit of tool calls leaves room")
+def calls_are_enough(case: Case) -> GateResult:
+    """Compare the limit of tool calls with the solution's own calls: at least 1.3 times as many.
+
+    Why: below them nobody can do the task, and at them one refused call ends an honest attempt. Fix: raise
+    `delivery.max_calls`.
+    """
+    limit = case.task.delivery.max_calls
+    if limit is None:
+        return skipped("EX212", "tool calls are not limited")
+    calls = case.gold.n_calls
+    findings = (
+        []
+        if limit >= LEAST_ROOM * calls
+        else [
+            Finding(
+                code="EX212",
+                message=f"the solution makes {calls} tool calls, the limit is {limit}",
+                where="task.delivery.max_calls",
+                fix=f"at least {LEAST_ROOM:g} times the solution's calls",
+            )
+        ]
+    )
+    return failed("EX212", findings, calls=calls, max_calls=limit)
+
+
+@gate("DF407", "wasted tool calls are missing in the end")
+def waste_fails(case: Case) -> GateResult:
+    """Play the solvers that waste calls, with the limit and without: they fail with it, and because of it alone.
+
+    They are `spendthrift`, which remembers only what it has read last and reads anew for each
+    description, and `brute_force`, which reads all rows of
+    everything first.
+
+    Why: a limit that nobody meets who wastes calls makes nothing harder; and a wasteful solver that fails anyway shows
+    nothing about the limit. Fix: lower `delivery.max_calls`, or limit the calls of a task that has more to read.
+    """
+    limit = case.task.delivery.max_calls
+    if limit is None:
+        return skipped("DF407", "tool calls are not limited")
+    if not case.task.ablations:
+        return skipped("DF407", "the solution has no ablations")
+    known = [skill for skill in WASTEFUL if skill in case.task.ablations]
+    findings = [
+        Finding(code="DF407", message=f"the ladder has no {skill}", where="task.ablations")
+        for skill in WASTEFUL
+        if skill not in known
+    ]
+    verdicts, free = case.ablated(known), case.without_limit(known)
+    for skill in known:
+        for verdict in (verdicts[skill], free[skill].verdict):
+            if verdict.status == "void":
+                message = f"no judgement of {skill}: {verdict.failure}"
+                finding = Finding(code="DF407", message=message, fix="run the check again")
+                return GateResult(code="DF407", status="void", findings=(finding,))
+        if verdicts[skill].status == "pass":
+            message = f"{skill} passes with {free[skill].calls} of {limit} calls"
+            findings.append(Finding(code="DF407", message=message, where="task.delivery", fix="lower the limit"))
+        elif free[skill].verdict.status != "pass":
+            message = f"{skill} fails without the limit as well"
+            findings.append(
+                Finding(code="DF407", message=message, where="task.ablations", fix="let it waste calls only")
+            )
+    return failed("DF407", findings, max_calls=limit, **{skill: free[skill].calls for skill in known})
