@@ -40,7 +40,7 @@ COST_OF_AUDIT = 20
 """Patience that it loses when gates or ladder refuse the candidate: dear, so five candidates."""
 HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
-HOPELESS_THERE = (("faults", "nonbinding"), ("budget", "nonbinding"))
+HOPELESS_THERE = (("faults", "nonbinding"), ("budget", "nonbinding"), ("withhold", "nonbinding"))
 """Refusals that depend on the parent alone for one operator."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""

@@ -1,4 +1,4 @@
-"""A sound spec whose tool calls are limited, made from one whose calls are not, and the defects that a limit can have."""
+"""A sound spec whose tool calls are limited, made from one whose calls are not, and the defects that a limit, or a withheld tool, can have."""
 
 from __future__ import annotations
 
@@ -60,3 +60,15 @@ def _no_limit(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
 @plant("a wasteful solver that fails for another reason", "limited_atoms", "DF407")
 def _fails_anyway(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return spec, task_with(task, ablations={**task.ablations, "spendthrift": {"WRITES": False}})
+
+
+@plant("a withheld tool that the solution calls", "limited_atoms", "EX213", "EX201")
+def _needed(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    return spec, task_with(task, delivery=Delivery(max_calls=8, withheld=("reserve",)))
+
+
+@plant("a withheld tool that the prompt sends to", "limited_atoms", "EX213")
+def _spoken_of(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
+    delivery = Delivery(max_calls=8, withheld=("list_reservations",))
+    solution = replaced(task.solution, '        read_all(call, "reservations")', "        pass")
+    return spec, task_with(task, delivery=delivery, solution=solution, prompt=f"{task.prompt} See list_reservations.")

@@ -1,6 +1,8 @@
-"""Gates EX212 and DF407: does a task get by with what it is given, and is its limit of calls why a wasteful solver fails?"""
+"""Gates EX212, EX213 and DF407: a task gets by with what it is given, and its limit of calls is why wasteful solvers fail."""
 
 from __future__ import annotations
+
+import re
 
 from envsynth.gates.case import Case
 from envsynth.gates.catalogue import failed, gate, skipped
@@ -36,6 +38,31 @@ def calls_are_enough(case: Case) -> GateResult:
         ]
     )
     return failed("EX212", findings, calls=calls, max_calls=limit)
+
+
+@gate("EX213", "withheld tools are not needed, nor spoken of")
+def tools_are_withheld(case: Case) -> GateResult:
+    """Look for withheld tools in the calls of the solution, in prompt, policy and the documentation of the other tools.
+
+    Why: a solution that calls a tool which its actor does not have proves nothing; and who is sent to a tool that there is
+    not looks for it in vain. Fix: withhold a tool that another one can stand for, and that nobody mentions.
+    """
+    withheld = case.task.delivery.withheld
+    if not withheld:
+        return skipped("EX213", "no tool is withheld")
+    called = {turn.call.tool for turn in case.gold.turns if turn.call is not None}
+    left = [tool for tool in case.spec.tools if tool.name not in withheld]
+    texts = [case.task.prompt, *case.spec.policy, *(f"{tool.description} {tool.returns}" for tool in left)]
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    findings = [
+        Finding(
+            code="EX213", message=f"{problem} {name!r}", where="task.delivery.withheld", fix="withhold another tool"
+        )
+        for problem, where in (("the solution calls", called), ("prompt, policy or another tool speaks of", words))
+        for name in withheld
+        if name in where
+    ]
+    return failed("EX213", findings, withheld=[*withheld])
 
 
 @gate("DF407", "wasted tool calls are missing in the end")

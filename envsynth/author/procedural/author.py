@@ -34,7 +34,14 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.mechanism import Row, ToolDraft
 from envsynth.author.procedural.mechanisms import MECHANISMS
-from envsynth.author.procedural.operators import OPERATORS, Edit, binding_failure, nonbinding_atom
+from envsynth.author.procedural.operators import (
+    OPERATORS,
+    Edit,
+    binding_failure,
+    delivered,
+    nonbinding_atom,
+    without_tools,
+)
 from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
 from envsynth.author.procedural.planner import CARELESS, SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.probes import make_probes, to_outcome
@@ -250,8 +257,7 @@ class ProceduralAuthor:
             raise Rejected(reason.code, str(reason)) from reason
         if edit.faults is None:
             edit = replace(edit, faults=parent.faults)
-        if edit.delivery is None:
-            edit = replace(edit, delivery=parent.delivery)
+        edit = replace(edit, delivery=delivered(parent.delivery, edit.delivery))
         lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
         return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
 
@@ -352,7 +358,7 @@ class ProceduralAuthor:
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
             faults=edit.faults or (),
             delivery=edit.delivery or AS_IT_IS,
-            solution=compile_plan(world, program),
+            solution=compile_plan(without_tools(world, (edit.delivery or AS_IT_IS).withheld), program),
             ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
             verifier=compile_goals(world, program, certificates(result), quotes=quotes),
             oracle=to_outcome(result.answer, result.changes),

@@ -118,7 +118,7 @@ def nonbinding(task):
     [
         (COUNT, ["constraint", "distractors", "aggregate", "budget"]),
         (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "budget"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "budget"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "budget", "withhold"]),
         (
             PICKACT,
             [
@@ -133,8 +133,22 @@ def nonbinding(task):
                 "budget",
             ],
         ),
-        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "budget"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults", "budget"]),
+        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "budget", "withhold"]),
+        (
+            BRANCH,
+            [
+                "hop",
+                "side_effect",
+                "distractors",
+                "aggregate",
+                "group",
+                "conceal",
+                "couple",
+                "faults",
+                "budget",
+                "withhold",
+            ],
+        ),
         (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "budget"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
@@ -495,7 +509,7 @@ def test_a_wider_action_keeps_what_the_task_had_found():
 def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
-        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "budget"),
+        *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "budget", "withhold"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

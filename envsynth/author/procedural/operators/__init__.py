@@ -33,7 +33,7 @@ from envsynth.author.procedural.operators.conceal import conceal
 from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
 from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
-from envsynth.author.procedural.operators.edit import Edit, Operator, has, is_request
+from envsynth.author.procedural.operators.edit import Edit, Operator, delivered, has, is_request
 from envsynth.author.procedural.operators.faults import add_faults
 from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
@@ -41,6 +41,7 @@ from envsynth.author.procedural.operators.horizon import add_horizon
 from envsynth.author.procedural.operators.infeasible import make_infeasible
 from envsynth.author.procedural.operators.optimise import add_goal
 from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
+from envsynth.author.procedural.operators.withhold import withhold, without_tools
 from envsynth.author.procedural.sites import chosen_lets
 
 __all__ = [
@@ -51,7 +52,9 @@ __all__ = [
     "Edit",
     "Operator",
     "binding_failure",
+    "delivered",
     "nonbinding_atom",
+    "without_tools",
 ]
 
 
@@ -116,6 +119,7 @@ OPERATORS: dict[str, Operator] = {
         Operator("horizon", "demands an action on every row that fits", _can_widen, add_horizon),
         Operator("faults", "lets tools fail, also behind a change that was made", _can_fail, add_faults),
         Operator("budget", "limits the number of tool calls", lambda task: not has(task, Budget), add_budget),
+        Operator("withhold", "withholds a tool that finds by name", lambda task: has(task, Named), withhold),
     )
 }
 """All operators by name."""

@@ -46,7 +46,7 @@ def _edit_failure(name: str, parent: OracleResult, child: OracleResult, sampler:
         return "the description denotes another row"
     if name == "distractors" and not same and not has(task, Choose):
         return "a distractor changed the outcome"
-    if name in ("aggregate", "conceal", "group", "faults", "budget") and not same and not has(task, Choose):
+    if name in ("aggregate", "conceal", "group", "faults", "budget", "withhold") and not same and not has(task, Choose):
         return "the new description means something else"
     if name in ("side_effect", "horizon") and len(child.changes) <= len(parent.changes):
         return "the action changes nothing more"
