@@ -48,7 +48,7 @@ MAX_GOLD_CALLS = 120
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
 _AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
-_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401", "DF404", "DF407")
+_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401", "DF404", "DF408")
 """Gates of a version that is rehearsed only: they read it, or judge what the rehearsal has played."""
 _LEFT = tuple(gate.code for gate in all_gates() if gate.code not in _REHEARSED)
 AUDIT_ORDER = (

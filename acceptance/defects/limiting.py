@@ -42,22 +42,22 @@ def _limited(spec: EnvironmentSpec, task: TaskVersion, calls: int) -> Pair:
     return spec, task_with(task, delivery=Delivery(max_calls=calls))
 
 
-@plant("a limit below the solution's own calls", "limited_atoms", "EX212", "EX201")
+@plant("a limit below the solution's own calls", "limited_atoms", "EX214", "EX201")
 def _too_low(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return _limited(spec, task, 3)
 
 
-@plant("a limit that leaves no call to spare", "limited_atoms", "EX212")
+@plant("a limit that leaves no call to spare", "limited_atoms", "EX214")
 def _no_room(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return _limited(spec, task, 5)
 
 
-@plant("a limit that nobody meets who wastes calls", "limited_atoms", "DF407")
+@plant("a limit that nobody meets who wastes calls", "limited_atoms", "DF408")
 def _no_limit(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return _limited(spec, task, 90)
 
 
-@plant("a wasteful solver that fails for another reason", "limited_atoms", "DF407")
+@plant("a wasteful solver that fails for another reason", "limited_atoms", "DF408")
 def _fails_anyway(spec: EnvironmentSpec, task: TaskVersion) -> Pair:
     return spec, task_with(task, ablations={**task.ablations, "spendthrift": {"WRITES": False}})
 

@@ -97,7 +97,7 @@ def _run(item: Gate, case: Case, done: list[GateResult], *, fail_fast: bool) -> 
     if bad and (
         fail_fast
         or bad[0] in ("SP101", "SP102")
-        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "EX210", "SE501", "DF401", "DF404", "DF407"))
+        or ("EX201" in bad and item.code in ("EX203", "EX204", "EX205", "EX210", "SE501", "DF401", "DF404", "DF408"))
         or ("EX203" in bad and item.code == "EX205")
     ):
         return GateResult(code=item.code, status="skipped", evidence={"why": f"{bad[0]} failed"})

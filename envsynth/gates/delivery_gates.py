@@ -1,4 +1,4 @@
-"""Gates EX212, EX213 and DF407: a task gets by with what it is given, and its limit of calls is why wasteful solvers fail."""
+"""Gates EX214, EX213 and DF408: a task gets by with what it is given, and its limit of calls is why wasteful solvers fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WASTEFUL = ("spendthrift", "brute_force")
 """Solvers that make more calls than they need."""
 
 
-@gate("EX212", "the limit of tool calls leaves room")
+@gate("EX214", "the limit of tool calls leaves room")
 def calls_are_enough(case: Case) -> GateResult:
     """Compare the limit of tool calls with the solution's own calls: at least 1.3 times as many.
 
@@ -23,21 +23,21 @@ def calls_are_enough(case: Case) -> GateResult:
     """
     limit = case.task.delivery.max_calls
     if limit is None:
-        return skipped("EX212", "tool calls are not limited")
+        return skipped("EX214", "tool calls are not limited")
     calls = case.gold.n_calls
     findings = (
         []
         if limit >= LEAST_ROOM * calls
         else [
             Finding(
-                code="EX212",
+                code="EX214",
                 message=f"the solution makes {calls} tool calls, the limit is {limit}",
                 where="task.delivery.max_calls",
                 fix=f"at least {LEAST_ROOM:g} times the solution's calls",
             )
         ]
     )
-    return failed("EX212", findings, calls=calls, max_calls=limit)
+    return failed("EX214", findings, calls=calls, max_calls=limit)
 
 
 @gate("EX213", "withheld tools are not needed, nor spoken of")
@@ -65,7 +65,7 @@ def tools_are_withheld(case: Case) -> GateResult:
     return failed("EX213", findings, withheld=[*withheld])
 
 
-@gate("DF407", "wasted tool calls are missing in the end")
+@gate("DF408", "wasted tool calls are missing in the end")
 def waste_fails(case: Case) -> GateResult:
     """Play the solvers that waste calls, with the limit and without: they fail with it, and because of it alone.
 
@@ -78,12 +78,12 @@ def waste_fails(case: Case) -> GateResult:
     """
     limit = case.task.delivery.max_calls
     if limit is None:
-        return skipped("DF407", "tool calls are not limited")
+        return skipped("DF408", "tool calls are not limited")
     if not case.task.ablations:
-        return skipped("DF407", "the solution has no ablations")
+        return skipped("DF408", "the solution has no ablations")
     known = [skill for skill in WASTEFUL if skill in case.task.ablations]
     findings = [
-        Finding(code="DF407", message=f"the ladder has no {skill}", where="task.ablations")
+        Finding(code="DF408", message=f"the ladder has no {skill}", where="task.ablations")
         for skill in WASTEFUL
         if skill not in known
     ]
@@ -92,14 +92,14 @@ def waste_fails(case: Case) -> GateResult:
         for verdict in (verdicts[skill], free[skill].verdict):
             if verdict.status == "void":
                 message = f"no judgement of {skill}: {verdict.failure}"
-                finding = Finding(code="DF407", message=message, fix="run the check again")
-                return GateResult(code="DF407", status="void", findings=(finding,))
+                finding = Finding(code="DF408", message=message, fix="run the check again")
+                return GateResult(code="DF408", status="void", findings=(finding,))
         if verdicts[skill].status == "pass":
             message = f"{skill} passes with {free[skill].calls} of {limit} calls"
-            findings.append(Finding(code="DF407", message=message, where="task.delivery", fix="lower the limit"))
+            findings.append(Finding(code="DF408", message=message, where="task.delivery", fix="lower the limit"))
         elif free[skill].verdict.status != "pass":
             message = f"{skill} fails without the limit as well"
             findings.append(
-                Finding(code="DF407", message=message, where="task.ablations", fix="let it waste calls only")
+                Finding(code="DF408", message=message, where="task.ablations", fix="let it waste calls only")
             )
-    return failed("DF407", findings, max_calls=limit, **{skill: free[skill].calls for skill in known})
+    return failed("DF408", findings, max_calls=limit, **{skill: free[skill].calls for skill in known})

@@ -1,4 +1,4 @@
-"""Gates EX212 and DF407 on a hand-made spec whose tool calls are limited, and what hardening makes of limits."""
+"""Gates EX214 and DF408 on a hand-made spec whose tool calls are limited, and what hardening makes of limits."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from envsynth.store import Rejection
 def test_a_sound_spec_whose_calls_are_limited_passes_every_gate():
     report = check(*limited_atoms(0))
     assert report.ok, [finding.message for finding in report.findings]
-    assert report.evidence("EX212") == {"calls": 5, "max_calls": 8}
-    assert report.evidence("DF407") == {"max_calls": 8, "spendthrift": 29, "brute_force": 35}
+    assert report.evidence("EX214") == {"calls": 5, "max_calls": 8}
+    assert report.evidence("DF408") == {"max_calls": 8, "spendthrift": 29, "brute_force": 35}
 
 
 @pytest.mark.parametrize("item", [item for item in PLANTS if item.base == "limited_atoms"], ids=lambda item: item.name)
@@ -36,14 +36,14 @@ def test_the_gates_say_how_many_calls_and_which_solver():
     spec, task = limited_atoms(0)
 
     def found(**update):
-        report = check(spec, task.model_copy(update=update), select=("EX212", "DF407"))
+        report = check(spec, task.model_copy(update=update), select=("EX214", "DF408"))
         return [finding.message for finding in report.findings]
 
     assert found(delivery=Delivery(max_calls=6)) == ["the solution makes 5 tool calls, the limit is 6"]
     assert found(delivery=Delivery(max_calls=30)) == ["spendthrift passes with 29 of 30 calls"]
     left = {name: flags for name, flags in task.ablations.items() if name != "brute_force"}
     assert found(ablations=left) == ["the ladder has no brute_force"]
-    report = check(spec, task.model_copy(update={"delivery": Delivery()}), select=("EX212", "DF407"))
+    report = check(spec, task.model_copy(update={"delivery": Delivery()}), select=("EX214", "DF408"))
     assert [result.status for result in report.results] == ["skipped", "skipped"]
 
 
