@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import cast
 
 from acceptance.claims import Claims
-from acceptance.defects import asking, of_play, of_specs, of_verifiers, recovering
+from acceptance.defects import asking, limiting, of_play, of_specs, of_verifiers, recovering
 from acceptance.defects.bases import BASES
 from acceptance.defects.plants import PLANTS, Plant
 from acceptance.defects.trip import DISTRACTORS, GAPS, published_trip
@@ -28,7 +28,7 @@ from envsynth.gates import check
 from envsynth.gates.wording import loose_limits, tier_faults, tier_groups
 from envsynth.report import GateReport
 
-ROOMS = (of_specs, of_play, of_verifiers, recovering, asking)
+ROOMS = (of_specs, of_play, of_verifiers, recovering, asking, limiting)
 """Importing them fills the list of planted defects."""
 VARIANTS = 7
 """Variants of each base that are checked for being sound."""

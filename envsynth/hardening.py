@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import JsonValue
 
+from envsynth.allowance import fitted
 from envsynth.errors import Rejected
 from envsynth.gates import Case, Rehearsal, all_gates, check
 from envsynth.harder import Passing, Step, fewer_pass, harder, may_need_something_new
@@ -41,7 +42,12 @@ HOPELESS = ("no_site", "no_attribute", "uncoupled", "overlay_full")
 """Refusals that depend on the parent alone: the operator is not tried on it again."""
 AIMLESS = "no_skill"
 """The refusal of an operator that would make no skill necessary that is not so already: it is not tried again with that aim."""
-HOPELESS_THERE = (("faults", "nonbinding"), ("policy", "nonbinding"))
+HOPELESS_THERE = (
+    ("faults", "nonbinding"),
+    ("policy", "nonbinding"),
+    ("budget", "nonbinding"),
+    ("withhold", "nonbinding"),
+)
 """Refusals of one operator that depend on the parent alone, or nearly so: it has tried whatever there is."""
 MAX_GOLD_CALLS = 120
 """Tool calls that a solution may need."""
@@ -49,7 +55,7 @@ MAX_GOLD_CALLS = 120
 _BEFORE_PROBES = ("SP101", "SP104", "SP105", "SP106", "EX201", "EX202", "SE501", "VF301")
 """Gates that a candidate meets first: cheap, and blind to what completing it adds."""
 _AFTER_LADDER = tuple(gate.code for gate in all_gates() if gate.code not in (*_BEFORE_PROBES, "DF401"))
-_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401", "DF404", "DF407")
+_REHEARSED = ("SP101", "SP104", "SP105", "SP106", "SE501", "DF401", "DF404", "DF407", "DF408")
 """Gates of a version that is rehearsed only: they read it, or judge what the rehearsal has played."""
 _LEFT = tuple(gate.code for gate in all_gates() if gate.code not in _REHEARSED)
 AUDIT_ORDER = (
@@ -142,6 +148,10 @@ def audit(
         The finished version with its full report, or why it was refused.
     """
     environment = draft.environment
+    fit = _fitted(environment, candidate, jail, rehearsal)
+    if isinstance(fit, Rejection):
+        return fit
+    candidate = fit
     # What the ladder must show; with another measure it shows what it shows.
     easier = parent if measure is None else None
     with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
@@ -208,6 +218,19 @@ def _rehearse(
 
 def _needed_by(step: Step | None) -> frozenset[str]:
     return frozenset() if step is None else step.skills
+
+
+def _fitted(
+    environment: EnvironmentSpec, candidate: TaskVersion, jail: Jail, rehearsal: Rehearsal | None
+) -> TaskVersion | Rejection:
+    """The candidate; where its tool calls are limited, with a limit that fits its solution."""
+    if candidate.delivery.max_calls is None:
+        return candidate
+    with Case(environment, candidate, jail, rehearsal=rehearsal) as case:
+        try:
+            return fitted(case)
+        except Rejected as reason:
+            return _rejection(candidate, "ladder", reason.code, reason.message)
 
 
 def _audited(
@@ -368,7 +391,8 @@ def harden(  # noqa: PLR0913 -- one verb with its options, nearly all keyword-on
     def take(candidate: TaskVersion, parent: Step) -> Step | Rejection:
         if audited == "all" or measure is not None:
             return audit(draft, author, candidate, jail, parent, rehearsal, measure)
-        return _rehearse(draft, author, candidate, jail, parent, rehearsal)
+        fit = _fitted(draft.environment, candidate, jail, rehearsal)
+        return fit if isinstance(fit, Rejection) else _rehearse(draft, author, fit, jail, parent, rehearsal)
 
     chain = [start]
     rejections: list[Rejection] = []
@@ -415,6 +439,9 @@ def _one_step(
                 return outcome
             rejections.append(outcome)
             patience[operator] -= COST_OF_AUDIT
+            if (operator, outcome.code) in HOPELESS_THERE:
+                patience[operator] = 0
+                left.remove(operator)
     return None
 
 

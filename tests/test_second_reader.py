@@ -14,13 +14,13 @@ import pytest
 from acceptance import synthesis_truth
 from acceptance.truth.deeds import Change
 from acceptance.truth.facts import Facts
-from acceptance.truth.frames import STEPS, WARNINGS
+from acceptance.truth.frames import LIMITS, STEPS, WARNINGS
 from acceptance.truth.reader import Reader
 from acceptance.truth.rules import TEMPLATES
 from acceptance.truth.solver import Right, solve
 from acceptance.truth.world import Handle, NotCoveredError, PublicTask, World
 from acceptance.truth.wrong import effect, variants, wrong_outcomes
-from envsynth.author.procedural.ir import Caution, Task
+from envsynth.author.procedural.ir import Budget, Caution, Task
 from envsynth.author.procedural.render import REGISTERS, render
 from envsynth.spec import GoalAtom, Verifier
 
@@ -478,6 +478,20 @@ def test_all_warnings_of_prompts_are_known():
     texts = {render(Task((Caution(),), ()), DOCS, *voice) for voice in itertools.product(REGISTERS, range(9))}
     assert {warning for text in texts for warning in WARNINGS if text.startswith(warning)} == set(WARNINGS)
     assert all(text.startswith(WARNINGS) for text in texts)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_a_limit_of_calls_changes_nothing_that_is_right(limit):
+    prompt = "For each of the slots whose status is 'active', cancel it. {}Report: an empty object."
+    assert solve(make(prompt.format(f"{limit} "))).outcomes == solve(make(prompt.format(""))).outcomes
+    with pytest.raises(NotCoveredError, match="prompt not understood"):
+        solve(make(prompt.format(f"{limit.replace('imit', 'ist')} ")))
+
+
+def test_all_limits_of_prompts_are_known():
+    texts = {render(Task((Budget(),), ()), DOCS, *voice) for voice in itertools.product(REGISTERS, range(9))}
+    assert {limit for text in texts for limit in LIMITS if text.startswith(f"{limit} ")} == set(LIMITS)
+    assert all(text.startswith(LIMITS) for text in texts)
 
 
 def test_a_route_with_a_ticket_held_already_is_not_bought(monkeypatch):

@@ -39,6 +39,19 @@ WARNINGS = (
 )
 """Sentences about calls that fail: they change nothing of what is right."""
 
+LIMITS = (
+    "Tool calls are limited.",
+    "There is a limit to tool calls.",
+    "Mind the limit of tool calls.",
+    "A limit applies to tool calls.",
+    "Tool calls have a limit.",
+    "Observe the limit of tool calls.",
+    "Tool calls: limited.",
+    "Limited tool calls.",
+    "Calls of tools: limited.",
+)
+"""Sentences about a limit of calls, which changes nothing of what is right either."""
+
 STEPS: dict[str, tuple[str, ...]] = {
     "best": (
         "Find the {noun} with the {peak} among {rows}; call that {again} {new}.",

@@ -69,7 +69,7 @@ class Reader:
         for report, end in self._report(at, scope):
             if end == len(self.text):
                 yield Program(steps, report)
-        for warning in frames.WARNINGS:
+        for warning in (*frames.WARNINGS, *frames.LIMITS):
             if self.text.startswith(f"{warning} ", at):
                 yield from self._whole(at + len(warning) + 1, scope, steps)
         for kind, ways in frames.STEPS.items():

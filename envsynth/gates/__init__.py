@@ -8,6 +8,7 @@ from envsynth.errors import EnvironmentVoid, SandboxError
 from envsynth.gates import (
     atom_gates,
     attack_gates,
+    delivery_gates,
     difficulty_gates,
     disorder_gates,
     execution_gates,
@@ -37,6 +38,7 @@ _ROOMS = (
     difficulty_gates,
     fault_gates,
     user_gates,
+    delivery_gates,
     verifier_gates,
     atom_gates,
     attack_gates,
@@ -99,7 +101,7 @@ def _run(item: Gate, case: Case, done: list[GateResult], *, fail_fast: bool) -> 
         or bad[0] in ("SP101", "SP102")
         or (
             "EX201" in bad
-            and item.code in ("EX203", "EX204", "EX205", "EX210", "EX212", "SE501", "DF401", "DF404", "DF407")
+            and item.code in ("EX203", "EX204", "EX205", "EX210", "EX212", "SE501", "DF401", "DF404", "DF407", "DF408")
         )
         or ("EX203" in bad and item.code == "EX205")
     ):

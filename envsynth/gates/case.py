@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import NamedTuple, Self, TypeVar, cast
 
 from pydantic import JsonValue
 
@@ -28,6 +28,15 @@ Named = tuple[str, Outcome]
 """An outcome with its name in findings."""
 Maker = Callable[["Case"], Iterable[Named]]
 """Makes the outcomes that a gate has judged."""
+
+
+class Played(NamedTuple):
+    """What a solver came to."""
+
+    verdict: Verdict
+    """On its answer."""
+    calls: int
+    """Tool calls that it made."""
 
 
 class Case:
@@ -146,6 +155,22 @@ class Case:
         verdicts = verify_all(self.jail, self.task, self.image, list(endings.values()), self._bench)
         self._ladder.update(zip(endings, verdicts, strict=True))
         return {skill: self._ladder[skill] for skill in wanted}
+
+    def without_limit(self, skills: Iterable[str]) -> dict[str, Played]:
+        """Play solvers that each lack one skill, "" none, as if the number of tool calls was not limited."""
+        wanted, delivery = list(skills), self.task.delivery.model_copy(update={"max_calls": None})
+        task = self.task.model_copy(update={"delivery": delivery})
+        with Case(self.spec, task, self.jail, self.seed, rehearsal=self._rehearsal) as free:
+            played = free._rehearsed(wanted)
+            endings = [item.ending for item in played.values()]
+            verdicts = verify_all(self.jail, task, self.image, endings, self._bench)
+            calls = [item.calls for item in played.values()]
+            found = dict(zip(played, map(Played, verdicts, calls), strict=True))
+            for skill in wanted:
+                if skill not in found:
+                    run = free.play(AblatedActor(free.by_hash, skill, self.jail)) if skill else free.gold
+                    found[skill] = Played(run.verdict, run.n_calls)
+        return found
 
     def rehearse(self, known: Collection[str] = ()) -> bool:
         """Play the whole solution and the ladder in the rehearsal, and judge them together.

@@ -121,10 +121,9 @@ class _Runtimes:
 def single_calls(case: Case) -> list[Call]:
     """Calls of reading tools with arguments that the prompt names, few of each tool."""
     named = told(case)
-    each = [list(itertools.islice(_calls_of(tool, named), N_SINGLE_CALLS)) for tool in case.spec.tools]
-    turns = itertools.zip_longest(
-        *(calls for tool, calls in zip(case.spec.tools, each, strict=True) if tool.effect == "read")
-    )
+    tools = [tool for tool in case.spec.tools if tool.name not in case.task.delivery.withheld]
+    each = [list(itertools.islice(_calls_of(tool, named), N_SINGLE_CALLS)) for tool in tools]
+    turns = itertools.zip_longest(*(calls for tool, calls in zip(tools, each, strict=True) if tool.effect == "read"))
     return list(itertools.islice((call for turn in turns for call in turn if call is not None), N_SINGLE_CALLS))
 
 
@@ -162,7 +161,9 @@ def play_single_calls(case: Case, calls: Sequence[Call]) -> list[JsonValue]:
     """
 
     def play(runtime: ToolRuntime) -> Play[list[JsonValue]]:
-        yield from runtime.reset(case.task.hash, case.image, case.task.faults, case.task.delivery)
+        # Each stands for an episode of its own, so that a limit of calls is none here.
+        delivery = case.task.delivery.model_copy(update={"max_calls": None})
+        yield from runtime.reset(case.task.hash, case.image, case.task.faults, delivery)
         found: list[JsonValue] = []
         for call in calls:
             result, _ = yield from runtime.call(call)

@@ -19,6 +19,7 @@ from envsynth.author.procedural.disorder import disordered_root, rule_names, wan
 from envsynth.author.procedural.docs import public_docs
 from envsynth.author.procedural.goals import compile_goals
 from envsynth.author.procedural.ir import (
+    Budget,
     Caution,
     IRTypeError,
     Of,
@@ -33,7 +34,8 @@ from envsynth.author.procedural.ir import (
 )
 from envsynth.author.procedural.mechanism import Row, ToolDraft
 from envsynth.author.procedural.mechanisms import MECHANISMS
-from envsynth.author.procedural.operators import OPERATORS, Edit, binding_failure, nonbinding_atom
+from envsynth.author.procedural.operators import OPERATORS, Edit, binding_failure, delivered, nonbinding_atom
+from envsynth.author.procedural.operators.withhold import without_tools
 from envsynth.author.procedural.oracle import OracleResult, Reject, certificates
 from envsynth.author.procedural.planner import CARELESS, SKILLS, applicable_skills, compile_plan
 from envsynth.author.procedural.probes import make_probes, to_outcome
@@ -249,8 +251,7 @@ class ProceduralAuthor:
             raise Rejected(reason.code, str(reason)) from reason
         if edit.faults is None:
             edit = replace(edit, faults=parent.faults)
-        if edit.delivery is None:
-            edit = replace(edit, delivery=parent.delivery)
+        edit = replace(edit, delivery=delivered(parent.delivery, edit.delivery))
         lineage = Lineage(parent=parent.hash, operator=operator, params=edit.params, depth=parent.lineage.depth + 1)
         return self._assemble(draft, edit, lineage, _voice(parent), stream, before)
 
@@ -290,7 +291,7 @@ class ProceduralAuthor:
         return task.model_copy(
             update={
                 "probes": tuple(found.cases),
-                "max_turns": max(20, math.ceil((gold_calls + 1) / 0.6)),
+                "max_turns": max(20, math.ceil(((task.delivery.max_calls or gold_calls) + 1) / 0.6)),
                 "provenance": task.provenance.model_copy(update={"details": details}),
             }
         )
@@ -337,10 +338,12 @@ class ProceduralAuthor:
         )
         if kind in ("read", "infeasible", "service") and not result.changes:
             refuse_guessable(result.answer, draft.environment.world, schema)
-        if (Caution() in program.steps) != bool(edit.faults):
-            raise AuthorError(f"{lineage.operator}: a prompt warns of faults exactly where there are some")
+        delivery = edit.delivery or AS_IT_IS
+        for marker, holds in ((Caution(), bool(edit.faults)), (Budget(), delivery.max_calls is not None)):
+            if (marker in program.steps) != holds:
+                raise AuthorError(f"{lineage.operator}: a prompt has a {type(marker).__name__} exactly where it holds")
         prompt, quotes = self.prose(program, draft.docs, voice)
-        solution, user = compile_plan(world, program), facts(program, draft.docs)
+        solution, user = compile_plan(without_tools(world, delivery.withheld), program), facts(program, draft.docs)
         refuse_told(user, prompt, solution)
         return TaskVersion(
             environment=draft.environment.hash,
@@ -350,7 +353,7 @@ class ProceduralAuthor:
             max_turns=SCREEN_TURNS,
             overlay=tuple(OverlayRow(table=entity, row=dict(row)) for entity, row in edit.overlay),
             faults=edit.faults or (),
-            delivery=(edit.delivery or AS_IT_IS).model_copy(update={"user": user}),
+            delivery=delivery.model_copy(update={"user": user}),
             solution=solution,
             ablations={skill: dict(SKILLS[skill]) for skill in applicable_skills(world, program)},
             verifier=compile_goals(world, program, certificates(result), quotes=quotes),

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, get_args
 
+from envsynth.author.procedural.markers import Budget as Budget
+from envsynth.author.procedural.markers import Caution as Caution
 from envsynth.author.procedural.schema import IRTypeError as IRTypeError
 from envsynth.author.procedural.schema import Schema as Schema
 from envsynth.author.procedural.schema import Type as Type
@@ -240,13 +242,8 @@ class Try:
     act: Act
 
 
-@dataclass(frozen=True)
-class Caution:
-    """Tools may fail while the task is done: a change whose call timed out may have been made, or not."""
-
-
 DECISION = Type("str", "decision")
-Step = Let | Act | If | ForEach | Try | Caution
+Step = Let | Act | If | ForEach | Try | Caution | Budget
 
 
 @dataclass(frozen=True)
@@ -507,7 +504,7 @@ class _Checker:
                     self.bind(var, DECISION)
                 case ForEach(entity, atoms, op):
                     self.each(entity, atoms, op)
-                case Caution():
+                case Caution() | Budget():
                     pass
 
     def each(self, entity: str, atoms: tuple[Atom, ...], op: str) -> None:

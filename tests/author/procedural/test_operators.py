@@ -116,19 +116,34 @@ def nonbinding(task):
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (COUNT, ["constraint", "distractors", "aggregate", "policy", "ask"]),
-        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "policy", "ask"]),
-        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "ask"]),
+        (COUNT, ["constraint", "distractors", "aggregate", "policy", "ask", "budget"]),
+        (PICK, ["constraint", "side_effect", "distractors", "aggregate", "couple", "policy", "ask", "budget"]),
+        (BOOK, ["hop", "distractors", "aggregate", "group", "conceal", "faults", "ask", "budget", "withhold"]),
         (
             PICKACT,
             [
                 *("constraint", "side_effect", "distractors", "branch", "aggregate", "couple", "horizon", "faults"),
-                *("policy", "ask"),
+                *("policy", "ask", "budget"),
             ],
         ),
-        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "ask"]),
-        (BRANCH, ["hop", "side_effect", "distractors", "aggregate", "group", "conceal", "couple", "faults", "ask"]),
-        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "policy", "ask"]),
+        (FOLLOW, ["hop", "side_effect", "distractors", "group", "conceal", "couple", "ask", "budget", "withhold"]),
+        (
+            BRANCH,
+            [
+                "hop",
+                "side_effect",
+                "distractors",
+                "aggregate",
+                "group",
+                "conceal",
+                "couple",
+                "faults",
+                "ask",
+                "budget",
+                "withhold",
+            ],
+        ),
+        (CHOOSE, ["constraint", "distractors", "optimise", "aggregate", "policy", "ask", "budget"]),
     ],
     ids=["count", "pick", "act", "pickact", "follow", "branch", "choose"],
 )
@@ -489,6 +504,7 @@ def test_operators_are_documented():
     assert list(OPERATORS) == [
         *("constraint", "hop", "side_effect", "distractors", "branch", "optimise"),
         *("aggregate", "group", "conceal", "couple", "infeasible", "horizon", "faults", "policy", "ask"),
+        *("budget", "withhold"),
     ]
     for name, item in OPERATORS.items():
         assert item.name == name

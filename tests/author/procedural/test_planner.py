@@ -24,7 +24,15 @@ from envsynth.author.procedural.ir import (
     Task,
     To,
 )
-from envsynth.author.procedural.planner import ASK_FLAGS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills, compile_plan
+from envsynth.author.procedural.planner import (
+    ASK_FLAGS,
+    BUDGET_FLAGS,
+    FAULT_FLAGS,
+    FLAGS,
+    SKILLS,
+    applicable_skills,
+    compile_plan,
+)
 from envsynth.author.procedural.planner.prelude import CHOOSING
 from envsynth.errors import AuthorError
 from tests.author.procedural.random_tasks import LocalTools, play
@@ -194,9 +202,8 @@ def test_the_source_stands_alone_and_names_every_flag():
     assigned = [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]
     assert [name for name in FLAGS if name not in assigned] == []
     for skill, flags in SKILLS.items():
-        assert [name for name, value in flags.items() if {**FLAGS, **FAULT_FLAGS, **ASK_FLAGS}[name] == value] == [], (
-            skill
-        )
+        known = {**FLAGS, **FAULT_FLAGS, **ASK_FLAGS, **BUDGET_FLAGS}
+        assert [name for name, value in flags.items() if known[name] == value] == [], skill
     assert "d_load" not in source
     assert source == compile_plan(tiny_world(), CHOICE)
 

@@ -227,6 +227,7 @@ class Generator:
             self.types[f"X{number}"] = _Types(self.schema, self.types).node(steps[-1].node)
         steps += [self.effect() for _ in range(self.rng.choice([0, 0, 1, 2, 3] if steps else [1, 2, 3]))]
         steps += [ir.Caution()] * (self.rng.random() < 0.2)
+        steps += [ir.Budget()] * (self.rng.random() < 0.2)
         tries = [step.var for step in steps if isinstance(step, ir.Try)]
         totals: list[str] = []
         for place, let in reversed(list(enumerate(steps))):

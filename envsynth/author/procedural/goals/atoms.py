@@ -11,6 +11,7 @@ from envsynth.author.procedural.ir import (
     MEND,
     Act,
     Attr,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -242,7 +243,7 @@ class _Goals:
         """The state atom of a step that writes."""
         key = f"step{index}"
         match step:
-            case Let() | Caution():
+            case Let() | Caution() | Budget():
                 pass
             case Act():
                 self.add(f"{key}.{step.op}", "state", self.claim((step,)), key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from envsynth.author.procedural.ir import (
     Act,
+    Budget,
     Caution,
     Choose,
     Const,
@@ -28,11 +29,12 @@ from envsynth.author.procedural.operators.aggregate import add_total
 from envsynth.author.procedural.operators.ask import ask_user
 from envsynth.author.procedural.operators.binding import binding_failure, nonbinding_atom
 from envsynth.author.procedural.operators.branch import add_branch
+from envsynth.author.procedural.operators.budget import add_budget
 from envsynth.author.procedural.operators.conceal import conceal
 from envsynth.author.procedural.operators.constraint import MAX_ATOMS, add_constraint
 from envsynth.author.procedural.operators.couple import couple
 from envsynth.author.procedural.operators.distractors import MAX_OVERLAY, add_distractors
-from envsynth.author.procedural.operators.edit import Edit, Operator, has, is_request
+from envsynth.author.procedural.operators.edit import Edit, Operator, delivered, has, is_request
 from envsynth.author.procedural.operators.faults import add_faults
 from envsynth.author.procedural.operators.group import add_group
 from envsynth.author.procedural.operators.hop import add_hop
@@ -41,6 +43,7 @@ from envsynth.author.procedural.operators.infeasible import make_infeasible
 from envsynth.author.procedural.operators.optimise import add_goal
 from envsynth.author.procedural.operators.policy import add_policy_rule
 from envsynth.author.procedural.operators.side_effect import MAX_ACTS, add_side_effect
+from envsynth.author.procedural.operators.withhold import withhold, without_tools
 from envsynth.author.procedural.sites import chosen_lets
 
 __all__ = [
@@ -51,7 +54,9 @@ __all__ = [
     "Edit",
     "Operator",
     "binding_failure",
+    "delivered",
     "nonbinding_atom",
+    "without_tools",
 ]
 
 
@@ -122,6 +127,8 @@ OPERATORS: dict[str, Operator] = {
             add_policy_rule,
         ),
         Operator("ask", "lets the user alone know a value", lambda task: has(task, Const, Named), ask_user),
+        Operator("budget", "limits the number of tool calls", lambda task: not has(task, Budget), add_budget),
+        Operator("withhold", "withholds a tool that finds by name", lambda task: has(task, Named), withhold),
     )
 }
 """All operators by name."""

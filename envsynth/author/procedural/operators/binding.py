@@ -13,6 +13,8 @@ from envsynth.author.procedural.unruled import same_outcome, unruled
 
 GROWTH = 1.1
 """By which factor the feasible sets must grow when a condition on a choice is dropped."""
+_INVARIANT = ("aggregate", "conceal", "group", "faults", "ask", "budget", "withhold")
+"""Operators that leave the outcome as it is."""
 
 
 def binding_failure(name: str, parent: OracleResult, child: OracleResult, sampler: Sampler, task: Task) -> str | None:
@@ -51,7 +53,7 @@ def _edit_failure(name: str, parent: OracleResult, child: OracleResult, sampler:
         return "the description denotes another row"
     if name == "distractors" and not same and not has(task, Choose):
         return "a distractor changed the outcome"
-    if name in ("aggregate", "conceal", "group", "faults", "ask") and not same and not has(task, Choose):
+    if name in _INVARIANT and not same and not has(task, Choose):
         return "the new description means something else"
     if name in ("side_effect", "horizon") and len(child.changes) <= len(parent.changes):
         return "the action changes nothing more"

@@ -28,7 +28,7 @@ class Edit:
     faults: tuple[Fault, ...] | None = None
     """Calls that fail in the child; those of the parent when None."""
     delivery: Delivery | None = None
-    """What the child takes away from its actor, or adds; the parent's when None."""
+    """What the child takes away from its actor, or adds, besides its parent; nothing when None."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,22 @@ class Operator:
     """Whether the program has a site for it."""
     apply: Callable[[Sampler, Task, OracleResult], Edit]
     """Propose a child; raises `Rejected`."""
+
+
+def delivered(parent: Delivery, more: Delivery | None) -> Delivery:
+    """What a child takes away or adds: what its parent does, and what the operator sets.
+
+    Raises:
+        Rejected: `no_site` where that is what the parent does already.
+    """
+    if more is None:
+        return parent
+    found = {name: getattr(more, name) for name in more.model_fields_set}
+    found["withheld"] = tuple(dict.fromkeys((*parent.withheld, *more.withheld)))
+    made = parent.model_copy(update=found)
+    if made == parent:
+        raise Rejected("no_site", "the parent is delivered so already")
+    return made
 
 
 def has(task: Task, *classes: type) -> bool:

@@ -13,6 +13,7 @@ from envsynth.author.procedural.ir import (
     Asked,
     Atom,
     Attr,
+    Budget,
     Caution,
     Choose,
     Count,
@@ -265,7 +266,7 @@ class Oracle:
                 parameter = self._world.actions[op].params[0][0]
                 for member in members:
                     self._change(op, {parameter: member}, result)
-            case Caution():
+            case Caution() | Budget():
                 pass
 
     def _bind(self, var: str, node: Node, result: OracleResult) -> None:

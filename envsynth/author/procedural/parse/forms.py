@@ -161,6 +161,17 @@ FORMS: dict[str, tuple[str, ...]] = {
         "Ask the user about '{topic}'; {new} = the {what}.",
         "Get {new} from the user, about '{topic}': the {what}.",
     ),
+    "Budget": (
+        "Tool calls are limited.",
+        "There is a limit to tool calls.",
+        "Mind the limit of tool calls.",
+        "A limit applies to tool calls.",
+        "Tool calls have a limit.",
+        "Observe the limit of tool calls.",
+        "Tool calls: limited.",
+        "Limited tool calls.",
+        "Calls of tools: limited.",
+    ),
     "If": (
         "If {cond}, {then}; otherwise, {other}.",
         "Check whether {cond}: if so, {then}; if not, {other}.",

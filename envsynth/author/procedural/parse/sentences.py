@@ -9,6 +9,7 @@ from typing import Any
 from envsynth.author.procedural.ir import (
     DECISION,
     Asked,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -179,6 +180,8 @@ class _Sentences(Reports):
                 yield Try(slots["new"], slots["act"])
             case "Caution":
                 yield Caution()
+            case "Budget":
+                yield Budget()
             case "If":
                 lhs, op, rhs = slots["cond"]
                 yield If(lhs, op, rhs, slots["then"], slots["other"])

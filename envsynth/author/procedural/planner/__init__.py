@@ -6,11 +6,20 @@ nothing is compiled anew and nothing but the skill differs.
 """
 
 from envsynth.author.procedural.planner.compiler import compile_plan
-from envsynth.author.procedural.planner.skills import ASK_FLAGS, CARELESS, FAULT_FLAGS, FLAGS, SKILLS, applicable_skills
+from envsynth.author.procedural.planner.skills import (
+    ASK_FLAGS,
+    BUDGET_FLAGS,
+    CARELESS,
+    FAULT_FLAGS,
+    FLAGS,
+    SKILLS,
+    applicable_skills,
+)
 from envsynth.author.procedural.planner.texts import PlannerWorld
 
 __all__ = [
     "ASK_FLAGS",
+    "BUDGET_FLAGS",
     "CARELESS",
     "FAULT_FLAGS",
     "FLAGS",

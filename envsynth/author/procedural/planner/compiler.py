@@ -10,6 +10,7 @@ from envsynth.author.procedural.ir import (
     Asked,
     Atom,
     Attr,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -47,9 +48,10 @@ from envsynth.author.procedural.planner.prelude import (
     READING,
     RECOVERING,
     SKILL_COMMENTS,
+    SPENDING,
     THINKING,
 )
-from envsynth.author.procedural.planner.skills import ASK_FLAGS, FAULT_FLAGS, FLAGS
+from envsynth.author.procedural.planner.skills import ASK_FLAGS, BUDGET_FLAGS, FAULT_FLAGS, FLAGS
 from envsynth.author.procedural.planner.texts import PlannerWorld, changing_tools, needed_texts
 from envsynth.author.procedural.schema import WIDEST
 from envsynth.errors import AuthorError
@@ -57,6 +59,8 @@ from envsynth.errors import AuthorError
 _INDENT = "    "
 TRIALS = 9
 """Calls of one tool in a row that a solver makes before it gives up."""
+NOTES = 250
+"""Reads after which a solver that wastes calls begins to remember: gates play no more than 400 turns."""
 
 
 def compile_plan(composition: PlannerWorld, task: Task) -> str:
@@ -80,16 +84,18 @@ def compile_plan(composition: PlannerWorld, task: Task) -> str:
     texts = needed_texts(composition, task)
     body = _Solver(composition, task).source()
     choices = [step.node for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose)]
-    wary, asks = Caution() in task.steps, bool(lets(task, Asked))
+    wary, asks, thrifty = Caution() in task.steps, bool(lets(task, Asked)), Budget() in task.steps
+    own = ((True, FLAGS), (wary, FAULT_FLAGS), (asks, ASK_FLAGS), (thrifty, BUDGET_FLAGS))
     parts = [
         '"""Solver of one task: calls tools and thinks, nothing else."""\n',
-        _flags({**FLAGS, **(FAULT_FLAGS if wary else {}), **(ASK_FLAGS if asks else {})}),
+        _flags({name: value for used, flags in own if used for name, value in flags.items()}),
         _tools(composition),
         READING + LISTING[composition.style.paging],
         THINKING,
         *([GROUPING] if lets(task, GroupBy) else []),
         *([f"CHANGING = {changing_tools(composition, task)!r}\nTRIALS = {TRIALS}\n", RECOVERING] if wary else []),
         *([ASKING] if asks else []),
+        *([f"NOTES = {NOTES}\n", SPENDING] if thrifty else []),
         *([ATTEMPTING] if any(isinstance(step, Try) for step in task.steps) else []),
         *([CHOOSING] if choices else []),
         *([CHOOSING_OR_NONE] if any(node.or_none for node in choices) else []),
@@ -148,9 +154,11 @@ class _Solver:
     def source(self) -> str:
         """The whole function."""
         steps = self.task.steps
-        acts = [step for step in steps if not isinstance(step, (Let, Caution))]
+        acts = [step for step in steps if not isinstance(step, (Let, Caution, Budget))]
         call = "patient(call)" if Caution() in steps else "call"
         self.emit(1, f"SESSION.update(call={call}, decisions=0)", "MEMO.clear()")
+        if Budget() in steps:
+            self.emit(1, "begin()")
         if acts:
             self.emit(1, "todo = []  # decided before the first change")
         tries = [step.var for step in steps if isinstance(step, Try)]
@@ -204,7 +212,7 @@ class _Solver:
             case ForEach(entity, atoms, op):
                 members = self.select(entity, atoms)
                 self.emit(1, f"for row in {members}:", f"{_INDENT}todo.append((a_{op}, row))")
-            case Caution():
+            case Caution() | Budget():
                 pass
 
     def act(self, act: Act) -> str:

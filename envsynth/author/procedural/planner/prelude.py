@@ -17,6 +17,7 @@ SKILL_COMMENTS = {
     "RETRY": "call again when a call failed",
     "DOUBT": 'what is done when a change timed out: "look" whether it was made, "repeat" it, or take it for "made"',
     "ASKS": "ask the user for what the user alone knows instead of doing without it",
+    "READS": 'what is read: what is needed, "once"; the same "again" whenever it is wanted; or "all" that there is, first',
     "CHECKS": "hold rows against the rules of order themselves, not only against what looks like a breach",
     "ATOMS": 'which conditions of a description are tested: "all", "first" or "none"',
 }
@@ -281,6 +282,31 @@ def said(topic):
 '''
 """Asking the user; part of a solver only when its task has one."""
 
+SPENDING = '''\
+def begin():
+    """Read, without thrift, every row of every listing before the work begins."""
+    SESSION["reads"] = 0
+    if READS == "all":
+        for entity in TOOLS:
+            rows(entity, {})
+
+
+def anew(read):
+    """Read as `read` does; without thrift, after forgetting what was read before, until so much was read that notes are taken."""
+
+    def forgetful(*arguments, **named):
+        if READS == "again" and SESSION["reads"] < NOTES:
+            SESSION["reads"] = SESSION["reads"] + 1
+            MEMO.clear()
+        return read(*arguments, **named)
+
+    return forgetful
+
+
+read, lookup, select = anew(read), anew(lookup), anew(select)
+'''
+"""Tool calls that are limited; part of a solver only when its task says so."""
+
 CHOOSING = '''\
 from itertools import combinations
 
@@ -354,6 +380,7 @@ DEFINED = (
     *("SESSION", "MEMO", "TOOLS", "KEY", "read", "write", "listing", "holds", "meets", "fetch"),
     *("listed", "rows", "named", "lookup", "select", "total", "pick", "leading", "combinations", "feasible", "choose"),
     *("choose_or_none", "attempt", "solve", "slips", "said", "fault", "seen", "patient", "CHANGING", "TRIALS"),
+    *("begin", "anew", "NOTES"),
     *SKILL_COMMENTS,
 )
 """Names that the prelude defines."""

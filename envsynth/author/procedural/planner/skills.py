@@ -8,6 +8,7 @@ from envsynth.author.procedural.ir import (
     Act,
     Asked,
     Atom,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -48,6 +49,8 @@ FAULT_FLAGS: Mapping[str, bool | str | int] = {"RETRY": True, "DOUBT": "look"}
 
 ASK_FLAGS: Mapping[str, bool | str | int] = {"ASKS": True}
 """Those of a solver whose task has a user to ask, besides."""
+BUDGET_FLAGS: Mapping[str, bool | str | int] = {"READS": "once"}
+"""Those of a solver whose tool calls are limited, besides."""
 
 SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "no_pagination": {"PAGES": False},
@@ -67,6 +70,8 @@ SKILLS: Mapping[str, Mapping[str, bool | str | int]] = {
     "assumes_done": {"DOUBT": "made"},
     "fixes_first_symptom": {"CHECKS": False},
     "never_asks": {"ASKS": False},
+    "spendthrift": {"READS": "again"},
+    "brute_force": {"READS": "all"},
 }
 """Each ablation: the names that are overwritten after the source is loaded."""
 
@@ -108,6 +113,7 @@ def applicable_skills(world: PlannerWorld, task: Task) -> list[str]:
         **dict.fromkeys(("no_retry", "blind_retry", "assumes_done"), Caution() in task.steps),
         "fixes_first_symptom": mentions(texts, "CHECKS"),
         "never_asks": bool(lets(task, Asked)),
+        **dict.fromkeys(("spendthrift", "brute_force"), Budget() in task.steps),
     }
     return [skill for skill in SKILLS if in_play[skill]]
 

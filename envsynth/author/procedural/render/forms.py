@@ -231,6 +231,11 @@ FORMS: dict[str, dict[Register, tuple[str, ...]]] = {
             "Errors: timeout (408), effect unknown, check before repeating; unavailable (503), no effect.",
         ),
     },
+    "budget": {
+        "plain": ("Tool calls are limited.", "There is a limit to tool calls.", "Mind the limit of tool calls."),
+        "formal": ("A limit applies to tool calls.", "Tool calls have a limit.", "Observe the limit of tool calls."),
+        "terse": ("Tool calls: limited.", "Limited tool calls.", "Calls of tools: limited."),
+    },
     "if": {
         "plain": (
             "If {cond}, {then}; otherwise, {other}.",

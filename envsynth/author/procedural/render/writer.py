@@ -11,6 +11,7 @@ from envsynth.author.procedural.ir import (
     Asked,
     Atom,
     Attr,
+    Budget,
     Caution,
     Choose,
     Con,
@@ -143,8 +144,8 @@ class _Writer:
             case Try(var, act):
                 self.types[var] = DECISION
                 return self.form("try", index, act=self.act(act), var=var)
-            case Caution():
-                return self.form("caution", index)
+            case Caution() | Budget():
+                return self.form(type(step).__name__.lower(), index)
             case If(lhs, op, rhs, then, other):
                 words = {"then": self.branch(then), "other": self.branch(other)}
                 return self.form("if", index, cond=self.condition(lhs, op, rhs), **words)
