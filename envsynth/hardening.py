@@ -455,7 +455,8 @@ _WEIGHTS = {
     "group": 2.0,
     "policy": 2.0,
     "distractors": 1.5,
-    "infeasible": 0.6,
+    "ask": 0.5,
+    "budget": 0.5,
 }
 
 

@@ -717,7 +717,7 @@ def test_the_room_imports_nothing_of_the_package():
 
 @pytest.fixture(scope="module")
 def few():
-    return list(itertools.islice(synthesis_truth.drawn("tests"), 6))
+    return list(itertools.islice(synthesis_truth.drawn("tests"), 9))
 
 
 def test_the_reader_gets_nothing_of_the_private_half(few):
@@ -740,7 +740,7 @@ def test_the_reader_gets_nothing_of_the_private_half(few):
 
 def test_verifiers_agree_and_broken_ones_are_noticed(few, jail):
     tally = synthesis_truth.measure(few, jail, 100, 0)
-    assert tally.drawn == 6
+    assert tally.drawn == 9
     assert tally.tasks >= 4
     assert set(tally.accepted) == set(tally.refused) == {True}
     assert not tally.disagreements

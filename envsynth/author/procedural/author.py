@@ -217,10 +217,13 @@ class ProceduralAuthor:
     def operators(self, task: TaskVersion) -> list[str]:
         """Names of the operators that have a site in a task; never the one that made it.
 
-        A third of the choices never get a goal: nearly every choice would end as an optimum otherwise.
+        A third of the choices never get a goal, a third of the lineages may ask a user, and another third may have a limit
+        of calls: nearly every lineage would end with these otherwise, as nearly every task has a site for them.
         """
-        program = _program(task)
-        kept = {"optimise"} if task.kind == "plan" and _voice(task).variant == 0 else set[str]()
+        program, voice = _program(task), _voice(task)
+        kept = {"optimise"} if task.kind == "plan" and voice.variant == 0 else set[str]()
+        fate = random.Random(f"delivery/{task.environment}/{voice.register}/{voice.variant}").randrange(3)
+        kept |= {"ask", "budget"} - {("ask", "budget", "")[fate]}
         found = [name for name, item in OPERATORS.items() if item.applicable(program)]
         return [name for name in found if name != task.lineage.operator and name not in kept]
 
