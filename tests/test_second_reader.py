@@ -126,8 +126,8 @@ POLICY = (
     "To distribute a fund by merit, grant bids of it that can be granted together and whose merits add up to its attainable "
     "merit; every such set will do.",
     "Descriptions and conditions in a request are about the state before the first change that it asks for.",
-    "A request with conditions means everything that meets them: what a rule leaves out of a value of its own is not left "
-    "out of the request.",
+    "A request with conditions covers everything that meets them, also what a rule leaves out of a value that the rule "
+    "defines.",
 )
 ROWS = {
     "site": [(1, "Ash"), (2, "Birch"), (3, "Cedar")],

@@ -16,8 +16,8 @@ from acceptance.truth.world import NotCoveredError
 
 TEMPLATES: dict[str, str] = {
     "snapshot": "Descriptions and conditions in a request are about the state before the first change that it asks for.",
-    "all_rows": "A request with conditions means everything that meets them: what a rule leaves out of a value of its own is "
-    "not left out of the request.",
+    "all_rows": "A request with conditions covers everything that meets them, also what a rule leaves out of a value that the rule "
+    "defines.",
     # booking
     "hours": "Opening hours are from {opens#} to {closes#} o'clock, every day; hours are on the 24-hour clock.",
     "counts": "A <booking> counts if its status is {counting=active[ or tentative]}; [tentative and ]cancelled <bookings> do "

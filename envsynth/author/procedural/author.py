@@ -63,8 +63,8 @@ SCREEN_TURNS = 400
 SNAPSHOT_RULE = "Descriptions and conditions in a request are about the state before the first change that it asks for."
 """Policy sentence of every environment: the task program's snapshot semantics, in public words."""
 ALL_ROWS_RULE = (
-    "A request with conditions means everything that meets them: what a rule leaves out of a value of its own is not left "
-    "out of the request."
+    "A request with conditions covers everything that meets them, also what a rule leaves out of a value that the rule "
+    "defines."
 )
 """Policy sentence of every environment: sets of rows are what the conditions say, in public words."""
 _STOP_WORDS = ("a", "an", "and", "at", "by", "for", "from", "in", "of", "on", "or", "the", "to", "with")

@@ -258,7 +258,8 @@ class Composition:
     def attr_slug(self, entity: str, name: str) -> str:
         """What an attribute is called in prompts, as an identifier: the name of a field that tells it."""
         found = self.derived.get((entity, name))
-        return identifier(self.col(entity, name).label if found is None else found.label)
+        label = self.col(entity, name).label if found is None else found.label
+        return identifier(re.split(r" \S+ \{", label)[0])  # "charge from {0} to {1}" -> "charge"
 
     def columns(self, entity: str) -> list[str]:
         """Physical column names in order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
@@ -254,3 +255,13 @@ def _cons(task):
     return [
         con for step in task.steps if isinstance(step, Let) and isinstance(step.node, Choose) for con in step.node.cons
     ]
+
+
+def test_a_field_is_called_what_prompts_call_the_value_without_its_arguments():
+    world = ProceduralAuthor("university exams", "fields").draft(0).composition
+    slugs = {name: world.attr_slug(entity, name) for entity, name in world.derived}
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", slug) for slug in slugs.values()), slugs
+    labels = {name: item.label for (_, name), item in world.derived.items()}
+    assert [name for name, label in labels.items() if "{" in label], "no attribute has arguments"
+    plain = {name: label.replace(" ", "_") for name, label in labels.items() if "{" not in label}
+    assert {name: slugs[name] for name in plain} == plain
