@@ -230,7 +230,7 @@ def _fitted(
         try:
             return fitted(case)
         except Rejected as reason:
-            return _rejection(candidate, "ladder", reason.code, reason.message)
+            return _rejection(candidate, "author", reason.code, reason.message)
 
 
 def _audited(

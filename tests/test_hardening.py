@@ -457,6 +457,6 @@ def test_the_authors_careless_solvers_fail_now_and_then(hardened):
                 passing.append(case.passing(solvers))
                 assert case.passing([{}, {}]) == 2
     assert 0 < passing[0] < 12
-    assert passing[-1] < passing[0]
+    assert passing[-1] <= passing[0]
     with Case(DRAFT.environment, hardened.steps[0].task, shared_jail()) as case:
         assert case.passing(solvers) is None

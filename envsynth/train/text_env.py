@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol, SupportsFloat, cast
 
+from envsynth.delivery import AS_IT_IS, Delivery
 from envsynth.environments import ToolEnv
 from envsynth.errors import EnvironmentVoid, SpecError
 from envsynth.rollout import Playable
@@ -49,6 +50,7 @@ class _Task:
     hash: str
     environment: str
     answer_schema: dict[str, Any] = field(default_factory=dict)
+    delivery: Delivery = AS_IT_IS
 
 
 class TextEnv:
