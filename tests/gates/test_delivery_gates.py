@@ -81,7 +81,7 @@ def test_children_whose_calls_are_limited_need_thrift_and_pass_every_gate(catego
             proposed = author.propose(draft, root.task, "budget", 0, root.skills)
             child = audit(draft, author, proposed, jail, root, rehearsal)
             if isinstance(child, Rejection):
-                assert (child.stage, child.code) == ("ladder", "nonbinding"), child
+                assert (child.stage, child.code) == ("author", "nonbinding"), child
                 continue
             assert {*WASTEFUL} <= child.skills - root.skills
             limit = child.task.delivery.max_calls
