@@ -311,8 +311,10 @@ def audit_again(work: tuple[EnvironmentSpec, TaskVersion]) -> list[str]:
 
 def _rejected(record: Record, table: dict[str, dict[str, int]], versions: int) -> None:
     """Of the candidates that the planner, the oracle and the ladder let through, the share that the last gates refused."""
-    # EX204 is met before the ladder already, by solutions that are too long; DF404 with it, in the rehearsal.
-    codes = [code for code in AFTER_LADDER if code not in ("EX204", "DF404") and table.get(code, {}).get("refused")]
+    # EX204 is met before the ladder already, by solutions that are too long. The others ask what solvers of the ladder come to,
+    # and are met with it, in the rehearsal.
+    early = ("EX204", "DF404", "DF407", "DF408")
+    codes = [code for code in AFTER_LADDER if code not in early and table.get(code, {}).get("refused")]
     refused = {code: table[code]["refused"] for code in codes}
     candidates = versions + sum(refused.values())
     share = sum(refused.values()) / candidates if candidates else None
