@@ -7,9 +7,9 @@ the tools, in every way of playing alike.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from envsynth.record import Identifier, Record
 
@@ -62,6 +62,13 @@ class Delivery(Record):
     """Tools of the environment that this task does without; to its actor they do not exist."""
     user: tuple[Fact, ...] = ()
     """What the user tells when asked; private."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for key, names in (("withheld", self.withheld), ("user", tuple(fact.topic for fact in self.user))):
+            if twice := [name for index, name in enumerate(names) if name in names[:index]]:
+                raise ValueError(f"delivery.{key}: {twice[0]!r} twice; name it once")
+        return self
 
 
 AS_IT_IS = Delivery()

@@ -87,3 +87,15 @@ def test_a_delivery_without_anything_leaves_the_hash(spec, make_task):
     assert "delivery" not in task.model_dump(mode="json")
     assert make_task(spec, delivery={"max_calls": 9}).hash != task.hash
     assert make_task(spec, delivery={}).hash == task.hash
+
+
+@pytest.mark.parametrize(
+    ("delivery", "words"),
+    [
+        ({"withheld": ["stock", "stock"]}, "withheld: 'stock' twice"),
+        ({"user": [*USER["user"], {"topic": "budget", "says": "40"}]}, "user: 'budget' twice"),
+    ],
+)
+def test_nothing_is_delivered_twice(spec, make_task, delivery, words):
+    with pytest.raises(ValueError, match=words):
+        make_task(spec, delivery=delivery)

@@ -489,6 +489,28 @@ def test_the_faults_of_a_task_travel_with_it(store: Store, tmp_path: Path) -> No
     assert "unavailable" not in json.dumps(row)
 
 
+def test_the_delivery_of_a_task_travels_with_it(store: Store, tmp_path: Path) -> None:
+    spec = factory.environment(5)
+    user = [{"topic": "limit", "says": "Geheimnis"}]
+    given = {"max_calls": 7, "withheld": ["list_books"], "user": user}
+    task = TaskVersion.parse({**factory.task(spec).model_dump(mode="json"), "delivery": given})
+    store.add_environment(spec)
+    store.add_task(task)
+    assert store.task(task.hash).delivery == task.delivery
+    suite = freeze(store, "one", [task.hash])
+    loaded = load_suite(export_jsonl(suite, store, tmp_path / "s.jsonl"))
+    assert [found.delivery for found in loaded.tasks.values()] == [task.delivery]
+    whole, half = tmp_path / "whole.parquet", tmp_path / "half.parquet"
+    (row,) = pyarrow.parquet.read_table(export_parquet(suite, store, whole)).to_pylist()
+    assert json.loads(row["delivery"]) == given
+    (row,) = pyarrow.parquet.read_table(export_parquet(suite, store, half, include_private=False)).to_pylist()
+    assert row["max_calls"] == 7
+    names = [tool["function"]["name"] for tool in json.loads(row["tools"])]
+    assert "ask_user" in names
+    assert "list_books" not in names
+    assert "Geheimnis" not in json.dumps(row)
+
+
 def test_parquet_is_the_same_twice(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parquet, "ROWS_PER_GROUP", 3)
     suite = freeze(store, "leaves", LEAVES)
