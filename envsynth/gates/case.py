@@ -194,11 +194,11 @@ class Case:
         self.rehearsed_calls = played[""].calls
         return True
 
-    def passing(self, solvers: Sequence[Mapping[str, JsonValue]]) -> int | None:
-        """Count the solvers that pass in the rehearsal, of those that are the solution with some names overwritten.
+    def passing(self, solvers: Sequence[Mapping[str, JsonValue]]) -> list[bool] | None:
+        """Tell which solvers pass in the rehearsal, of those that are the solution with some names overwritten.
 
         Returns:
-            Their number; None when there is no rehearsal, or it leaves one of them open.
+            For each whether it passes; None when there is no rehearsal, or it leaves one of them open.
         """
         if self._rehearsal is None:
             return None
@@ -207,7 +207,7 @@ class Case:
         verdicts = verify_all(self.jail, self.task, self.image, endings, self._bench)
         if len(endings) < len(solvers) or any(verdict.status == "void" for verdict in verdicts):
             return None
-        return sum(verdict.status == "pass" for verdict in verdicts)
+        return [verdict.status == "pass" for verdict in verdicts]
 
     def _rehearsed(self, skills: list[str]) -> dict[str, Rehearsed]:
         """How solvers that lack a skill end in the rehearsal, those that can be played there; "" lacks none."""
@@ -218,8 +218,8 @@ class Case:
         return {skill: item for skill, item in zip(skills, played, strict=True) if item is not None}
 
     def play_random(self, index: int) -> Trajectory:
-        """An episode of random typed calls and a random typed answer."""
-        return self._once(f"random/{index}", lambda: RandomActor(seed=index))
+        """An episode of random typed calls, which ends where its answer would come: nobody needs a verdict on it."""
+        return self._once(f"random/{index}", lambda: _Silent(RandomActor(seed=index)))
 
     @cached_property
     def replays(self) -> tuple[Trajectory, ...]:
@@ -232,7 +232,7 @@ class Case:
         """
         envs = self.envs(WorldHosts(self.jail.reseeded(), self.spec, share=WORLDS_PER_WORKER), 2)
         try:
-            self._play(envs[:1], RandomActor())
+            self._play(envs[:1], _Silent(RandomActor()))
             return tuple(self._play(envs, OracleActor(self.by_hash, self.jail)))
         finally:
             for env in envs:
@@ -285,6 +285,10 @@ class Case:
             self._named[maker] = list(maker(self))
         return self._named[maker]
 
+    def judge_endings(self, endings: Sequence[Ending]) -> list[Verdict]:
+        """Judge how walks ended; on the bench, where there is one, as no such verdict becomes a reward."""
+        return verify_all(self.jail, self.task, self.image, endings, self._bench)
+
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own for each purpose, so that gates do not disturb one another."""
         return random.Random(f"{self.seed}/{self.task.hash}/{purpose}")
@@ -311,19 +315,15 @@ class Case:
         return columns_of(self.spec.world)
 
 
-class _Withholding:
-    """Plays like another actor, but keeps its answer and stops before it gives it, so that others can be judged with it.
+class _Silent:
+    """Plays like another actor, but stops where that one answers.
 
     Args:
         actor: Who decides.
-        env: Where it plays, one episode.
     """
 
-    def __init__(self, actor: Actor, env: ToolEnv) -> None:
+    def __init__(self, actor: Actor) -> None:
         self._actor = actor
-        self._env = env
-        self.ending: Ending | None = None
-        """How the episode ended, once the actor has answered."""
 
     @property
     def name(self) -> str:
@@ -340,17 +340,39 @@ class _Withholding:
 
     def _withheld(self, move: Move) -> Move:
         answer = None if move.stop else parse_action(move.text).answer
-        if answer is None:
-            return move
+        return move if answer is None else self.stop(answer)
+
+    def stop(self, answer: dict[str, JsonValue]) -> Move:
+        """What is done in place of answering."""
+        del answer
+        return Move("", stop=True, failure="it ends before its answer")
+
+    def close(self) -> None:
+        """Release what the actor holds."""
+        self._actor.close()
+
+
+class _Withholding(_Silent):
+    """Keeps the answer, so that others can be judged with it.
+
+    Args:
+        actor: Who decides.
+        env: Where it plays, one episode.
+    """
+
+    def __init__(self, actor: Actor, env: ToolEnv) -> None:
+        super().__init__(actor)
+        self._env = env
+        self.ending: Ending | None = None
+        """How the episode ended, once the actor has answered."""
+
+    def stop(self, answer: dict[str, JsonValue]) -> Move:
+        """Keep answer and database."""
         try:
             self.ending = self._env.final_image(), answer
         except EnvironmentVoid as void:
             return Move("", stop=True, failure=str(void), void=True, cause=void.failure)
         return Move("", stop=True, failure="the answer is judged later")
-
-    def close(self) -> None:
-        """Release what the actor holds."""
-        self._actor.close()
 
 
 GATE_TURNS = 400

@@ -66,8 +66,8 @@ class Rehearsal:
         self.spec = spec
         self.bench = Bench(jail)
         """Where endings and stated outcomes are judged."""
-        self.passing: dict[str, int | None] = {}
-        """How many careless solvers pass a task version, by its hash; None where that cannot be told."""
+        self.passing: dict[str, list[bool] | None] = {}
+        """Which careless solvers pass a task version, by its hash; None where that cannot be told."""
         self._jail = jail
         family = tool_family(spec)
         self._family = Family("tools", (*family.sources, *_sources()))

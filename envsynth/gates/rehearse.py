@@ -8,6 +8,7 @@ it has changed something, values that are not plain JSON, results of unusual len
 from __future__ import annotations
 
 import contextlib
+import marshal
 import re
 from collections.abc import Callable
 from typing import Any, cast
@@ -20,7 +21,8 @@ WHOLE = 2**53
 """Integers beyond it are left to the host."""
 
 _lesson: dict[str, Any] = {}
-_read: dict[tuple[str, str], Any] = {}
+_read: dict[tuple[str, str], bytes] = {}
+"""What reading tools answered, as bytes: each solver gets a copy of its own, which costs a tenth of copying by hand."""
 
 
 class UnusualError(BaseException):
@@ -71,19 +73,23 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         nonlocal calls
         calls += 1
         _count(calls)
-        if type(tool) is not str or tool not in _lesson["tools"] or not fits(_lesson["tools"][tool], arguments):
+        if type(tool) is not str or tool not in _lesson["tools"]:
+            raise UnusualError(f"arguments of {tool!r}")
+        key = (tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
+        known = None if key is None else _read.get(key)
+        # Arguments of a question that was answered before have met the schema before.
+        if known is None and not fits(_lesson["tools"][tool], arguments):
             raise UnusualError(f"arguments of {tool!r}")
         if tool == ASK_USER and _lesson["user"]:
             return _lesson["user"][arguments["about"]]
         fault = clock.next_call(tool)
         if fault is not None:
             _fail(fault, db, world, tool, arguments)
-        key = (tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
-        if key is not None and key in _read:
-            return plain(_read[key])
+        if known is not None:
+            return marshal.loads(known)
         result = _asked(db, world, tool, arguments)
         if key is not None and tool in _lesson["readers"]:
-            _read[key] = plain(result)
+            _read[key] = marshal.dumps(result)
         return result
 
     space: dict[str, Any] = {

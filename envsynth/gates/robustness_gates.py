@@ -60,7 +60,7 @@ def _play_reversed(case: Case) -> Trajectory:
 
 
 WALKS = 3
-"""Random walks whose calls EX209 looks at; VF302 plays them anyway."""
+"""Random walks whose calls EX209 looks at."""
 
 
 @gate("EX209", "no tool breaks")

@@ -22,7 +22,7 @@ from envsynth.gates.case import Case
 from envsynth.record import Scalar, canonical_json
 from envsynth.spec import Tool
 from envsynth.trajectory import Verdict
-from envsynth.verifiers import Ending, verify_all
+from envsynth.verifiers import Ending
 
 LENGTHS = (1, 2, 3, 4, 6, 8, 12, 64)
 """Calls of walks, drawn for each: most are short, because a walk through a world that it has long disturbed can only
@@ -62,7 +62,7 @@ def play_walks(case: Case, numbers: Sequence[int]) -> list[Walk]:
     Raises:
         EnvironmentVoid: a tools worker died.
     """
-    tools, image = tool_docs(case.spec, case.task.delivery), case.image
+    tools = tool_docs(case.spec, case.task.delivery)
     lengths: list[int] = []
     walks: list[list[Ending]] = []
     for batch in (numbers[start : start + _AT_A_TIME] for start in range(0, len(numbers), _AT_A_TIME)):
@@ -74,7 +74,7 @@ def play_walks(case: Case, numbers: Sequence[int]) -> list[Walk]:
             ends = run_all([_walk(runtime, case, player, tools, length) for runtime, player, length in given])
         for player, end in zip(players, ends, strict=True):
             walks.append([(end, answer) for answer in _answers(case, player)])
-    verdicts = iter(verify_all(case.jail, case.task, image, [ending for endings in walks for ending in endings]))
+    verdicts = iter(case.judge_endings([ending for endings in walks for ending in endings]))
     return [
         Walk(length, tuple(itertools.islice(verdicts, len(endings))))
         for length, endings in zip(lengths, walks, strict=True)

@@ -706,11 +706,7 @@ def verify_images(
     Returns:
         See `judge_one`; one per answer. All differences are computed before anything of the task runs.
     """
-    tables = {table: _read(before_db, table) for table in _tables(before_db)}
-    exactly = {table: _exactly(*found) for table, found in tables.items()}
-    before = {table: _as_rows(*found) for table, found in tables.items()}
-    keys, schema = read_keys(before_db), read_schema(before_db)
-    pages = _Pages(before_db)
+    tables, exactly, before, keys, schema, pages = _at_reset(before_db)
     ends: list[tuple[Rows, list[Entry]]] = [(before, [])]
     for after_db in after_dbs:
         untouched = pages.untouched(after_db)
@@ -737,9 +733,30 @@ def verify_images(
     ]
 
 
+_reset: list[tuple[bytes, Any]] = []
+"""What was read of the last initial image, with the image: a worker that judges many batches sees few different ones."""
+
+
+def _at_reset(db: Any) -> Any:
+    """Read the initial database.
+
+    Returns:
+        Names and rows by table, the same as bytes, the rows as dictionaries, primary keys, schema, pages. Nobody may change
+        them: task code gets copies.
+    """
+    image = bytes(db.serialize())
+    if not _reset or _reset[0][0] != image:
+        tables = {table: _read(db, table) for table in _tables(db)}
+        exactly = {table: _exactly(*found) for table, found in tables.items()}
+        before = {table: _as_rows(*found) for table, found in tables.items()}
+        _reset[:] = [(image, (tables, exactly, before, read_keys(db), read_schema(db), _Pages(db)))]
+    return _reset[0][1]
+
+
 def judge_outcomes(before_db: Any, task: dict[str, Any], outcomes: list[Entry]) -> list[Entry]:
     """Judge stated outcomes `{answer, changes}`, each on a copy of the initial rows."""
-    before, keys, columns = read_rows(before_db), read_keys(before_db), read_columns(before_db)
+    _, _, before, keys, _, _ = _at_reset(before_db)
+    columns = read_columns(before_db)
     initial = Initial(task["definitions"], before)
     results: list[Entry] = []
     for outcome in outcomes:

@@ -212,9 +212,17 @@ def verify_all(
         requests: list[Request] = [open_image(name, image) for name, image in images.items()]
         return _ask(jail, task, [*requests, call("verify_images", arguments, *images)], len(some), bench)
 
-    sizes = [len(image) for image, _ in endings]
-    answers = [answer for _, answer in endings]
-    return _by_batches(task, endings, answers, sizes, judge_some, brief=bench is not None)
+    def judge_all(all_: Sequence[Ending]) -> list[Verdict]:
+        sizes = [len(image) for image, _ in all_]
+        return _by_batches(task, all_, [answer for _, answer in all_], sizes, judge_some, brief=bench is not None)
+
+    if bench is None:
+        return judge_all(endings)
+    # Who lacks a skill that is not needed ends as the whole solution does: on a bench, equal endings are judged once.
+    keys = [(image, repr(answer)) for image, answer in endings]
+    different = dict(zip(keys, endings, strict=True))
+    found = dict(zip(different, judge_all(list(different.values())), strict=True))
+    return [found[key] for key in keys]
 
 
 def _by_batches(

@@ -14,6 +14,9 @@ _FIELDS: dict[type, tuple[str, ...]] = {}
 """Names of the fields of every class that was met, none for a scalar; asking a dataclass is most of the time of a walk."""
 
 
+_LEAVES = (str, int, bool, type(None))
+
+
 def walk(value: Any) -> Iterator[Any]:
     """Yield a node and everything below it, parents first."""
     found: list[Any] = []
@@ -24,15 +27,19 @@ def walk(value: Any) -> Iterator[Any]:
 def _gather(value: Any, take: Callable[[Any], None]) -> None:
     take(value)
     kind = cast("type[Any]", type(value))
-    if kind is tuple:
-        for item in value:
+    below = value if kind is tuple else [getattr(value, name) for name in _fields(kind)]
+    for item in below:
+        if type(item) in _LEAVES:
+            take(item)
+        else:
             _gather(item, take)
-        return
+
+
+def _fields(kind: type[Any]) -> tuple[str, ...]:
     names = _FIELDS.get(kind)
     if names is None:
         names = _FIELDS[kind] = tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
-    for name in names:
-        _gather(getattr(value, name), take)
+    return names
 
 
 def subst(value: Any, replace: Callable[[Any], Any]) -> Any:
@@ -43,11 +50,11 @@ def subst(value: Any, replace: Callable[[Any], Any]) -> Any:
     new = replace(value)
     if new is not value:
         return new
-    if is_dataclass(value):
-        return type(value)(*(subst(getattr(value, field.name), replace) for field in fields(value)))  # type: ignore[call-arg]
-    if isinstance(value, tuple):
-        return tuple(subst(item, replace) for item in cast("tuple[Any, ...]", value))
-    return value
+    kind = cast("type[Any]", type(value))
+    if kind is tuple:
+        return tuple([subst(item, replace) for item in value])
+    names = _fields(kind)
+    return kind(*[subst(getattr(value, name), replace) for name in names]) if names else value
 
 
 def swap(task: Program, old: Any, new: Any) -> Program:

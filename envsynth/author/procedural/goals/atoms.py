@@ -105,11 +105,11 @@ class _Goals:
         helpers = [HELPERS, *([GROUPING] if lets(self.task, GroupBy) else []), *([SEARCH] if search else [])]
         parts = [*(text.strip("\n") for text in helpers), *needed, *([defined] if defined else [])]
         definitions = "\n\n\n".join(parts) + "\n"
-        self.refuse_broken(definitions)
+        self.refuse_broken("\n\n\n".join([*needed, defined]))  # the helpers are known to be well-formed
         return Verifier(form="atoms", definitions=definitions, atoms=tuple(self.atoms))
 
     def refuse_broken(self, definitions: str) -> None:
-        """Compile every text once, so that a malformed one is found here and not in an episode.
+        """Compile every text of this task once, so that a malformed one is found here and not in an episode.
 
         Raises:
             AuthorError: a text is no Python.

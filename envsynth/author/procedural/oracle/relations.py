@@ -22,6 +22,7 @@ from envsynth.author.procedural.ir import (
 from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived
 from envsynth.author.procedural.oracle.outcome import Cell, Key, Reject, Value
 from envsynth.errors import AuthorError
+from envsynth.record import content_hash
 
 _T = TypeVar("_T")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -71,6 +72,10 @@ def need(value: _T | None, what: str) -> _T:
     if value is None:
         raise Reject("null_value", what)
     return value
+
+
+OFTEN = 1
+"""Uses of a derived attribute over the same rows after which its values are kept."""
 
 
 class Relations:
@@ -185,7 +190,7 @@ class Relations:
         derived = self.world.derived.get((entity, attr.name))
         if derived is not None:
             values = {str(index): literal(self.scalar(arg)) for index, arg in enumerate(attr.args)}
-            return self.fill(derived.sql, {"t": "t", **values}, attr.name)
+            return self._kept(entity, self.fill(derived.sql, {"t": "t", **values}, attr.name))
         col = self.world.col(entity, attr.name)
         if col.kind != "fk":
             return f't."{col.column}"'
@@ -193,6 +198,40 @@ class Relations:
         if key == "id":
             return f't."{column}"'
         return f'(SELECT o."id" FROM "{col.ref}" o WHERE o."{key}" = t."{column}")'
+
+    def _kept(self, entity: str, sql: str) -> str:
+        """SQL of a derived attribute of alias t: its own, or where it is asked for often, a look at its values.
+
+        Of rows that never change, each value is worked out once then; a search of connections costs milliseconds per row.
+        """
+        if self._asked is None:
+            return sql
+        key = ("uses", entity, sql)
+        uses = self._asked[key] = self._asked.get(key, 0) + 1
+        if uses <= OFTEN:
+            return sql
+        name = f'temp."values_{content_hash([entity, sql])}"'
+        if uses == OFTEN + 1:
+            text = f'CREATE TABLE IF NOT EXISTS {name} AS SELECT t."id" AS "id", ({sql}) AS "value" FROM "{entity}" t'
+            index = name.replace("values_", "index_")
+            self._build(text, f'CREATE INDEX IF NOT EXISTS {index} ON {name.removeprefix("temp.")} ("id")')
+        return f'(SELECT k."value" FROM {name} k WHERE k."id" = t."id")'
+
+    def _build(self, *texts: str) -> None:
+        """Run what makes temporary tables, which leaves the rows alone.
+
+        Raises:
+            AuthorError: SQLite refuses one (a defect of a mechanism).
+        """
+        (frozen,) = self.cursor.execute("PRAGMA query_only").fetchone()
+        self.cursor.execute("PRAGMA query_only = OFF")
+        try:
+            for text in texts:
+                self.cursor.execute(text)
+        except sqlite3.Error as error:
+            raise AuthorError(f"SQL of a mechanism failed ({error}): {texts[0][:400]}") from error
+        finally:
+            self.cursor.execute(f"PRAGMA query_only = {frozen}")
 
     def value(self, entity: str, row_id: Key, attr: Attr) -> Cell:
         """Return an attribute of one row: a scalar, a row as its id, a boolean as bool.
