@@ -150,7 +150,7 @@ class Rehearsal:
             self._count += 1
             self._held[image] = f"image {self._count}"
             requests.append(hold_image(self._held[image], image))
-        if self._taught == (task.hash, turns):  # what was read of its world is still known there
+        if self._taught == (task.hash, turns):
             return requests
         self._taught = (task.hash, turns)
         lesson: dict[str, Any] = {
@@ -160,6 +160,7 @@ class Rehearsal:
             "style": self.spec.error_style,
             "numbers": ERROR_NUMBERS,
             "turns": turns,
+            "image": self._held[image],
             "faults": [fault.model_dump() for fault in task.faults],
             "max_calls": task.delivery.max_calls,
             "no_calls": list(NO_CALLS),

@@ -20,9 +20,14 @@ ASK_USER = "ask_user"
 WHOLE = 2**53
 """Integers beyond it are left to the host."""
 
+MOST_READ, MOST_COMPILED = 20_000, 8
+"""Answers of reading tools, and compiled solutions, that are remembered."""
+
 _lesson: dict[str, Any] = {}
-_read: dict[tuple[str, str], bytes] = {}
-"""What reading tools answered, as bytes: each solver gets a copy of its own, which costs a tenth of copying by hand."""
+_read: dict[tuple[str, str, str], bytes] = {}
+"""What reading tools answered, as bytes: each solver gets a copy of its own, which costs a tenth of copying by hand. Tasks
+that begin with the same image share it."""
+_compiled: dict[str, Any] = {}
 
 
 class UnusualError(BaseException):
@@ -45,12 +50,16 @@ def learn(solution: str, turns: int, **lesson: Any) -> None:
         turns: Limit of turns.
         **lesson: `tools`: JSON Schemas of the arguments by tool. `readers`: tools that change nothing. `style`: how errors
             are told, `code`, `terse` or `verbose`. `numbers`: numbers of error codes, for the style `code`. `faults`:
-            calls that fail. `max_calls`: how many calls there may be, or None, and `no_calls`, code and message of the error
+            calls that fail. `image`: name of the initial database. `max_calls`: how many calls there may be, or None, and `no_calls`, code and message of the error
             of later ones. `user`: what the user says by topic, when asked.
     """
-    code = compile(solution, "<solution>", "exec", dont_inherit=True)
-    _lesson.update(lesson, code=code, turns=turns)
-    _read.clear()
+    if solution not in _compiled:
+        while len(_compiled) >= MOST_COMPILED:
+            del _compiled[next(iter(_compiled))]
+        _compiled[solution] = compile(solution, "<solution>", "exec", dont_inherit=True)
+    _lesson.update(lesson, code=_compiled[solution], turns=turns)
+    if len(_read) > MOST_READ:
+        _read.clear()
 
 
 def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +84,7 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         _count(calls)
         if type(tool) is not str or tool not in _lesson["tools"]:
             raise UnusualError(f"arguments of {tool!r}")
-        key = (tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
+        key = (_lesson["image"], tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
         known = None if key is None else _read.get(key)
         # Arguments of a question that was answered before have met the schema before.
         if known is None and not fits(_lesson["tools"][tool], arguments):
