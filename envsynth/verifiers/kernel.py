@@ -725,7 +725,7 @@ def verify_images(
         changes = _schema_diff(schema, read_schema(after_db)) if untouched is None else []
         every_key = {**read_keys(after_db), **keys} if changes else keys
         ends.append((after, changes + row_diff(before, after, every_key)))
-    initial = Initial(task["definitions"], before)
+    initial = _initial(task["definitions"], before)
     found_ends = [ends[place] for place in places] if places is not None else ends[1:]
     return [
         judge_one(task, answer, before, after, diff, initial)
@@ -733,8 +733,13 @@ def verify_images(
     ]
 
 
+MOST_INITIALS = 4
+"""Tasks over one initial database whose definitions' values are remembered."""
+
 _reset: list[tuple[bytes, Any]] = []
 """What was read of the last initial image, with the image: a worker that judges many batches sees few different ones."""
+_initials: dict[str, Initial] = {}
+"""What definitions say of it, by their source."""
 
 
 def _at_reset(db: Any) -> Any:
@@ -750,14 +755,24 @@ def _at_reset(db: Any) -> Any:
         exactly = {table: _exactly(*found) for table, found in tables.items()}
         before = {table: _as_rows(*found) for table, found in tables.items()}
         _reset[:] = [(image, (tables, exactly, before, read_keys(db), read_schema(db), _Pages(db)))]
+        _initials.clear()
     return _reset[0][1]
+
+
+def _initial(source: str, before: Rows) -> Initial:
+    """What definitions say of the initial rows that `_at_reset` has read."""
+    if source not in _initials:
+        while len(_initials) >= MOST_INITIALS:
+            del _initials[next(iter(_initials))]
+        _initials[source] = Initial(source, before)
+    return _initials[source]
 
 
 def judge_outcomes(before_db: Any, task: dict[str, Any], outcomes: list[Entry]) -> list[Entry]:
     """Judge stated outcomes `{answer, changes}`, each on a copy of the initial rows."""
     _, _, before, keys, _, _ = _at_reset(before_db)
     columns = read_columns(before_db)
-    initial = Initial(task["definitions"], before)
+    initial = _initial(task["definitions"], before)
     results: list[Entry] = []
     for outcome in outcomes:
         try:
