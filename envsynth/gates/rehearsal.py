@@ -24,7 +24,7 @@ from envsynth.environments.delivery import NO_CALLS, offered_tools
 from envsynth.environments.hosts import TIRED, tool_family
 from envsynth.environments.tools import ERROR_NUMBERS
 from envsynth.errors import SandboxError
-from envsynth.sandbox import Family, Jail, Limits, Source, Worker
+from envsynth.sandbox import Jail, Limits, Source, Worker
 from envsynth.sandbox.requests import Request, call, drop_image, hold_image, image_of, open_held
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.verifiers import Bench, Ending
@@ -69,8 +69,7 @@ class Rehearsal:
         self.passing: dict[str, list[bool] | None] = {}
         """Which careless solvers pass a task version, by its hash; None where that cannot be told."""
         self._jail = jail
-        family = tool_family(spec)
-        self._family = Family("tools", (*family.sources, *_sources()))
+        self._family = tool_family(spec)
         self._readers: list[JsonValue] = [tool.name for tool in spec.tools if tool.effect == "read"]
         self._worker: Worker | None = None
         self._held: dict[bytes, str] = {}
@@ -121,7 +120,11 @@ class Rehearsal:
         worker = self._worker
         if worker is None or not worker.alive:
             self._leave()
-            worker = self._worker = self._jail.ready_worker(self._family, idle=1)
+            # The tools are compiled once for rehearsals and episodes, what plays beside them once for all environments.
+            worker = self._worker = self._jail.ready_worker(self._family)
+            loaded = worker.load_code(self._jail.compiled(_sources()))
+            if not loaded.ok:
+                raise SandboxError(f"the rehearsal does not load: {loaded.message}", loaded.status.value)
         requests = self._lesson(task, image, turns)
         ahead = len(requests)
         for place, overrides in enumerate(solvers):
