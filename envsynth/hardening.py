@@ -447,16 +447,18 @@ def _one_step(
 
 _WEIGHTS = {
     "side_effect": 3.0,
-    "faults": 3.0,
-    "optimise": 3.0,
-    "branch": 2.0,
-    "constraint": 2.0,
-    "hop": 2.0,
-    "group": 2.0,
+    "faults": 8.0,
+    "optimise": 4.0,
+    "branch": 3.0,
+    "couple": 3.0,
+    "group": 3.0,
     "policy": 2.0,
     "distractors": 1.5,
+    "constraint": 1.0,
     "ask": 0.5,
     "budget": 0.5,
+    "aggregate": 0.5,
+    "conceal": 0.5,
 }
 
 
