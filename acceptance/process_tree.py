@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PAUSE_S = 0.5
+PAUSE_S = 1.0
 """Seconds between two looks at the tree."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -28,7 +29,7 @@ class Measured:
     cpu_s: float
     """Processor seconds, user and system, of the command and of all processes that were waited for."""
     peak_bytes: int
-    """Greatest sum of resident memory of all processes at one look. Pages that forks share count for each of them."""
+    """Greatest memory of all processes at one look: of a page that several share, each counts its part."""
 
 
 def members(root: int) -> list[int]:
@@ -50,14 +51,24 @@ def members(root: int) -> list[int]:
 
 
 def resident(processes: Sequence[int]) -> int:
-    """Sum the resident memory of processes, bytes; those that have ended count nothing."""
+    """Sum the memory of processes, bytes; those that have ended count nothing.
+
+    Proportional: a page that n of all processes share counts 1/n for each. Where the kernel does not tell that of a process,
+    all of its resident memory counts.
+    """
     total = 0
     for process in processes:
         try:
-            total += int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
+            total += _proportional(process)
         except OSError:
-            continue
+            with contextlib.suppress(OSError):
+                total += int(Path(f"/proc/{process}/statm").read_text(encoding="utf-8").split()[1]) * _PAGE
     return total
+
+
+def _proportional(process: int) -> int:
+    text = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8")
+    return next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), 0)
 
 
 def measure(command: Sequence[str], *, folder: Path | None = None, quiet: bool = False) -> Measured:

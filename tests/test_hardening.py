@@ -454,8 +454,8 @@ def test_the_authors_careless_solvers_fail_now_and_then(hardened):
         passing = []
         for step in hardened.steps:
             with Case(DRAFT.environment, step.task, shared_jail(), rehearsal=made) as case:
-                passing.append(case.passing(solvers))
-                assert case.passing([{}, {}]) == 2
+                passing.append(sum(case.passing(solvers) or ()))
+                assert case.passing([{}, {}]) == [True, True]
     assert 0 < passing[0] < 12
     assert passing[-1] <= passing[0]
     with Case(DRAFT.environment, hardened.steps[0].task, shared_jail()) as case:

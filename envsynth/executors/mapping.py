@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
+from envsynth.executors.interrupts import Noticed
 from envsynth.executors.pool import Pool
 from envsynth.executors.ray_tasks import RayTasks
 from envsynth.executors.replies import Account, Boundary, Reply, failure
@@ -85,10 +86,13 @@ def run_all(  # noqa: PLR0913 -- one verb with its options, all keyword-only
 def _run_serial(function: Callable[[T], R], initializer: Callable[[], None] | None, account: Account[T, R]) -> None:
     if account.items and initializer is not None:
         initializer()
-    for index, item in enumerate(account.items):
-        reply = Reply(index)
-        with Boundary() as boundary:
-            reply = Reply(index, value=function(item))
-        if boundary.error is not None:
-            raise failure(index, item, boundary.error) from boundary.error
-        account.deliver(reply)
+    noticed = Noticed()
+    with noticed.listening():
+        for index, item in enumerate(account.items):
+            reply = Reply(index)
+            with Boundary() as boundary:
+                reply = Reply(index, value=function(item))
+            if boundary.error is not None:
+                raise failure(index, item, boundary.error) from boundary.error
+            account.deliver(reply)
+            noticed.raise_lost()

@@ -7,12 +7,11 @@ tried again. Processes are spawned, never forked: a forked copy would share jail
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -21,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from envsynth.errors import WorkError
+from envsynth.executors.interrupts import uninterrupted
 from envsynth.executors.replies import Account, Boundary, Reply, answer, start, unsendable
 
 T = TypeVar("T")
@@ -212,24 +212,3 @@ def _end(process: BaseProcess) -> None:
     if process.is_alive():
         process.kill()
         process.join()
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Generator[None]:
-    """Hold Ctrl-C back while processes are put away; only the main thread receives it.
-
-    Raises:
-        KeyboardInterrupt: afterwards, when Ctrl-C came meanwhile.
-    """
-    pending: list[int] = []
-    try:
-        before = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pending:
-        raise KeyboardInterrupt

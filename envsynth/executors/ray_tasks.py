@@ -20,7 +20,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from envsynth.errors import MissingExtra, WorkError
-from envsynth.executors.pool import uninterrupted
+from envsynth.executors.interrupts import uninterrupted
 from envsynth.executors.replies import Account, Reply, answer, start, unsendable
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from envsynth.errors import WorkError
+from envsynth.executors.interrupts import uninterrupted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -139,12 +140,17 @@ class Account(Generic[T, R]):
         return self.n_done == len(self.items)
 
     def deliver(self, reply: Reply) -> None:
-        """Take a reply that holds no error."""
-        self.n_done += 1
-        if self.keep:
-            self.results[reply.index] = reply.value
-        if self.on_result is not None:
-            self.on_result(reply.index, reply.value)
+        """Take a reply that holds no error; Ctrl-C waits until the result is stored.
+
+        Raises:
+            KeyboardInterrupt: afterwards, when it came meanwhile.
+        """
+        with uninterrupted():
+            self.n_done += 1
+            if self.keep:
+                self.results[reply.index] = reply.value
+            if self.on_result is not None:
+                self.on_result(reply.index, reply.value)
 
     def failed(self, reply: Reply, error: Exception) -> WorkError:
         """Make the error to raise for a reply that holds one."""
