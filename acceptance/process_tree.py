@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PAUSE_S = 1.0
+PAUSE_S = 5.0
 """Seconds between two looks at the tree."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -22,7 +22,7 @@ BUILD_LIMITS = Limits(soft_s=10.0, hard_s=20.0, cpu_s=60)
 ROWS_PER_REQUEST = 2_000
 """Rows in one request to the worker; keeps frames small."""
 
-CACHE_BYTES = 64 << 20
+CACHE_BYTES = 32 << 20
 """Images kept in this process, by content hash; least recently used leave first."""
 
 

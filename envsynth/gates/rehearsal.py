@@ -73,7 +73,7 @@ class Rehearsal:
         self._readers: list[JsonValue] = [tool.name for tool in spec.tools if tool.effect == "read"]
         self._worker: Worker | None = None
         self._held: dict[bytes, str] = {}
-        self._taught = ("", 0)
+        self._taught = ("", 0, "")
         self._count = 0
 
     def __enter__(self) -> Rehearsal:
@@ -90,7 +90,7 @@ class Rehearsal:
     def _leave(self) -> None:
         worker, self._worker = self._worker, None
         self._held.clear()
-        self._taught = ("", 0)
+        self._taught = ("", 0, "")
         if worker is not None:
             worker.close()
 
@@ -153,9 +153,10 @@ class Rehearsal:
             self._count += 1
             self._held[image] = f"image {self._count}"
             requests.append(hold_image(self._held[image], image))
-        if self._taught == (task.hash, turns):
+        taught = (task.hash, turns, self._held[image])
+        if self._taught == taught:
             return requests
-        self._taught = (task.hash, turns)
+        self._taught = taught
         lesson: dict[str, Any] = {
             "solution": task.solution,
             "tools": {tool.name: tool.parameters for tool in offered_tools(self.spec, task.delivery)},

@@ -30,7 +30,7 @@ FORKS_PER_ZYGOTE = 20_000
 MAX_POOLS = 16
 """Pools of idle workers that one jail keeps; the one that was used longest ago leaves first."""
 
-MAX_CODE_BYTES = 64 << 20
+MAX_CODE_BYTES = 32 << 20
 """Bytecode that one jail keeps, by hash of its sources."""
 
 

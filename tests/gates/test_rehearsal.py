@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import jsonschema
 import pytest
@@ -146,6 +147,40 @@ def solve(call):
 """
     endings = ends(rehearsal, jail, value_task.model_copy(update={"solution": sly}), solvers=[{}, {}])
     assert [played and played.ending[1] for played in endings] == [{"value": 2}] * 2
+
+
+READS = """
+def solve(call):
+    return {"value": call("list_items", page=1)["items"][1]["qty"]}
+"""
+
+
+def test_memory_of_reads_is_of_one_image(jail, rehearsal, value_task):
+    """Tasks that begin with equal databases share what was read, those that begin otherwise do not."""
+    task = value_task.model_copy(update={"solution": READS})
+    with Case(rehearsal.spec, task, jail) as case:
+        first = case.image
+    db = sqlite3.connect(":memory:")
+    db.deserialize(first)
+    db.execute("UPDATE items SET qty = 77 WHERE id = 2")
+    db.commit()
+    second = db.serialize()
+    (before,) = db.execute("SELECT count(*) FROM items WHERE qty = 77").fetchone()
+    assert before == 1
+    found = []
+    for image in (first, second, first, second):
+        ((ending, _),) = rehearsal.endings(task, image, [{}], 50)
+        found.append(ending[1]["value"])
+    assert found[0] != 77
+    assert found == [found[0], 77] * 2
+
+
+def test_more_solutions_than_are_kept_compiled(jail, rehearsal, value_task):
+    bodies = [f"def solve(call):\n    return {{'value': {number}}}\n" for number in range(rehearse.MOST_COMPILED + 3)]
+    tasks = [value_task.model_copy(update={"solution": body}) for body in bodies]
+    for _ in range(2):
+        found = [ends(rehearsal, jail, task)[0] for task in tasks]
+        assert [played and played.ending[1] for played in found] == [{"value": number} for number in range(len(tasks))]
 
 
 HALF_WAY = """

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from envsynth.errors import SandboxError
-from envsynth.sandbox import Jail
+from envsynth.sandbox import Jail, Worker
 from envsynth.spec import Outcome, TaskVersion
-from envsynth.verifiers import judge, verify
+from envsynth.verifiers import Bench, judge, verify, verify_all
 
 ATOMS = {
     "form": "atoms",
@@ -209,3 +209,73 @@ def test_reasons_hold_no_expected_values(jail):
     verdict = verify(jail, task_of(verifier), image(), image(), {"n": 1})
     assert verdict.status == "fail"
     assert str(secret) not in verdict.to_json()
+
+
+# ------------------------------------------------------------------------------------------------------------ on a bench
+
+ROWS_ONCE = {
+    "form": "atoms",
+    "definitions": "@once\ndef size():\n    return len(db['t'])\n",
+    "atoms": [{"id": "n", "kind": "answer", "quote": "", "expression": "answer['n'] == size()"}],
+}
+"""A verifier that remembers what it has read of the initial rows."""
+
+
+def test_a_bench_judges_each_task_by_its_own_initial_rows(jail):
+    worlds = {1: image(), 2: ADDED, 3: image("INSERT INTO t VALUES (2, 'b'), (3, 'c');")}
+    bench = Bench(jail)
+    try:
+        for size in (1, 2, 1, 3, 2):
+            endings = [(worlds[size], {"n": answer}) for answer in worlds]
+            found = verify_all(jail, task_of(ROWS_ONCE), worlds[size], endings, bench)
+            assert [verdict.status == "pass" for verdict in found] == [answer == size for answer in worlds]
+            outcomes = judge(jail, task_of(ROWS_ONCE), worlds[size], [outcome(answer) for answer in worlds], bench)
+            assert [verdict.status == "pass" for verdict in outcomes] == [answer == size for answer in worlds]
+    finally:
+        bench.close()
+
+
+def test_a_bench_keeps_definitions_of_tasks_apart(jail):
+    other = {**ROWS_ONCE, "definitions": "@once\ndef size():\n    return 10 + len(db['t'])\n"}
+    bench = Bench(jail)
+    try:
+        for definitions, right in ((ROWS_ONCE, 1), (other, 11)) * 2:
+            found = verify_all(jail, task_of(definitions), image(), [(image(), {"n": n}) for n in (1, 11)], bench)
+            assert [verdict.status == "pass" for verdict in found] == [right == 1, right == 11]
+    finally:
+        bench.close()
+
+
+def test_more_tasks_than_are_remembered(jail):
+    bench = Bench(jail)
+    try:
+        for number in (*range(7), *range(7)):
+            verifier = {**ROWS_ONCE, "definitions": f"@once\ndef size():\n    return {number} + len(db['t'])\n"}
+            found = verify_all(jail, task_of(verifier), image(), [(image(), {"n": number + 1})], bench)
+            assert [verdict.status for verdict in found] == ["pass"]
+    finally:
+        bench.close()
+
+
+def test_equal_endings_are_judged_once_on_a_bench_alone(jail, monkeypatch):
+    asked = []
+    run = Worker.run
+
+    def counted(self, requests, *rest):
+        asked.append(
+            [len(item["arguments"]["answers"]) for item in requests if item.get("function") == "verify_images"]
+        )
+        return run(self, requests, *rest)
+
+    monkeypatch.setattr(Worker, "run", counted)
+    endings = [(image(), {"n": 1}), (ADDED, {"n": 1}), (image(), {"n": 2}), (image(), {"n": 1}), (image(), {"n": True})]
+    bench = Bench(jail)
+    try:
+        on_bench = verify_all(jail, task_of(ROWS_ONCE), image(), endings, bench)
+    finally:
+        bench.close()
+    alone = verify_all(jail, task_of(ROWS_ONCE), image(), endings)
+    assert asked == [[3], [4]], "one answer does not meet the schema"
+    assert [verdict.status for verdict in on_bench] == [verdict.status for verdict in alone]
+    assert [verdict.failed for verdict in on_bench] == [verdict.failed for verdict in alone]
+    assert [verdict.status for verdict in alone] == ["pass", "fail", "fail", "pass", "fail"]
