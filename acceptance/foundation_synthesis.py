@@ -20,7 +20,7 @@ from typing import Any
 from acceptance.claims import Claims
 from envsynth.actors import GUESS_LIMIT, columns_of, guess_share
 from envsynth.author.procedural import prompt_edits
-from envsynth.author.procedural.ir import Act, ForEach, Of, Ref, Task, To, from_json, lets, walk
+from envsynth.author.procedural.ir import Act, Asked, ForEach, Node, Of, Reach, Ref, Task, To, from_json, lets, walk
 from envsynth.gates.spec_gates import parse_apart
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store, TaskQuery
@@ -60,6 +60,13 @@ def edited_prompts(store: Store, trials: int) -> tuple[int, int, list[str]]:
     return changed, min(trials, len(places)), survivors
 
 
+def _entity(node: Node) -> str | None:
+    """Whose rows a description is about; None where it is no row of a table that it names."""
+    if isinstance(node, Asked):
+        return node.detail if node.kind == "row" else None
+    return None if isinstance(node, To | Reach) else node.entity
+
+
 def action_share(spec: EnvironmentSpec, task: TaskVersion) -> float:
     """How often a guesser performs the right actions and answers rightly, who knows all but which rows are meant.
 
@@ -69,7 +76,8 @@ def action_share(spec: EnvironmentSpec, task: TaskVersion) -> float:
     program = from_json(task.ir)
     if not isinstance(program, Task) or any(isinstance(node, ForEach) for node in walk(program)):
         return 0.0
-    entities = {let.var: let.node.entity for let in lets(program) if not isinstance(let.node, To)}
+    meant = {let.var: _entity(let.node) for let in lets(program)}
+    entities = {var: entity for var, entity in meant.items() if entity is not None}
     acts = [operand for node in walk(program) if isinstance(node, Act) for _, operand in node.args]
     share = guess_share(task.oracle.answer, columns_of(spec.world), task.answer_schema)
     for var in dict.fromkeys(operand.var for operand in acts if isinstance(operand, Ref | Of)):
