@@ -1,6 +1,6 @@
 """System call tables and the seccomp programs built from them.
 
-x86_64 is tested. The aarch64 table is written from the kernel's generic table and is NOT tested on such a machine. Any
+x86_64 is tested. The numbers for aarch64 are compared with the kernel's generic header, and NOT tested on such a machine. Any
 other architecture has no table, so the jail refuses to start there.
 """
 
