@@ -103,7 +103,7 @@ def test_run_teaches_a_small_policy_to_copy_words_it_never_saw(tmp_path, small):
     letters = string.ascii_lowercase[:12]
     pairs = [a + b for a in letters for b in letters]
     train, unseen = [word for i, word in enumerate(pairs) if i % 9], pairs[::9]
-    run = SftRun(RunFolder(tmp_path), small, copy_lessons(train), config(steps=120, batch_tokens=512, dense_share=0.7))
+    run = SftRun(RunFolder(tmp_path), small, copy_lessons(train), config(steps=200, batch_tokens=512, dense_share=0.7))
     run.run()
     told = lines(run.folder)
     assert told[0]["loss/action"] > 5.5
