@@ -50,8 +50,8 @@ def learn(solution: str, turns: int, **lesson: Any) -> None:
         turns: Limit of turns.
         **lesson: `tools`: JSON Schemas of the arguments by tool. `readers`: tools that change nothing. `style`: how errors
             are told, `code`, `terse` or `verbose`. `numbers`: numbers of error codes, for the style `code`. `faults`:
-            calls that fail. `image`: name of the initial database. `max_calls`: how many calls there may be, or None, and `no_calls`, code and message of the error
-            of later ones. `user`: what the user says by topic, when asked.
+            calls that fail. `image`: name of the initial database. `max_calls`: how many calls there may be, or None, and
+            `no_calls`, code and message of the error of later ones. `user`: what the user says by topic, when asked.
     """
     if solution not in _compiled:
         while len(_compiled) >= MOST_COMPILED:

@@ -12,9 +12,8 @@ Program = TypeVar("Program")
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
 """Names of the fields of every class that was met, none for a scalar; asking a dataclass is most of the time of a walk."""
-
-
 _LEAVES = (str, int, bool, type(None))
+"""Scalars: nothing is below them."""
 
 
 def walk(value: Any) -> Iterator[Any]:
