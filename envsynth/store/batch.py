@@ -6,8 +6,11 @@ alone. Adding is idempotent: a record whose hash is there already is left as it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
 
+from sqlalchemy import insert
 from sqlalchemy.sql import ColumnElement
 from sqlmodel import Session, col, func, select
 
@@ -30,6 +33,12 @@ from envsynth.store.rows import (
     UnitRow,
 )
 from envsynth.trajectory import Trajectory
+
+Entry = dict[str, Any]
+"""A row of a table, by attribute."""
+
+_MOST_ASKED = 500
+"""Hashes in one statement; databases allow a thousand and more."""
 
 
 def hashed(record: Record) -> tuple[str, str]:
@@ -63,7 +72,7 @@ class Batch:
         self._environments: dict[str, EnvironmentRow] = {}
         self._tasks: dict[str, TaskRow] = {}
         self._reports: list[tuple[ReportRow, bool]] = []
-        self._rejections: list[RejectionRow] = []
+        self._rejections: list[Entry] = []
         self._trajectories: dict[str, TrajectoryRow] = {}
         self._calibrations: list[CalibrationRow] = []
         self._suites: list[tuple[SuiteRow, list[SuiteItemRow]]] = []
@@ -141,18 +150,19 @@ class Batch:
             unit: Unit of that run.
         """
         digest, text = hashed(rejection)
+        # No row object: a unit has a hundred of them, and making objects takes longer than writing them.
         self._rejections.append(
-            RejectionRow(
-                hash=digest,
-                run=run,
-                unit=unit,
-                environment=rejection.environment,
-                parent=rejection.parent,
-                operator=rejection.operator,
-                stage=rejection.stage,
-                code=rejection.code,
-                json_text=text,
-            )
+            {
+                "hash": digest,
+                "run": run,
+                "unit": unit,
+                "environment": rejection.environment,
+                "parent": rejection.parent,
+                "operator": rejection.operator,
+                "stage": rejection.stage,
+                "code": rejection.code,
+                "json_text": text,
+            }
         )
 
     def add_trajectory(self, trajectory: Trajectory) -> str:
@@ -229,8 +239,7 @@ class Batch:
         """
         self.new_environments = self._write_environments(session)
         self.new_tasks = self._write_tasks(session)
-        for report, whole in self._reports:
-            _write_report(session, report, whole=whole)
+        _write_reports(session, self._reports, self.new_tasks)
         _write_rejections(session, self._rejections)
         self.new_trajectories = self._write_trajectories(session)
         for calibration in self._calibrations:
@@ -255,19 +264,26 @@ class Batch:
         return tuple(new)
 
     def _write_tasks(self, session: Session) -> tuple[str, ...]:
-        new: list[str] = []
+        rows = self._tasks.values()
+        homes = _homes(session, (row.environment for row in rows))
+        depths = _depths(session, {row.hash for row in rows} | {row.parent for row in rows if row.parent})
+        known = self._tasks.keys() & depths.keys()
+        new: list[TaskRow] = []
         # Parents first, whatever order they were added in.
-        for row in sorted(self._tasks.values(), key=lambda task: task.depth):
-            if _exists(session, TaskRow, col(TaskRow.hash) == row.hash):
+        for row in sorted(rows, key=lambda task: task.depth):
+            if row.hash in known:
                 continue
-            _need(session, EnvironmentRow, row.environment, f"task {row.hash}", "environment")
+            if row.environment not in homes:
+                raise _missing(f"task {row.hash}", "environment", row.environment)
             if row.parent is not None:
-                _need(session, TaskRow, row.parent, f"task {row.hash}", "parent task")
-                _check_depth(session, row, row.parent)
-            session.add(row)
-            session.flush()
-            new.append(row.hash)
-        return tuple(new)
+                if row.parent not in depths:
+                    raise _missing(f"task {row.hash}", "parent task", row.parent)
+                _check_depth(row, row.parent, depths[row.parent])
+            depths[row.hash] = row.depth
+            new.append(row)
+        session.add_all(new)
+        session.flush()
+        return tuple(row.hash for row in new)
 
     def _write_trajectories(self, session: Session) -> tuple[str, ...]:
         new: list[str] = []
@@ -288,11 +304,38 @@ def _exists(session: Session, table: type, *where: ColumnElement[bool] | bool) -
 
 def _need(session: Session, table: type[EnvironmentRow] | type[TaskRow], digest: str, who: str, what: str) -> None:
     if not _exists(session, table, col(table.hash) == digest):
-        raise StoreError(f"cannot add {who}: its {what} {digest} is not in the store: add that first")
+        raise _missing(who, what, digest)
 
 
-def _check_depth(session: Session, row: TaskRow, parent: str) -> None:
-    depth = session.exec(select(TaskRow.depth).where(col(TaskRow.hash) == parent)).one()
+def _missing(who: str, what: str, digest: str) -> StoreError:
+    return StoreError(f"cannot add {who}: its {what} {digest} is not in the store: add that first")
+
+
+def _parts(hashes: Iterable[str]) -> Iterator[list[str]]:
+    """Cut different hashes into lists that fit into one statement."""
+    distinct = list(dict.fromkeys(hashes))
+    for start in range(0, len(distinct), _MOST_ASKED):
+        yield distinct[start : start + _MOST_ASKED]
+
+
+def _depths(session: Session, hashes: Iterable[str]) -> dict[str, int]:
+    """Depths of those tasks that are stored, by hash."""
+    found: dict[str, int] = {}
+    for part in _parts(hashes):
+        rows = session.exec(select(TaskRow.hash, TaskRow.depth).where(col(TaskRow.hash).in_(part)))
+        found.update((digest, depth) for digest, depth in rows)
+    return found
+
+
+def _homes(session: Session, hashes: Iterable[str]) -> set[str]:
+    """Those environments that are stored."""
+    found: set[str] = set()
+    for part in _parts(hashes):
+        found.update(session.exec(select(EnvironmentRow.hash).where(col(EnvironmentRow.hash).in_(part))))
+    return found
+
+
+def _check_depth(row: TaskRow, parent: str, depth: int) -> None:
     if row.depth != depth + 1:
         raise StoreError(
             f"cannot add task {row.hash}: its depth is {row.depth}, its parent {parent} has depth {depth}: a child "
@@ -300,40 +343,63 @@ def _check_depth(session: Session, row: TaskRow, parent: str) -> None:
         )
 
 
-def _write_report(session: Session, row: ReportRow, *, whole: bool) -> None:
-    task = session.get(TaskRow, row.task)
-    if task is None:
-        raise StoreError(f"cannot add a gate report: its task {row.task} is not in the store: add that first")
-    latest = session.exec(
+def _write_reports(session: Session, reports: Sequence[tuple[ReportRow, bool]], new: Collection[str]) -> None:
+    """Write reports in order; `new` tasks have none yet.
+
+    Raises:
+        StoreError: a task is missing.
+    """
+    latest: dict[tuple[str, str], str | None] = {}
+    for row, whole in reports:
+        task = session.get(TaskRow, row.task)
+        if task is None:
+            raise StoreError(f"cannot add a gate report: its task {row.task} is not in the store: add that first")
+        place = row.task, row.origin
+        if place not in latest:
+            latest[place] = None if row.task in new else _latest_report(session, row)
+        if latest[place] == row.hash or (latest[place] is not None and not whole):
+            continue  # one that leaves gates out tells less than whatever is there
+        session.add(row)
+        latest[place] = row.hash
+        if row.origin == "authored":
+            task.status = "failed" if not row.ok else "passed" if whole else "unaudited"
+    session.flush()
+
+
+def _latest_report(session: Session, row: ReportRow) -> str | None:
+    return session.exec(
         select(ReportRow.hash)
         .where(col(ReportRow.task) == row.task, col(ReportRow.origin) == row.origin)
         .order_by(col(ReportRow.id).desc())
     ).first()
-    if latest == row.hash or (latest is not None and not whole):
-        return  # one that leaves gates out tells less than whatever is there
-    session.add(row)
-    if row.origin == "authored":
-        task.status = "failed" if not row.ok else "passed" if whole else "unaudited"
-    session.flush()
 
 
-def _write_rejections(session: Session, rows: Sequence[RejectionRow]) -> None:
+def _write_rejections(session: Session, rows: Sequence[Entry]) -> None:
     """Write rejections; equal ones of one batch are as many proposals, those of an earlier batch are the same ones."""
-    alike: dict[tuple[str, str | None, int | None], list[RejectionRow]] = {}
+    left: dict[tuple[str | None, int | None], Counter[str]] = {}
     for row in rows:
-        alike.setdefault((row.hash, row.run, row.unit), []).append(row)
-    new: list[RejectionRow] = []
-    for (digest, run, unit), same in alike.items():
-        known = select(func.count()).where(
-            col(RejectionRow.hash) == digest,
-            col(RejectionRow.run).is_(None) if run is None else col(RejectionRow.run) == run,
-            col(RejectionRow.unit).is_(None) if unit is None else col(RejectionRow.unit) == unit,
-        )
-        new += same[session.exec(known).one() :]
-    order = {id(row): place for place, row in enumerate(rows)}
-    for row in sorted(new, key=lambda row: order[id(row)]):
-        session.add(row)
-    session.flush()
+        left.setdefault((row["run"], row["unit"]), Counter())[row["hash"]] += 0
+    for (run, unit), counts in left.items():
+        for part in _parts(counts):
+            known = (
+                select(RejectionRow.hash, func.count())
+                .where(
+                    col(RejectionRow.hash).in_(part),
+                    col(RejectionRow.run).is_(None) if run is None else col(RejectionRow.run) == run,
+                    col(RejectionRow.unit).is_(None) if unit is None else col(RejectionRow.unit) == unit,
+                )
+                .group_by(RejectionRow.hash)
+            )
+            counts.update(dict(session.exec(known).all()))
+    new: list[Entry] = []
+    for row in rows:
+        counts = left[row["run"], row["unit"]]
+        if counts[row["hash"]] > 0:
+            counts[row["hash"]] -= 1
+        else:
+            new.append(row)
+    if new:
+        session.exec(insert(RejectionRow), params=new)
 
 
 def _write_calibration(session: Session, row: CalibrationRow) -> None:
