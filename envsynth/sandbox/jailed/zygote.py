@@ -46,6 +46,12 @@ PRELOADED: tuple[str, ...] = (
 _OWN = ("envsynth", "ctypes", "_ctypes", "orjson")
 """Modules that vanish from `sys.modules` once the jail is closed; hygiene, not a boundary."""
 
+_STEP_BYTES, _LARGEST_BYTES, _POOL_BYTES = 16, 512, 16 << 10
+"""Sizes that CPython allocates from pools, and the size of a pool; a build with others is left with some gaps."""
+_MOST_FILLERS = 4_000
+"""Objects of one size that fill gaps at most."""
+_FILLERS: list[object] = []
+
 _REMEMBERED = 1024
 """Dead workers whose exit status is kept until the host asks."""
 
@@ -190,7 +196,29 @@ def _confine(zygote: _Zygote, layers: dict[str, str], guard_alive: int) -> None:
     layers["seccomp"] = f"{len(syscalls.WORKER_CALLS)} system calls allowed in workers"
     _forget_modules(options.extra_modules)
     gc.collect()
+    _FILLERS.extend(_gap_fillers())
     gc.freeze()
+
+
+def _gap_fillers() -> list[object]:
+    """Objects that take the gaps between living ones, of each size that Python allocates from pools.
+
+    A page that a worker writes to is copied for it. What it makes lies on pages of its own then, close together, instead of
+    between objects that it shares with the zygote: a tenth less memory for each worker.
+    """
+    made: list[object] = []
+    empty = sys.getsizeof(b"")
+    for size in range(_STEP_BYTES, _LARGEST_BYTES + 1, _STEP_BYTES):
+        in_line, last = 0, 0
+        # Objects in one line over nearly a pool: it was empty, so there are no gaps left.
+        for _ in range(_MOST_FILLERS):
+            filler = bytes(size - empty) if size >= empty else 0.5 * size if size > _STEP_BYTES else object()
+            made.append(filler)
+            in_line = in_line + 1 if id(filler) - last == size else 0
+            last = id(filler)
+            if in_line > 0.9 * _POOL_BYTES // size:
+                break
+    return made
 
 
 def _open_own_descriptor() -> bool:
