@@ -20,14 +20,16 @@ ASK_USER = "ask_user"
 WHOLE = 2**53
 """Integers beyond it are left to the host."""
 
-MOST_READ, MOST_COMPILED = 20_000, 8
-"""Answers of reading tools, and compiled solutions, that are remembered."""
+MOST_READ, MOST_COMPILED = 20_000, 400
+"""Answers of reading tools, and compiled parts of solutions, that are remembered."""
 
 _lesson: dict[str, Any] = {}
-_read: dict[tuple[str, str, str], bytes] = {}
+_read: dict[tuple[str, str, bytes], bytes] = {}
 """What reading tools answered, as bytes: each solver gets a copy of its own, which costs a tenth of copying by hand. Tasks
 that begin with the same image share it."""
 _compiled: dict[str, Any] = {}
+_FUNCTIONS = re.compile(r"\n\n\n(?=def |class |@)")
+"""Between the functions of a module that is laid out as usual."""
 
 
 class UnusualError(BaseException):
@@ -53,13 +55,28 @@ def learn(solution: str, turns: int, **lesson: Any) -> None:
             calls that fail. `image`: name of the initial database. `max_calls`: how many calls there may be, or None, and
             `no_calls`, code and message of the error of later ones. `user`: what the user says by topic, when asked.
     """
-    if solution not in _compiled:
-        while len(_compiled) >= MOST_COMPILED:
-            del _compiled[next(iter(_compiled))]
-        _compiled[solution] = compile(solution, "<solution>", "exec", dont_inherit=True)
-    _lesson.update(lesson, code=_compiled[solution], turns=turns)
+    _lesson.update(lesson, code=_in_parts(solution), turns=turns)
     if len(_read) > MOST_READ:
         _read.clear()
+
+
+def _in_parts(solution: str) -> list[Any]:
+    """Compile a solution function by function: most are those of another task, and compiling is most of learning.
+
+    Lines are counted from each part's own start; nobody is told of them here.
+    """
+    if len(_compiled) > MOST_COMPILED:
+        _compiled.clear()
+    try:
+        return [_part(text) for text in _FUNCTIONS.split(solution)]
+    except SyntaxError:  # what looks like the start of a function stands within something else
+        return [_part(solution)]
+
+
+def _part(text: str) -> Any:
+    if text not in _compiled:
+        _compiled[text] = compile(text, "<solution>", "exec", dont_inherit=True)
+    return _compiled[text]
 
 
 def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +101,7 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         _count(calls)
         if type(tool) is not str or tool not in _lesson["tools"]:
             raise UnusualError(f"arguments of {tool!r}")
-        key = (_lesson["image"], tool, repr(sorted(arguments.items()))) if db.total_changes == began else None
+        key = _question(tool, arguments) if db.total_changes == began else None
         known = None if key is None else _read.get(key)
         # Arguments of a question that was answered before have met the schema before.
         if known is None and not fits(_lesson["tools"][tool], arguments):
@@ -108,15 +125,32 @@ def rehearse(db: Any, world: str, overrides: dict[str, Any]) -> dict[str, Any]:
         "CallError": CallError,
     }
     try:
-        exec(_lesson["code"], space)  # noqa: S102 - this module runs in the jail
-        space.update(overrides)
-        answer = space["solve"](call)
-        answer = plain(answer) if isinstance(answer, dict) else None
+        answer = _solved(space, overrides)
     except UnusualError as why:
         return {"unusual": str(why)}
     except Exception:  # noqa: BLE001 - a solution that fails gives no answer
         answer = None
     return {"answer": answer, "changed": db.total_changes != began, "calls": calls}
+
+
+def _solved(space: dict[str, Any], overrides: dict[str, Any]) -> Any:
+    for code in _lesson["code"]:
+        exec(code, space)  # noqa: S102 - this module runs in the jail
+    space.update(overrides)
+    answer = space["solve"](space["call"])
+    return plain(answer) if isinstance(answer, dict) else None
+
+
+def _question(tool: str, arguments: dict[str, Any]) -> tuple[str, str, bytes]:
+    """What is asked: equal only for the same tool with arguments of equal types and values.
+
+    Raises:
+        UnusualError: the arguments are no plain data.
+    """
+    try:
+        return _lesson["image"], tool, marshal.dumps(arguments, 2)
+    except ValueError as error:
+        raise UnusualError(f"arguments of {tool!r}") from error
 
 
 def _count(calls: int) -> None:
