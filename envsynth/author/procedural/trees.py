@@ -16,10 +16,22 @@ _LEAVES = (str, int, bool, type(None))
 """Scalars: nothing is below them."""
 
 
+_MOST_WALKED, _WORTH_KEEPING = 64, 8
+_walked: dict[int, tuple[Any, list[Any]]] = {}
+"""The last programs that were walked, by identity, with what is below them: each is walked by dozens of rules in a row."""
+
+
 def walk(value: Any) -> Iterator[Any]:
     """Yield a node and everything below it, parents first."""
+    known = _walked.get(id(value))
+    if known is not None and known[0] is value:
+        return iter(known[1])
     found: list[Any] = []
     _gather(value, found.append)
+    if len(found) > _WORTH_KEEPING:
+        if len(_walked) >= _MOST_WALKED:
+            del _walked[next(iter(_walked))]
+        _walked[id(value)] = value, found
     return iter(found)
 
 

@@ -20,7 +20,7 @@ from envsynth.author.procedural.ir import (
     Type,
 )
 from envsynth.author.procedural.mechanism import Action, Col, Composed, Derived
-from envsynth.author.procedural.oracle.outcome import Cell, Key, Reject, Value
+from envsynth.author.procedural.oracle.outcome import Cell, Change, Key, Reject, Value, write_changes
 from envsynth.errors import AuthorError
 from envsynth.record import content_hash
 
@@ -74,6 +74,9 @@ def need(value: _T | None, what: str) -> _T:
     return value
 
 
+_STATES, _MOST_STATES = "after changes", 100
+"""Under what name answers about changed rows are kept, and after how many different changes at most."""
+
 OFTEN = 1
 """Uses of a derived attribute over the same rows after which its values are kept."""
 
@@ -90,6 +93,11 @@ class Relations:
     def __init__(self, world: OracleWorld, connection: sqlite3.Connection, asked: dict[Any, Any] | None = None) -> None:
         self.world = world
         self._asked = asked
+        self._connection = connection
+        self.copy: sqlite3.Connection | None = None
+        """An empty database, where changes shall take effect on a copy of the rows."""
+        self._states: dict[str, dict[str, list[tuple[Any, ...]]]] = {}
+        self._so_far = ""
         self.cursor = connection.cursor()
         self.cursor.row_factory = None
         self.types: dict[str, Type] = {}
@@ -109,15 +117,39 @@ class Relations:
         Raises:
             AuthorError: SQLite refuses the text (a defect of a mechanism).
         """
-        if self._asked is not None and sql in self._asked:
-            return self._asked[sql]
+        kept = self._states.get(self._so_far) if self._asked is None else self._asked
+        if kept is not None and sql in kept:
+            return kept[sql]
         try:
             found = self.cursor.execute(sql).fetchall()
         except sqlite3.Error as error:
             raise AuthorError(f"SQL of a mechanism failed ({error}): {sql[:400]}") from error
-        if self._asked is not None:
-            self._asked[sql] = found
+        if kept is not None:
+            kept[sql] = found
         return found
+
+    def take_effect(self, changes: Sequence[Change]) -> None:
+        """Write changes, into a copy of the rows if one is to be made; variables denote what they did.
+
+        What is asked of equal rows after equal changes has equal answers: they are kept as long as those about the rows.
+
+        Args:
+            changes: What changes.
+
+        Raises:
+            AuthorError: a change does not fit the schema (a defect of a mechanism).
+        """
+        if self.copy is not None:
+            self._connection.backup(self.copy)
+            self.cursor = self.copy.cursor()
+            self.cursor.row_factory = None
+            self._states = {} if self._asked is None else self._asked.setdefault(_STATES, {})
+            self._asked = self.copy = None
+            if len(self._states) > _MOST_STATES:
+                self._states.clear()
+        write_changes(self.cursor, changes)
+        self._so_far += repr(changes)
+        self._states.setdefault(self._so_far, {})
 
     def fill(self, sql: str, values: Mapping[str, str], what: str) -> str:
         """Put values into the placeholders of a mechanism's text.

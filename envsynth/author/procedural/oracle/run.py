@@ -44,7 +44,6 @@ from envsynth.author.procedural.oracle.outcome import (
     OracleResult,
     Reject,
     Value,
-    write_changes,
 )
 from envsynth.author.procedural.oracle.relations import OracleWorld, Relations, literal, need
 from envsynth.author.procedural.oracle.sets import COMPARE, MAX_SETS, Wanted, feasible_sets, relaxed
@@ -165,9 +164,9 @@ class Oracle:
             return False
         copy = sqlite3.connect(":memory:", isolation_level=None)
         try:
-            self._connection.backup(copy)
-            live = Oracle(self._world, copy)
+            live = Oracle(self._world, self._connection, self._known)
             live._live = True
+            live._relations.copy = copy
             try:
                 other = live.run(task)
             except Reject:
@@ -302,7 +301,8 @@ class Oracle:
             result.targets.append((number, self._target(change)))
         result.changes.extend(changes)
         if self._live:
-            write_changes(self._relations.cursor, changes)
+            self._relations.take_effect(changes)
+            self._known = None
 
     def _refuse_noop(self, op: str, change: Change) -> None:
         if change.op == "insert":
