@@ -1,11 +1,12 @@
-"""Quick acceptance of values by simple JSON Schemas, compiled for pydantic's validator.
+"""Quick acceptance of values by simple JSON Schemas, compiled for pydantic's validator, and quick refusal.
 
-Accepting means: the strict check of `strict` accepts as well. Schemas that use more than a few keywords have no quick
-validator, and a value that it does not accept is no verdict.
+Accepting means: the strict check of `strict` accepts as well; refusing, that it refuses as well. Schemas that use more than
+a few keywords have neither, and a value that is neither accepted nor refused has no verdict yet.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -29,6 +30,52 @@ def quick_validator(schema: dict[str, JsonValue]) -> SchemaValidator | None:
     """
     found = _object(schema)
     return None if found is None else SchemaValidator(found, _STRICT)
+
+
+def quick_refusal(schema: dict[str, JsonValue]) -> Callable[[JsonValue], bool]:
+    """Compile what no value of a schema may be: of another type, short of a field, a word not listed, too many items.
+
+    Args:
+        schema: JSON Schema, draft 2020-12, for which there is a quick validator.
+
+    Returns:
+        A function that is true only for values that do not conform.
+    """
+    properties = cast("dict[str, dict[str, Any]]", schema.get("properties", {}))
+    required = frozenset(cast("list[str]", schema.get("required", [])))
+    kinds = {name: _classes(item["type"]) for name, item in properties.items()}
+    words = {name: frozenset(item["enum"]) for name, item in properties.items() if "enum" in item}
+    most = {name: item["maxItems"] for name, item in properties.items() if "maxItems" in item}
+
+    def refuses(value: JsonValue) -> bool:
+        return (
+            not isinstance(value, dict)
+            or not required <= value.keys()
+            or any(
+                name not in kinds
+                or item.__class__ not in kinds[name]
+                or (name in words and item not in words[name])
+                or (name in most and isinstance(item, list) and len(item) > most[name])
+                for name, item in value.items()
+            )
+        )
+
+    return refuses
+
+
+def _classes(kind: Any) -> frozenset[type]:
+    """What a JSON type may be in Python; a float may be an integer."""
+    kinds = cast("list[str]", kind if isinstance(kind, list) else [kind])
+    return frozenset(found for name in kinds for found in _PYTHON[name])
+
+
+_PYTHON: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int, float),
+    "boolean": (bool,),
+    "array": (list,),
+    "null": (type(None),),
+}
 
 
 def _object(schema: dict[str, Any]) -> CoreSchema | None:

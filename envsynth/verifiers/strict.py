@@ -23,7 +23,7 @@ from referencing.exceptions import Unresolvable
 
 from envsynth.errors import SpecError
 from envsynth.record import canonical_json
-from envsynth.verifiers.quick import quick_validator
+from envsynth.verifiers.quick import quick_refusal, quick_validator
 
 MAX_DEPTH = 32
 """Deepest nesting of arguments and answers."""
@@ -239,6 +239,7 @@ class SchemaCheck:
     def __init__(self, schema: dict[str, JsonValue]) -> None:
         self._validator = _compiled(canonical_json(schema))
         self._quick = quick_validator(schema)
+        self._refuses = None if self._quick is None else quick_refusal(schema)
 
     def fits(self, value: JsonValue) -> bool:
         """Whether nothing is wrong with a value, for those who need no words: finding them costs most of the check.
@@ -248,6 +249,8 @@ class SchemaCheck:
         """
         if self._quick is not None and self._quick.isinstance_python(value):
             return True
+        if self._refuses is not None and self._refuses(value):
+            return False
         if hostile_problem(value) is not None:
             return False
         try:
