@@ -18,7 +18,7 @@ from envsynth.errors import EnvironmentVoid
 from envsynth.gates.rehearsal import Rehearsal, Rehearsed
 from envsynth.record import Scalar
 from envsynth.rollout import Actor, EpisodeRequest, rollout
-from envsynth.sandbox import Jail
+from envsynth.sandbox import CallResult, Family, Jail
 from envsynth.spec import EnvironmentSpec, Outcome, TaskVersion
 from envsynth.trajectory import Episode, Move, Trajectory, Verdict
 from envsynth.verifiers import Ending, judge, verify_all
@@ -288,6 +288,15 @@ class Case:
     def judge_endings(self, endings: Sequence[Ending]) -> list[Verdict]:
         """Judge how walks ended; on the bench, where there is one, as no such verdict becomes a reward."""
         return verify_all(self.jail, self.task, self.image, endings, self._bench)
+
+    def ask_aide(self, family: Family, function: str, arguments: dict[str, JsonValue]) -> CallResult:
+        """Have code of ours read what an author wrote, in a worker: one of the rehearsal's, or where it fails, its own."""
+        if self._rehearsal is not None:
+            result = self._rehearsal.aide(family).call(function, arguments)
+            if result.ok:
+                return result
+        with self.jail.ready_worker(family) as worker:
+            return worker.call(function, arguments)
 
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own for each purpose, so that gates do not disturb one another."""

@@ -24,7 +24,7 @@ from envsynth.environments.delivery import NO_CALLS, offered_tools
 from envsynth.environments.hosts import TIRED, tool_family
 from envsynth.environments.tools import ERROR_NUMBERS
 from envsynth.errors import SandboxError
-from envsynth.sandbox import Jail, Limits, Source, Worker
+from envsynth.sandbox import Family, Jail, Limits, Source, Worker
 from envsynth.sandbox.requests import Request, call, drop_image, hold_image, image_of, open_held
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.verifiers import Bench, Ending
@@ -72,6 +72,7 @@ class Rehearsal:
         self._family = tool_family(spec)
         self._readers: list[JsonValue] = [tool.name for tool in spec.tools if tool.effect == "read"]
         self._worker: Worker | None = None
+        self._aides: dict[Family, Worker] = {}
         self._held: dict[bytes, str] = {}
         self._taught = ("", 0, "")
         self._count = 0
@@ -86,6 +87,25 @@ class Rehearsal:
         """End the workers; a later call takes others."""
         self.bench.close()
         self._leave()
+        while self._aides:
+            self._aides.popitem()[1].close()
+
+    def aide(self, family: Family) -> Worker:
+        """A worker that serves all candidates of the environment, for code of ours that only reads theirs.
+
+        Args:
+            family: What it has loaded.
+
+        Returns:
+            The worker, not the caller's to close.
+
+        Raises:
+            SandboxError: none can be had.
+        """
+        worker = self._aides.get(family)
+        if worker is None or not worker.alive:
+            worker = self._aides[family] = self._jail.ready_worker(family)
+        return worker
 
     def _leave(self) -> None:
         worker, self._worker = self._worker, None

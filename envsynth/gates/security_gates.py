@@ -169,8 +169,7 @@ class _Reply(RootModel[dict[str, list[str]]]):
 
 def _linted(case: Case, rules: str, given: dict[str, JsonValue], parts: Sequence[str]) -> dict[str, list[str]]:
     """What a function of the rules says of sources, by part; sources that break it are a finding of all parts."""
-    with case.jail.ready_worker(_linters()) as worker:
-        result = worker.call(rules, given)
+    result = case.ask_aide(_linters(), rules, given)
     if not result.ok:
         return {part: [f"could not be checked: {result.status.value}: {result.message}"] for part in parts}
     return _Reply.model_validate(result.value).root
