@@ -211,6 +211,44 @@ def solve(call):
     assert (ending is not None) is known
 
 
+NESTED = """
+TEXT = '''
+
+
+def value():
+    return 1
+
+
+'''
+
+
+def value():
+    return len(TEXT)
+
+
+@staticmethod
+def worth():
+    return value()
+
+
+class Solver:
+    def solve(self, call):
+        return {"value": worth()}
+
+
+def solve(call):
+    return Solver().solve(call)
+"""
+
+
+@pytest.mark.parametrize("solution", [NESTED, NESTED.replace("staticmethod", "(lambda function: function)")])
+def test_what_looks_like_a_function_within_a_text_is_no_part(rehearsal, jail, shop, task_factory, solution):
+    task = task_factory(shop, solution=solution)
+    (((_, answer), _),) = ends(rehearsal, jail, task)
+    with Case(shop, task, jail) as case:
+        assert answer == case.gold.answer == {"value": 31}
+
+
 @pytest.mark.parametrize("style", ["code", "terse", "verbose"])
 def test_a_refusal_is_told_in_the_style_of_the_environment(jail, shop_factory, task_factory, style):
     shop = shop_factory(error_style=style)

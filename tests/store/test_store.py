@@ -206,6 +206,36 @@ def test_why_was_this_rejected(store: Store) -> None:
     for _ in range(2):
         store.add_rejections(twice)
     assert store.rejections(code="again") == twice
+    store.add_rejections([*twice, *twice, factory.rejection(home, "other")])
+    assert store.rejections(code="again") == [*twice, *twice]
+
+
+def test_more_records_than_one_statement_asks_for(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("envsynth.store.batch._MOST_ASKED", 2)
+    home = factory.environment()
+    root = factory.task(home)
+    tasks = [root, *(factory.task(home, number, root) for number in range(1, 6))]
+    refused = [factory.rejection(home, f"code {number}") for number in range(5)]
+    store.start_run("r", "synthesize", {})
+    store.add_rejections(refused[:3])
+    for _ in range(2):
+        store.commit_unit(
+            "r", 0, environment=home, tasks=[(task, factory.report(task)) for task in tasks], rejections=refused
+        )
+        store.add_rejections(refused)
+    assert {entry.hash for entry in store.task_entries()} == {task.hash for task in tasks}
+    assert store.rejections(run="r") == refused
+    assert len(store.rejections()) == 2 * len(refused)
+
+
+def test_of_two_reports_in_one_unit_the_later_one_counts(store: Store) -> None:
+    home = factory.environment()
+    task = factory.task(home)
+    good, bad = factory.report(task), factory.report(task, ok=False)
+    store.start_run("r", "synthesize", {})
+    store.commit_unit("r", 0, environment=home, tasks=[(task, good), (task, bad), (task, bad)])
+    assert store.reports(task.hash) == [good, bad]
+    assert store.task_entries()[0].status == "failed"
 
 
 def test_runs_resume_and_finish(store: Store) -> None:

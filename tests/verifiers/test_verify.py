@@ -235,6 +235,26 @@ def test_a_bench_judges_each_task_by_its_own_initial_rows(jail):
         bench.close()
 
 
+def test_a_bench_opens_an_initial_database_once(jail, monkeypatch):
+    opened = []
+    run = Worker.run
+
+    def noted(self, requests, *rest):
+        opened.append([item["image"] for item in requests if item["op"] == "open" and item["name"] == "before"])
+        return run(self, requests, *rest)
+
+    monkeypatch.setattr(Worker, "run", noted)
+    bench, first, other = Bench(jail), image(), ADDED
+    try:
+        for before in (first, first, other, other, first):
+            assert judge(jail, task_of(ROWS_ONCE), before, [outcome(1 if before == first else 2)], bench)[0].score == 1
+        bench._worker.close()
+        assert judge(jail, task_of(ROWS_ONCE), first, [outcome(1)], bench)[0].score == 1
+    finally:
+        bench.close()
+    assert opened == [[first], [], [other], [], [first], [first]]
+
+
 def test_a_bench_keeps_definitions_of_tasks_apart(jail):
     other = {**ROWS_ONCE, "definitions": "@once\ndef size():\n    return 10 + len(db['t'])\n"}
     bench = Bench(jail)
