@@ -9,7 +9,6 @@ import pytest
 
 from envsynth.sandbox import Jail
 
-
 POOLS = """
 def pools(size):
     made = [bytes(size - 33) for _ in range(2 * 16384 // size)]
