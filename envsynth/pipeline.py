@@ -353,7 +353,8 @@ def _work(
             on_unit(unit)
 
     # A unit is stored when it arrives: none is kept here, as thousands would not fit into memory.
-    run_all(make_unit, list(requests.values()), on_result=keep, keep=False, **options)
+    # Each process waits for its jailed workers, one at a time: on the same processor they wake up soonest.
+    run_all(make_unit, list(requests.values()), on_result=keep, keep=False, bind=True, **options)
 
 
 def _collect(store: Store, count: int, result: SynthesisResult) -> None:

@@ -31,6 +31,7 @@ def run_all(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     executor: Executor | None = None,
     ray_address: str | None = None,
     keep: bool = True,
+    bind: bool = False,
 ) -> list[R]:
     """Apply a function to every item.
 
@@ -51,6 +52,9 @@ def run_all(  # noqa: PLR0913 -- one verb with its options, all keyword-only
         executor: What runs them; `serial` for one worker and `pool` for more when None.
         ray_address: Address of a Ray cluster, such as "host:6379" or "auto"; `$RAY_ADDRESS` when None, and without that
             a cluster on this machine that ends with the call. A Ray that this process has started is used as it is.
+        bind: Whether each process of the pool, with all that it starts, keeps to one processor where there are as many
+            processes as processors, or a multiple: for functions that wait for processes of their own, which then never
+            wait for another processor to wake up. Elsewhere they run where the kernel puts them.
         keep: Whether results are returned; a long run that stores them in `on_result` need not hold them all.
 
     Returns:
@@ -75,7 +79,7 @@ def run_all(  # noqa: PLR0913 -- one verb with its options, all keyword-only
     if not items or chosen == "serial":
         _run_serial(function, initializer, account)
     elif chosen == "pool":
-        with Pool(function, initializer, account) as pool:
+        with Pool(function, initializer, account, bind) as pool:
             pool.run(seats)
     else:
         with RayTasks(function, initializer, account, ray_address, seats) as tasks:

@@ -7,8 +7,10 @@ tried again. Processes are spawned, never forked: a forked copy would share jail
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -33,8 +35,16 @@ GRACE_S = 2.0
 # ------------------------------------------------------------------------------------------------ in the worker process
 
 
-def _work(connection: Connection, function: Callable[[Any], Any], initializer: Callable[[], None] | None) -> None:
+def _work(
+    connection: Connection,
+    function: Callable[[Any], Any],
+    initializer: Callable[[], None] | None,
+    processor: int | None,
+) -> None:
     """Serve one pool: receive `(index, item)`, send a `Reply`, until the connection closes."""
+    if processor is not None:
+        with contextlib.suppress(OSError):  # where that is forbidden, it only takes longer
+            os.sched_setaffinity(0, {processor})
     # Ctrl-C reaches the whole process group; the parent decides what happens to the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminated)
@@ -80,12 +90,24 @@ def _send(connection: Connection, reply: Reply) -> None:
 # ------------------------------------------------------------------------------------------------ in the calling process
 
 
+def _processors(count: int) -> list[int | None]:
+    """Which processor each of so many processes keeps to; none where they do not share them evenly.
+
+    Nor where they are fewer: another program that does the same would take the same ones.
+    """
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if not allowed or count % len(allowed):
+        return [None] * count
+    return [allowed[place % len(allowed)] for place in range(count)]
+
+
 @dataclass
 class _Seat:
     """One process and the item that it holds."""
 
     process: BaseProcess
     connection: Connection
+    processor: int | None
     index: int | None = None
 
 
@@ -99,6 +121,8 @@ class Pool(Generic[T, R]):
     """Called once in every process."""
     account: Account[T, R]
     """What is done."""
+    bind: bool = False
+    """Whether each process keeps to one processor, where they are as many."""
     seats: list[_Seat] = field(default_factory=list[_Seat])
     """The processes."""
 
@@ -125,8 +149,9 @@ class Pool(Generic[T, R]):
             WorkError: as `run_all` says.
         """
         waiting = deque(range(len(self.account.items)))
-        for _ in range(n_seats):
-            self.seats.append(self._spawn())
+        processors = _processors(n_seats) if self.bind else [None] * n_seats
+        for processor in processors:
+            self.seats.append(self._spawn(processor))
         while not self.account.done:
             self._hand_out(waiting)
             ready = wait([seat.connection for seat in self.seats if seat.index is not None])
@@ -137,18 +162,18 @@ class Pool(Generic[T, R]):
                 elif reply.error is not None:
                     raise self.account.failed(reply, reply.error) from reply.error
 
-    def _spawn(self) -> _Seat:
+    def _spawn(self, processor: int | None) -> _Seat:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
             target=_work,
-            args=(theirs, self.function, self.initializer),
+            args=(theirs, self.function, self.initializer, processor),
             name="envsynth-worker",
             daemon=True,
         )
         process.start()
         theirs.close()  # else the death of the worker would never show as end of file
-        return _Seat(process, ours)
+        return _Seat(process, ours, processor)
 
     def _hand_out(self, waiting: deque[int]) -> None:
         for position, seat in enumerate(self.seats):
@@ -184,7 +209,7 @@ class Pool(Generic[T, R]):
         if index is None:
             raise WorkError("a worker process died without an item")
         self.account.died(index, f"last exit code {seat.process.exitcode}")
-        self.seats[self.seats.index(seat)] = self._spawn()
+        self.seats[self.seats.index(seat)] = self._spawn(seat.processor)
         return index
 
     def _deliver_arrived(self) -> None:
