@@ -43,8 +43,8 @@ from envsynth.yields import Yields, stored_yields
 ENVIRONMENTS, LEAVES, DISTINCT = 1_827, 4_417, 1_000
 LIMIT_S, GOAL_S = 1_800, 1_200
 """Seconds that the full set may take, and should take, on two cores."""
-WORKERS = 3
-"""Processes that make environments: each waits for its jailed workers now and then, and a third one fills two cores."""
+WORKERS = 2
+"""Processes that make environments: as many as cores, so that each keeps to one, with the jailed workers that it waits for."""
 LIMIT_BYTES = 2 << 30
 FAST = 6
 LINEAGES, STEPS = 2.44, 3

@@ -22,6 +22,7 @@ from envsynth.author.procedural.schema import Schema as Schema
 from envsynth.author.procedural.schema import Type as Type
 from envsynth.author.procedural.schema import told_type
 from envsynth.author.procedural.trees import digest as digest
+from envsynth.author.procedural.trees import remembered
 from envsynth.author.procedural.trees import swap as swap
 from envsynth.author.procedural.trees import to_json as to_json
 from envsynth.author.procedural.trees import walk as walk
@@ -311,8 +312,7 @@ def fresh_var(task: Task) -> str:
 
 def lets(task: Task, *classes: type) -> list[Let]:
     """All lets of the task, or those whose node is of the given classes."""
-    found = [step for step in task.steps if isinstance(step, Let)]
-    return [step for step in found if isinstance(step.node, classes)] if classes else found
+    return [step for step in task.steps if isinstance(step, Let) and isinstance(step.node, classes or object)]
 
 
 def without_dead_lets(task: Task) -> Task:
@@ -341,6 +341,11 @@ def check(task: Task, schema: Schema) -> dict[str, Type]:
     Raises:
         IRTypeError: with what is wrong and where.
     """
+    return dict(_types(task, schema))
+
+
+@remembered(16)
+def _types(task: Task, schema: Schema) -> dict[str, Type]:
     return _Checker(schema).run(task)
 
 

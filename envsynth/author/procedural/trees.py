@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 Program = TypeVar("Program")
+Given = TypeVarTuple("Given")
+R = TypeVar("R")
 
 _FIELDS: dict[type, tuple[str, ...]] = {}
 """Names of the fields of every class that was met, none for a scalar; asking a dataclass is most of the time of a walk."""
@@ -16,23 +19,45 @@ _LEAVES = (str, int, bool, type(None))
 """Scalars: nothing is below them."""
 
 
-_MOST_WALKED, _WORTH_KEEPING = 64, 8
-_walked: dict[int, tuple[Any, list[Any]]] = {}
-"""The last programs that were walked, by identity, with what is below them: each is walked by dozens of rules in a row."""
+def remembered(most: int) -> Callable[[Callable[[*Given], R]], Callable[[*Given], R]]:
+    """Keep the last results of a function of immutable arguments, by identity: equal programs are seldom the same one.
+
+    Args:
+        most: How many results are kept.
+
+    Returns:
+        A decorator.
+    """
+
+    def decorate(function: Callable[[*Given], R]) -> Callable[[*Given], R]:
+        kept: dict[tuple[int, ...], tuple[Any, R]] = {}
+
+        @functools.wraps(function)
+        def known(*given: *Given) -> R:
+            key = tuple(map(id, given))
+            if key in kept:  # what it was given lives as long as the entry, so that the numbers are nobody else's
+                return kept[key][1]
+            found = function(*given)
+            if len(kept) >= most:
+                del kept[next(iter(kept))]
+            kept[key] = given, found
+            return found
+
+        return known
+
+    return decorate
 
 
 def walk(value: Any) -> Iterator[Any]:
     """Yield a node and everything below it, parents first."""
-    known = _walked.get(id(value))
-    if known is not None and known[0] is value:
-        return iter(known[1])
+    return iter(_below(value))
+
+
+@remembered(64)
+def _below(value: Any) -> list[Any]:
     found: list[Any] = []
     _gather(value, found.append)
-    if len(found) > _WORTH_KEEPING:
-        if len(_walked) >= _MOST_WALKED:
-            del _walked[next(iter(_walked))]
-        _walked[id(value)] = value, found
-    return iter(found)
+    return found
 
 
 def _gather(value: Any, take: Callable[[Any], None]) -> None:
