@@ -39,6 +39,20 @@ def pid_of(item: int) -> int:
     return os.getpid()
 
 
+def where(item: int) -> tuple[int, ...]:
+    time.sleep(0.02)
+    return tuple(sorted(os.sched_getaffinity(0)))
+
+
+def die_once_where(item: tuple[int, Path]) -> tuple[int, ...]:
+    number, folder = item
+    marker = folder / f"bound-{number}"
+    if not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return where(number)
+
+
 def refuse_three(item: int) -> int:
     if item == 3:
         raise KeyError(f"no {item}")
@@ -95,6 +109,23 @@ def test_run_all_serial_keeps_order_and_delivers_each_once(items: list[int]) -> 
     results = run_all(double, items, on_result=lambda index, value: seen.append((index, value)))
     assert results == [2 * item for item in items]
     assert seen == list(enumerate(results))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system binds no processes")
+def test_bound_processes_keep_to_a_processor_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(allowed[:1]))  # as on a machine with one
+    found = run_all(where, list(range(6)), workers=2, bind=True)
+    assert set(found) == {(allowed[0],)}, "two processes share it evenly"
+    dying = [(number, tmp_path) for number in range(2)]
+    assert set(run_all(die_once_where, dying, workers=2, bind=True)) == {(allowed[0],)}, (
+        "so does one that takes a place"
+    )
+    assert set(run_all(where, list(range(4)), workers=2)) == {tuple(allowed)}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(3)))
+    assert set(run_all(where, list(range(4)), workers=2, bind=True)) == {tuple(allowed)}, "two do not share three"
+    monkeypatch.undo()
+    assert tuple(os.sched_getaffinity(0)) == tuple(allowed), "this process is as it was"
 
 
 @pytest.fixture(scope="module", autouse=True)
