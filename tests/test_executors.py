@@ -357,7 +357,7 @@ if __name__ == "__main__":
     ours, theirs = Pipe()
     ours.close()
     atexit.register(slow_end)
-    _work(theirs, print, None)
+    _work(theirs, print, None, None)
 """
 
 
