@@ -20,9 +20,10 @@ from acceptance.claims import Claims
 from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.errors import Rejected
 from envsynth.pipeline import synthesize
-from envsynth.report import SetReport
-from envsynth.set_audit import all_rules, audit_set
+from envsynth.report import GateReport, GateResult, SetReport
+from envsynth.set_audit import Members, SetCase, all_rules, audit_set, find_rule
 from envsynth.set_audit.facts import normalised_words
+from envsynth.set_audit.measured import read_turns
 from envsynth.set_audit.overlap import nearest_earlier
 from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.store import Store
@@ -60,6 +61,21 @@ class Workshop:
             suite = freeze(store, "all", [task.hash for _, task in pairs])
             export_jsonl(suite, store, path)
         return str(path)
+
+    def lineages(self, home: Pair, before: Sequence[str], after: Sequence[str]) -> Path:
+        """Write a store of a root with eight children, whose reports say which skills they need; return its path."""
+        self._count += 1
+        path, (spec, first) = self._folder / f"lineages{self._count}.db", home
+        lineage = {"parent": first.hash, "operator": "distractors", "params": {}, "depth": 1}
+        content = first.model_dump(mode="json") | {"lineage": lineage}
+        children = [TaskVersion.parse(content | {"prompt": f"{first.prompt} Number {number}."}) for number in range(8)]
+        with Store.open(path) as store, store.batch() as batch:
+            batch.add_environment(spec)
+            for task, skills in ((first, before), *((child, after) for child in children)):
+                ladder = GateResult(code="DF401", status="pass", evidence={"skills": [*skills], "ladder": 9})
+                batch.add_task(task)
+                batch.add_report(GateReport(environment=spec.hash, task=task.hash, results=(ladder,)))
+        return path
 
     def text(self, words: str) -> str:
         """Write a plain text; return its path."""
@@ -133,6 +149,7 @@ def planted(work: Workshop, train: list[Pair], test: list[Pair]) -> dict[str, Se
         "ST607": audit_set([work.suite(train)], against=[second]),
         "ST608": audit_set([work.suite(train), work.suite([*test, (spec, orphan(task, spec, prompt=short))])]),
         "ST609": audit_set([work.suite(train), work.suite([*test, (moved, orphan(task, moved, prompt=short))])]),
+        "ST610": audit_set(store=work.lineages(train[0], ("greedy", "forgets", "no_branch"), ("forgets",))),
     }
 
 
@@ -144,8 +161,24 @@ def sound(claims: Claims, work: Workshop, train: list[Pair], test: list[Pair]) -
         print(f"      {result.code} {result.status}: {result.evidence}")
         for finding in result.findings[:5]:
             print(f"          {finding.message}")
-    failed = [result.code for result in report.results if result.status != "pass"]
+    # A suite file knows no reports, so a store of lineages is asked whether they become harder.
+    harder = audit_set(
+        store=work.lineages(train[0], ("forgets",), ("greedy", "forgets", "no_branch")), select=("ST610",)
+    )
+    print(f"      ST610 {harder.results[0].status}: {harder.results[0].evidence}")
+    results = [*(result for result in report.results if result.code != "ST610"), *harder.results]
+    failed = [result.code for result in results if result.status != "pass"]
     claims.line(f"rules that do not pass on {report.tasks} tasks", ", ".join(failed) or "none", "none", not failed)
+
+
+def knobs(claims: Claims, store: Store) -> None:
+    """Claim that no operator made tasks of a synthesized store easier."""
+    turns = read_turns(store, [entry.hash for entry in store.task_entries()])
+    result = find_rule("ST610").run(SetCase(Members([], {}, turns)))
+    for name, told in result.evidence.items():
+        print(f"      {name}: {told}")
+    found = ", ".join(finding.message for finding in result.findings) or f"none of {len(turns)} steps"
+    claims.line("operators after which more solvers pass", found, "none", result.status == "pass")
 
 
 def main() -> int:
@@ -165,6 +198,7 @@ def main() -> int:
                 if options.db is None:
                     synthesize(CATEGORIES, count=10, seed=7, store=store, workers=options.workers)
                 train, test = halves(leaves(store))
+                knobs(claims, store)
         claims.line("tasks in two splits", f"{len(train)} and {len(test)}", ">= 2 each", min(len(train), len(test)) > 1)
         sound(claims, work, train, test)
         reports = planted(work, train, test)

@@ -1,6 +1,6 @@
-"""The audit of a set of tasks: duplicates, diversity by structure, contamination, leaks between splits.
+"""The audit of a set of tasks: duplicates, diversity by structure, contamination, leaks between splits, knobs.
 
-Gates look at one task; these rules look at many, through digests alone, so that nothing is played.
+Gates look at one task; these rules look at many, through digests and what is on record, so that nothing is played.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from envsynth.report import SetReport
-from envsynth.set_audit import diversity, duplicates, leaks
+from envsynth.set_audit import diversity, duplicates, knobs, leaks
 from envsynth.set_audit.catalogue import SetCase, SetLimits, SetRule, all_rules, find_rule
 from envsynth.set_audit.reading import Members, read_members, read_reference
 
 __all__ = ["Members", "SetCase", "SetLimits", "SetRule", "all_rules", "audit_set", "explain_rule", "find_rule"]
 
-_ROOMS = (duplicates, diversity, leaks)
+_ROOMS = (duplicates, diversity, leaks, knobs)
 """Importing them registers their rules."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from envsynth.errors import SpecError, SuiteError
 from envsynth.set_audit.facts import TaskFacts, WorldFacts, normalised_words, task_facts, world_facts
+from envsynth.set_audit.measured import Turn, read_turns
 from envsynth.set_audit.overlap import window_digests
 from envsynth.spec import EnvironmentSpec
 from envsynth.store import Store, TaskQuery
@@ -30,6 +31,8 @@ class Members:
     """In order, one list after the other."""
     parents: dict[str, str | None]
     """Task version -> the one that it was hardened from, ancestors outside the lists included."""
+    turns: list[Turn] = field(default_factory=list[Turn])
+    """Hardening steps that led to them, as far as a store knows how often both versions were solved."""
 
 
 @dataclass(kw_only=True)
@@ -92,15 +95,22 @@ def read_members(targets: Sequence[str], store: str | Path | None = None, *, lea
         raise SpecError(f"{twice[0]!r} is there twice: name each list once")
     tasks: list[TaskFacts] = []
     parents: dict[str, str | None] = {}
+    stored: list[TaskFacts] = []
     for name in targets:
-        tasks += _named(name, store, parents)
-    if not targets:
+        found = _named(name, store, parents)
+        tasks += found
+        stored += [] if Path(name).is_file() else found
+    if stored or not targets:
         with Store.open(store, readonly=True) as opened:
-            tasks += _stored(opened, leaves_only)
-            parents.update((entry.hash, entry.parent) for entry in opened.task_entries())
+            if not targets:
+                tasks = stored = list(_stored(opened, leaves_only))
+                parents.update((entry.hash, entry.parent) for entry in opened.task_entries())
+            turns = read_turns(opened, [task.hash for task in stored])
+    else:
+        turns = []
     if not tasks:
         raise SpecError("there is no task to audit: `envsynth synthesize` makes some")
-    return Members(tasks, parents)
+    return Members(tasks, parents, turns)
 
 
 def _stored(opened: Store, leaves_only: bool) -> Iterator[TaskFacts]:

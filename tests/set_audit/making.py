@@ -7,8 +7,9 @@ from typing import Any
 
 from envsynth.author.procedural.author import ProceduralAuthor
 from envsynth.errors import Rejected
+from envsynth.report import GateReport, GateResult
 from envsynth.spec import EnvironmentSpec, TaskVersion
-from envsynth.store import Store
+from envsynth.store import Calibration, Store
 from envsynth.suite import export_jsonl, freeze
 
 Pair = tuple[EnvironmentSpec, TaskVersion]
@@ -48,6 +49,30 @@ def child(pair: Pair, **changes: Any) -> Pair:
     lineage = {"parent": task.hash, "operator": "distractors", "params": {}, "depth": task.lineage.depth + 1}
     parsed = TaskVersion.parse(task.model_dump(mode="json") | {"lineage": lineage} | changes)
     return spec, parsed
+
+
+def lineages(folder: Path, pair: Pair, before: str, after: str) -> tuple[Path, list[str]]:
+    """A store of a root with four children, whose reports say which skills they need, a letter each; and the children."""
+    path = folder / "lineages.db"
+    children = [child(pair, prompt=f"{pair[1].prompt} Number {number}.")[1] for number in range(4)]
+    with Store.open(path) as store, store.batch() as batch:
+        batch.add_environment(pair[0])
+        for task, skills in ((pair[1], before), *((item, after) for item in children)):
+            ladder = GateResult(code="DF401", status="pass", evidence={"skills": [*skills], "ladder": 9})
+            batch.add_task(task)
+            batch.add_report(GateReport(environment=pair[0].hash, task=task.hash, results=(ladder,)))
+    return path, [task.hash for task in children]
+
+
+def calibrated(task: TaskVersion, passed: int) -> Calibration:
+    """What a random actor came to in sixteen episodes."""
+    rates = [{"k": 1, "value": passed / 16, "low": 0.0, "high": 1.0}]
+    return Calibration.parse(
+        {
+            "environment": task.environment, "task": task.hash, "actor": "random", "seed": 0, "pilot": [16, passed],
+            "void": 0, "rates": rates, "band": [0.2, 0.8], "route": "train",
+        }
+    )  # fmt: skip
 
 
 def suite_file(folder: Path, name: str, pairs: list[Pair]) -> str:
