@@ -81,6 +81,9 @@ def test_quick_decides_the_usual_schemas(rules: Any, accepted: list[Any], refuse
     assert not any(quick.isinstance_python({"n": value}) for value in refused)
     assert not quick.isinstance_python({})
     assert not quick.isinstance_python({"n": accepted[0], "other": 1})
+    check = SchemaCheck({**OBJECT, "properties": {"n": rules}})
+    for value in ([], {}, {"n": accepted[0], "other": 1}, *({"n": item} for item in (*accepted, *refused))):
+        assert check.fits(value) == (check.problem(value) is None), value
 
 
 @pytest.mark.parametrize(
