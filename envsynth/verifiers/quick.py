@@ -64,14 +64,14 @@ def quick_refusal(schema: dict[str, JsonValue]) -> Callable[[JsonValue], bool]:
 
 
 def _classes(kind: Any) -> frozenset[type]:
-    """What a JSON type may be in Python; a float may be an integer."""
+    """What a JSON type may be in Python; the strict check takes no float for an integer."""
     kinds = cast("list[str]", kind if isinstance(kind, list) else [kind])
     return frozenset(found for name in kinds for found in _PYTHON[name])
 
 
 _PYTHON: dict[str, tuple[type, ...]] = {
     "string": (str,),
-    "integer": (int, float),
+    "integer": (int,),
     "boolean": (bool,),
     "array": (list,),
     "null": (type(None),),

@@ -92,3 +92,27 @@ def test_quick_decides_the_usual_schemas(rules: Any, accepted: list[Any], refuse
 )
 def test_schemas_that_say_more_have_no_quick_validator(rules: Any) -> None:
     assert quick_validator({**OBJECT, "properties": {"n": rules}}) is None
+
+
+@pytest.mark.parametrize(
+    ("rules", "value", "right"),
+    [
+        ({"type": ["string", "null"]}, None, True),
+        ({"type": ["integer", "null"]}, None, True),
+        ({"type": ["integer", "null"]}, "1", False),
+        ({"type": "boolean"}, True, True),
+        ({"type": "integer"}, True, False),
+        ({"type": "string", "enum": ["x", "y"]}, "y", True),
+        ({"type": "string", "enum": ["x", "y"]}, "z", False),
+        ({"type": "array", "items": {"type": "string"}, "maxItems": 2}, ["x", "y"], True),
+        ({"type": "array", "items": {"type": "string"}, "maxItems": 2}, ["x", "y", "z"], False),
+    ],
+)
+def test_a_long_text_beside_leaves_the_rest_to_both(rules: Any, value: Any, right: bool) -> None:
+    """No value with a long text is accepted quickly, so that what is refused quickly decides here."""
+    schema = {**OBJECT, "properties": {"n": rules, "text": {"type": "string"}}}
+    given = {"n": value, "text": "x" * 2_000}
+    quick = quick_validator(schema)
+    assert quick is not None
+    assert not quick.isinstance_python(given)
+    assert SchemaCheck(schema).fits(given) is right is (schema_problem(schema, given) is None)
