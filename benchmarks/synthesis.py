@@ -32,6 +32,7 @@ from acceptance.synthesis_diversity import CATEGORIES
 from benchmarks import peer_servers
 from benchmarks.jail import machine, oracle_actions
 from envsynth import __version__
+from envsynth.delivery import AS_IT_IS
 from envsynth.environments import build_image, make_env
 from envsynth.environments.making import vector_of
 from envsynth.sandbox import Jail
@@ -74,12 +75,22 @@ def tuples(store: Path, count: int, seed: int) -> dict[str, float]:
 
 
 def chosen(store: Path) -> tuple[EnvironmentSpec, TaskVersion]:
-    """Take the environment with the median number of rows, and its leaf with the longest lineage."""
+    """Take an environment with a number of rows near the median, and its plain leaf with the longest lineage.
+
+    Plain: without limited calls, which end at the limit, without planted faults and a user, which peers do not have.
+
+    Raises:
+        SystemExit: no environment has one.
+    """
     with Store.open(store, readonly=True) as opened:
         entries = sorted(opened.environment_entries(), key=lambda item: item.n_rows)
-        spec = opened.environment(entries[len(entries) // 2].hash)
-        leaves = opened.task_entries(TaskQuery(environment=spec.hash, leaves_only=True))
-        return spec, opened.task(max(leaves, key=lambda item: item.depth).hash)
+        middle = entries[len(entries) // 2].n_rows
+        for entry in sorted(entries, key=lambda item: abs(item.n_rows - middle)):
+            tasks = opened.tasks(environment=entry.hash, leaves_only=True)
+            plain = [task for task in tasks if task.delivery == AS_IT_IS and not task.faults]
+            if plain:
+                return opened.environment(entry.hash), max(plain, key=lambda task: task.lineage.depth)
+    raise SystemExit("no environment has a plain task: make more with --count")
 
 
 # -------------------------------------------------------------------------------------------------------------- players
