@@ -105,7 +105,9 @@ def synthesize(
     listed, record = store.with_suffix(".categories.txt"), store.with_suffix(".took.json")
     categories = CATEGORIES[:FAST] if options.fast else CATEGORIES
     listed.write_text("".join(f"{item}\n" for item in categories), encoding="utf-8")
-    took = Took(**json.loads(record.read_text(encoding="utf-8"))) if record.exists() else Took()
+    # A record without its store is of another set, and would be added to this one's.
+    kept = record.exists() and store.exists()
+    took = Took(**json.loads(record.read_text(encoding="utf-8"))) if kept else Took()
     command = [sys.executable, "-m", "envsynth.cli", "synthesize", "--categories", str(listed), "--count", str(count)]
     command += ["--seed", str(options.seed), "--workers", str(options.workers), "--store", str(store), "--json"]
     command += ["--lineages", str(LINEAGES), "--steps", str(STEPS), "--audit", "leaves"]

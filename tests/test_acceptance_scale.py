@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import pytest
 
 from acceptance import synthesis_scale
-from acceptance.process_tree import measure
+from acceptance.process_tree import Measured, measure
 from envsynth.pipeline import UnitRequest, make_unit
 from envsynth.report import GateReport
 from envsynth.store import Rejection, Store, TaskEntry
@@ -50,6 +51,21 @@ def test_memory_and_time_of_children_count(tmp_path: Path) -> None:
     assert 0.8 <= found.cpu_s < 20
     assert found.wall_s >= 1.5
     assert measure([sys.executable, "-c", "raise SystemExit(3)"]).code == 3
+
+
+def test_what_another_set_took_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(command: list[str], **_: object) -> Measured:
+        with Store.open(command[command.index("--store") + 1]) as store:
+            spec = store.environments()[0] if store.environment_entries() else unit.environment
+            store.add_environment(spec.model_copy(update={"slug": f"number-{len(store.environment_entries())}"}))
+        return Measured(code=0, out="{}", wall_s=10.0, cpu_s=1.0, peak_bytes=5)
+
+    unit = make_unit(UnitRequest(category="small tables", seed="s", index=0, lineages=1, tier="nano"))
+    monkeypatch.setattr(synthesis_scale, "measure", made)
+    options, path = argparse.Namespace(fast=True, seed=1, workers=1), tmp_path / "set.db"
+    path.with_suffix(".took.json").write_text('{"calls": 1, "wall_s": 99.0, "cpu_s": 9.0, "peak_bytes": 9, "made": 7}')
+    took = [synthesis_scale.synthesize(path, 1, options, quiet=True)[1] for _ in range(2)]
+    assert [(item.calls, item.wall_s, item.peak_bytes, item.made) for item in took] == [(1, 10, 5, 1), (2, 20, 5, 2)]
 
 
 def test_a_line_without_a_measurement_is_neither_passed_nor_failed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -239,7 +239,7 @@ class Batch:
         """
         self.new_environments = self._write_environments(session)
         self.new_tasks = self._write_tasks(session)
-        _write_reports(session, self._reports, self.new_tasks)
+        _write_reports(session, self._reports, {*self.new_tasks})
         _write_rejections(session, self._rejections)
         self.new_trajectories = self._write_trajectories(session)
         for calibration in self._calibrations:
