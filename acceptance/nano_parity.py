@@ -8,9 +8,9 @@ import warnings
 import torch
 
 from acceptance.claims import Claims
-from envsynth.policy.config import nano
 from envsynth.policy.huggingface import huggingface_config, huggingface_state_dict
 from envsynth.policy.model import Policy
+from envsynth.policy.presets import nano
 from envsynth.policy.tokens import VOCABULARY_SIZE
 
 LIMIT = 1e-5

@@ -24,9 +24,9 @@ import torch
 from envsynth.evaluate import EvaluationOptions, evaluate
 from envsynth.executors import run_all
 from envsynth.policy.checkpoint import git_revision, load_checkpoint
-from envsynth.policy.config import nano
 from envsynth.policy.model import Policy, prepare_cpu
 from envsynth.policy.optimizer import OptimizerConfig
+from envsynth.policy.presets import nano
 from envsynth.policy.tokens import VOCABULARY_SIZE
 from envsynth.rollout import make_stages
 from envsynth.train.actor import policy_factory

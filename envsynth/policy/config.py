@@ -1,16 +1,21 @@
 """What a policy is made of, with the field's own names (DeepSeek-V3.2, arXiv:2512.02556, section 2.1).
 
-Four frozen records: attention, indexer, experts, and the policy that holds them. Whatever can be derived is a
-property. Every record refuses impossible values when it is made, and names the field.
+Five frozen records: attention with its YaRN scaling, indexer, experts, and the policy that holds them. Whatever can be
+derived is a property. Every record refuses impossible values when it is made, and names the field.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
 
 from envsynth.errors import SpecError
+
+IndexPrecision = Literal["exact", "fp8"]
+"""How the indexer multiplies: in the policy's own type with float32 sums, or as the released model does, in eight bits
+(e4m3) after a Hadamard transform."""
 
 
 def _need(holds: bool, message: str) -> None:
@@ -33,10 +38,54 @@ def _need_counts(record: object, names: tuple[str, ...], least: int = 1) -> None
 
 
 def _only_known(kind: type, data: Mapping[str, Any]) -> None:
-    """Raise `SpecError` when the keys are not exactly the fields of the record."""
+    """Raise `SpecError` when a key is no field of the record, or a field without a default is missing."""
     known = {item.name for item in fields(kind)}
-    extra, missing = sorted(set(data) - known), sorted(known - set(data))
+    required = {item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING}
+    extra, missing = sorted(set(data) - known), sorted(required - set(data))
     _need(not extra and not missing, f"{kind.__name__}: unknown keys {extra}, missing keys {missing}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class YarnConfig:
+    """YaRN: longer sequences than those of pretraining, by slower rotation (arXiv:2309.00071).
+
+    Raises:
+        SpecError: A value is out of range.
+    """
+
+    factor: float
+    """How many times longer; slow frequencies are divided by it."""
+    original_max_position_embeddings: int
+    """Longest sequence of pretraining (tokens)."""
+    beta_fast: float = 32.0
+    """Frequencies that turn at least so often within the original length stay as they are."""
+    beta_slow: float = 1.0
+    """Frequencies that turn at most so often are divided by the factor; between the two the share ramps linearly."""
+    mscale: float = 1.0
+    """Temperature on the rotated part, as a multiple of log(factor) / 10."""
+    mscale_all_dim: float = 1.0
+    """Temperature on whole attention logits, likewise; equal values leave the rotation's length alone."""
+
+    def __post_init__(self) -> None:
+        _need_counts(self, ("original_max_position_embeddings",))
+        _need(self.factor >= 1, f"YarnConfig.factor must be >= 1, got {self.factor}")
+        ordered = 0 < self.beta_slow < self.beta_fast
+        _need(ordered, f"YarnConfig needs 0 < beta_slow < beta_fast, got {self.beta_slow} and {self.beta_fast}")
+        positive = self.mscale > 0 and self.mscale_all_dim > 0
+        _need(positive, f"YarnConfig needs mscale, mscale_all_dim > 0, got {self.mscale} and {self.mscale_all_dim}")
+
+    @property
+    def attention_factor(self) -> float:
+        """Factor on cosine and sine."""
+        return self._temperature(self.mscale) / self._temperature(self.mscale_all_dim)
+
+    @property
+    def softmax_factor(self) -> float:
+        """Factor on attention logits; the indexer's scores have none."""
+        return self._temperature(self.mscale_all_dim) ** 2
+
+    def _temperature(self, mscale: float) -> float:
+        return 0.1 * mscale * math.log(self.factor) + 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +109,9 @@ class AttentionConfig:
     v_head_dim: int
     """Width of a value head."""
     rope_theta: float = 10000.0
-    """Base of the rotary frequencies; no YaRN, so positions are those of training."""
+    """Base of the rotary frequencies."""
+    yarn: YarnConfig | None = None
+    """Scaling of the rotary frequencies; None reads positions as they are."""
 
     def __post_init__(self) -> None:
         _need_counts(
@@ -85,8 +136,8 @@ class AttentionConfig:
 
     @property
     def softmax_scale(self) -> float:
-        """Factor on the attention logits: one over the root of the head's width."""
-        return self.qk_head_dim**-0.5
+        """Factor on the attention logits: one over the root of the head's width, times YaRN's."""
+        return self.qk_head_dim**-0.5 * (self.yarn.softmax_factor if self.yarn else 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +145,7 @@ class IndexerConfig:
     """The lightning indexer, which chooses the keys that attention reads.
 
     Raises:
-        SpecError: A count is below one.
+        SpecError: A count is below one, or eight bits are asked for heads that no Hadamard matrix fits.
     """
 
     index_n_heads: int
@@ -106,8 +157,20 @@ class IndexerConfig:
     index_rope_interleave: bool = False
     """Rotate neighbours (2i, 2i+1) instead of halves (i, i+R/2). V3.2 rotates halves here; other models do not."""
 
+    index_precision: IndexPrecision = "exact"
+    """How scores are computed."""
+
     def __post_init__(self) -> None:
         _need_counts(self, ("index_n_heads", "index_head_dim", "index_topk"))
+        known, width = get_args(IndexPrecision), self.index_head_dim
+        _need(
+            self.index_precision in known,
+            f"IndexerConfig.index_precision must be one of {known}, got {self.index_precision!r}",
+        )
+        _need(
+            self.index_precision == "exact" or width & (width - 1) == 0,
+            f"IndexerConfig.index_head_dim must be a power of two for fp8, got {width}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,12 +241,14 @@ class PolicyConfig:
     experts: ExpertsConfig
     """Mixture of experts."""
     rms_norm_eps: float = 1e-6
-    """Added to the mean square in every normalisation."""
+    """Added to the mean square where the residual stream is normalised; that of latents has 1e-6 always."""
+    num_nextn_predict_layers: int = 0
+    """Layers that predict tokens after the next one, each one token further (multi-token prediction)."""
 
     def __post_init__(self) -> None:
         _need_counts(self, ("hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings"))
         _need_counts(self, ("vocab_size",), least=2)
-        _need_counts(self, ("first_k_dense_replace",), least=0)
+        _need_counts(self, ("first_k_dense_replace", "num_nextn_predict_layers"), least=0)
         dense, layers = self.first_k_dense_replace, self.num_hidden_layers
         _need(dense <= layers, f"PolicyConfig.first_k_dense_replace must be <= {layers} layers, got {dense}")
         rope, width = self.attention.qk_rope_head_dim, self.indexer.index_head_dim
@@ -215,41 +280,21 @@ class PolicyConfig:
         _only_known(cls, data)
         parts: dict[str, Any] = {}
         for name, kind in (("attention", AttentionConfig), ("indexer", IndexerConfig), ("experts", ExpertsConfig)):
-            part = data[name]
-            if not isinstance(part, Mapping):
-                raise SpecError(f"PolicyConfig.{name} must be a mapping, got {part!r}")
-            _only_known(kind, part)
+            part = _mapping(kind, f"PolicyConfig.{name}", data[name])
+            if part.get("yarn") is not None:
+                yarn = _mapping(YarnConfig, "AttentionConfig.yarn", part["yarn"])
+                part = {**part, "yarn": YarnConfig(**yarn)}
             parts[name] = kind(**part)
         return cls(**{**data, **parts})
 
 
-def nano(vocab_size: int, *, index_topk: int = 32, max_position_embeddings: int = 256) -> PolicyConfig:
-    """Give the preset for two CPU cores: about one million parameters with a vocabulary of 200 to 300 ids.
+def _mapping(kind: type, where: str, part: object) -> Mapping[str, Any]:
+    """Give the part of a configuration, checked against the record's fields.
 
-    Args:
-        vocab_size: Token ids (count, >= 2).
-        index_topk: Keys kept per query (count); below the usual length, so that sparse attention is exercised.
-        max_position_embeddings: Longest sequence (tokens).
-
-    Returns:
-        The configuration: four layers of width 128, each with four routed experts and a shared one.
+    Raises:
+        SpecError: It is no mapping, or its keys are wrong.
     """
-    return PolicyConfig(
-        vocab_size=vocab_size,
-        hidden_size=128,
-        num_hidden_layers=4,
-        intermediate_size=240,
-        first_k_dense_replace=0,
-        max_position_embeddings=max_position_embeddings,
-        attention=AttentionConfig(
-            num_attention_heads=4,
-            q_lora_rank=96,
-            kv_lora_rank=64,
-            qk_nope_head_dim=32,
-            qk_rope_head_dim=16,
-            v_head_dim=32,
-            rope_theta=1000.0,
-        ),
-        indexer=IndexerConfig(index_n_heads=2, index_head_dim=32, index_topk=index_topk),
-        experts=ExpertsConfig(n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, moe_intermediate_size=80),
-    )
+    if not isinstance(part, Mapping):
+        raise SpecError(f"{where} must be a mapping, got {part!r}")
+    _only_known(kind, part)
+    return part

@@ -20,9 +20,9 @@ import torch
 from envsynth.errors import SpecError
 from envsynth.evaluate import EvaluationOptions, evaluate
 from envsynth.policy.checkpoint import CheckpointRecord, git_revision, load_checkpoint, save_checkpoint
-from envsynth.policy.config import nano
 from envsynth.policy.model import Policy
 from envsynth.policy.optimizer import OptimizerConfig
+from envsynth.policy.presets import nano
 from envsynth.policy.tokens import VOCABULARY_HASH, VOCABULARY_SIZE
 from envsynth.rollout import make_stages
 from envsynth.train import sft

@@ -15,8 +15,8 @@ from envsynth import __version__
 from envsynth.author.procedural.nano import nano_tasks
 from envsynth.errors import CheckpointError, SpecError
 from envsynth.policy.checkpoint import git_revision, list_checkpoints, load_checkpoint
-from envsynth.policy.config import nano
 from envsynth.policy.model import Policy, prepare_cpu
+from envsynth.policy.presets import nano
 from envsynth.policy.tokens import VOCABULARY_HASH, VOCABULARY_SIZE
 from envsynth.rollout import make_stages
 from envsynth.spec import EnvironmentSpec, TaskVersion

@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from envsynth.errors import SpecError
-from envsynth.policy.config import AttentionConfig, ExpertsConfig, IndexerConfig, PolicyConfig, nano
+from envsynth.policy.config import AttentionConfig, ExpertsConfig, IndexerConfig, PolicyConfig
 from envsynth.policy.model import Policy
+from envsynth.policy.presets import nano
 
 
 @pytest.mark.parametrize("vocab", [200, 300])

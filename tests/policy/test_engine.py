@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from envsynth.policy.config import nano
 from envsynth.policy.drawing import Sampling
 from envsynth.policy.engine import PROMPTS, Engine, SlotRecord, Turn, TurnEnd
 from envsynth.policy.model import Policy
+from envsynth.policy.presets import nano
 
 STOP = [1, 2]
 """Token ids that end a turn in these tests."""

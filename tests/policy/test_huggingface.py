@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from envsynth.policy.config import nano
 from envsynth.policy.huggingface import huggingface_config, huggingface_state_dict
 from envsynth.policy.indexer import index_scores
 from envsynth.policy.model import Policy
+from envsynth.policy.presets import nano
 from envsynth.policy.selection import exact_topk
 
 TOLERANCE = 1e-5

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from envsynth.policy.config import nano
 from envsynth.policy.model import Policy, prepare_cpu
+from envsynth.policy.presets import nano
 
 
 def test_forward_gives_float32_logits_and_int32_records(policy, tokens):

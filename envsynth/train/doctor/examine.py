@@ -12,9 +12,9 @@ import torch
 
 from envsynth.errors import CheckpointError
 from envsynth.policy.checkpoint import Checkpoint, check_vocabulary, find_checkpoint, load_checkpoint
-from envsynth.policy.config import nano
 from envsynth.policy.grpo import GrpoConfig
 from envsynth.policy.model import Policy, prepare_cpu
+from envsynth.policy.presets import nano
 from envsynth.policy.tokens import VOCABULARY_HASH, VOCABULARY_SIZE
 from envsynth.train import grpo_loop
 from envsynth.train.doctor.checks import CHECKS, Finding, drift_in_the_run
