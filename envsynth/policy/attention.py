@@ -3,25 +3,49 @@
 Shape letters: B sequences, T queries, S keys, N rows of a decode step, D model, H heads, Q compressed query, C latent,
 R rotary width, K selected keys, I indexer heads, J indexer head width.
 
-Two modes give the same numbers up to rounding. A whole sequence expands each latent to keys and values of every head
-(MHA mode: fewest operations per pair of query and key). A decode step folds the expansion into the query and the
-output instead (MQA mode), so it reads nothing but the cached latents of the selected keys.
+Three ways to compute a whole sequence give the same numbers up to rounding. `mha` expands each latent to keys and values
+of every head and forms all probabilities; `fused` does the same through the library's fused attention, which keeps no
+probabilities; `mqa` folds the expansion into query and output, so all heads read the selected latents themselves, which
+is cheaper when few of many keys are selected (section 2.1: DSA is implemented under the MQA mode of MLA). A decode step
+is always `mqa`: it reads nothing but the cached latents of the selected keys.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from envsynth.policy.config import PolicyConfig
+from envsynth.policy.diagnostics import LayerDiagnostics, layer_diagnostics
 from envsynth.policy.indexer import IndexerInputs, LightningIndexer, index_scores, indexer_kl
+from envsynth.policy.packing import Layout
+from envsynth.policy.precision import RMSNorm, at_least_float32
 from envsynth.policy.rope import rotate_pairs
 from envsynth.policy.selection import exact_topk, first_k, kept_mask
 
 KEY_BLOCK = 16
 """Decode reads keys in multiples of this: libraries multiply narrow matrices by other kernels, with other rounding."""
+LATENT_NORM_EPS = 1e-6
+"""Added to the mean square of latents; the released model has it whatever `rms_norm_eps` says."""
+
+AttentionMode = Literal["mha", "fused", "mqa"]
+"""How a whole sequence is computed."""
+
+
+class Wants(NamedTuple):
+    """What a forward pass is to do beside the result."""
+
+    score_live: bool = True
+    """Whether any row must be scored for a live selection; False when only padding is live."""
+    dense: bool = False
+    """Read every visible key, whatever the indexer says (its warm-up)."""
+    with_kl: bool = False
+    """Also give the indexer's loss."""
+    with_diagnostics: bool = False
+    """Also measure the selection against dense attention."""
 
 
 class AttentionOutput(NamedTuple):
@@ -34,9 +58,11 @@ class AttentionOutput(NamedTuple):
     index_key_BTJ: Tensor
     """Indexer keys, for a cache, [B, T, J]."""
     topk_BTK: Tensor | None
-    """Selected keys, int32 [B, T, K]; None when `dense` was asked for."""
+    """Selected keys, counted from the document's first token, int32 [B, T, K]; None when `dense` was asked for."""
     kl_BT: Tensor | None
     """Indexer loss in nats, [B, T]; None unless asked for."""
+    diagnostics: LayerDiagnostics | None
+    """Measures of the selection; None unless asked for."""
 
 
 class _Projections(NamedTuple):
@@ -48,6 +74,15 @@ class _Projections(NamedTuple):
     indexer: IndexerInputs
 
 
+class _Selection(NamedTuple):
+    """Which keys are read; places count from the row's first token."""
+
+    kept: Tensor
+    """True at keys that are read, bool [T, S] or [B, T, S]."""
+    topk_BTK: Tensor | None
+    """Their places, int32, padded with -1; None for every visible key."""
+
+
 class LatentAttention(nn.Module):
     """One attention layer with its indexer.
 
@@ -57,14 +92,14 @@ class LatentAttention(nn.Module):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
-        sizes, eps = config.attention, config.rms_norm_eps
+        sizes = config.attention
         self.sizes, self.topk = sizes, config.indexer.index_topk
         heads = sizes.num_attention_heads
         self.q_a_proj = nn.Linear(config.hidden_size, sizes.q_lora_rank, bias=False)
-        self.q_a_layernorm = nn.RMSNorm(sizes.q_lora_rank, eps=eps)
+        self.q_a_layernorm = RMSNorm(sizes.q_lora_rank, eps=LATENT_NORM_EPS)
         self.q_b_proj = nn.Linear(sizes.q_lora_rank, heads * sizes.qk_head_dim, bias=False)
         self.kv_a_proj_with_mqa = nn.Linear(config.hidden_size, sizes.kv_lora_rank + sizes.qk_rope_head_dim, bias=False)
-        self.kv_a_layernorm = nn.RMSNorm(sizes.kv_lora_rank, eps=eps)
+        self.kv_a_layernorm = RMSNorm(sizes.kv_lora_rank, eps=LATENT_NORM_EPS)
         self.kv_b_proj = nn.Linear(sizes.kv_lora_rank, heads * (sizes.qk_nope_head_dim + sizes.v_head_dim), bias=False)
         self.o_proj = nn.Linear(heads * sizes.v_head_dim, config.hidden_size, bias=False)
         self.indexer = LightningIndexer(config)
@@ -83,72 +118,132 @@ class LatentAttention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        *,
+        layout: Layout,
+        wants: Wants,
+        mode: AttentionMode = "mha",
         replay_BTK: Tensor | None = None,
-        score_live: bool = True,
-        dense: bool = False,
-        with_kl: bool = False,
     ) -> AttentionOutput:
         """Attend within whole sequences.
 
         Args:
             x_BTD: Normalised hidden states, [B, T, D].
-            cos: Cosines of positions 0..T-1, [T, R/2].
-            sin: Sines of positions 0..T-1, [T, R/2].
-            replay_BTK: Recorded selection, int [B, T, K]; a row of -1 is selected live.
-            score_live: Whether any row must be scored for a live selection; False when only padding is live.
-            dense: Read every visible key, whatever the indexer says (its warm-up).
-            with_kl: Also give the indexer's loss.
+            layout: Positions and documents.
+            wants: What to do.
+            mode: How to compute it.
+            replay_BTK: Recorded selection, counted from the document's first token, int [B, T, K]; a row of -1 is
+                selected live.
 
         Returns:
             The result, what a cache needs, and what was selected.
         """
-        parts = self._project(x_BTD, cos, sin)
-        length = x_BTD.shape[1]
-        causal_TS = torch.ones(length, length, dtype=torch.bool, device=x_BTD.device).tril()
+        parts = self._project(x_BTD, layout.cos, layout.sin)
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
-        sparse = not dense and length > self.topk and score_live
-        scores_BTS = index_scores(*_in_order(parts.indexer)) if sparse or with_kl else None
-        kept_BTS, topk_BTK = causal_TS.expand(x_BTD.shape[0], -1, -1), None
-        if not dense:
-            kept_BTS, topk_BTK = self._select(scores_BTS if sparse else None, causal_TS, replay_BTK, kept_BTS)
-        out_BTD, attention_BHTS = self._attend(parts, kept_BTS)
-        kl_BT = indexer_kl(scores_BTS, attention_BHTS, kept_BTS) if with_kl and scores_BTS is not None else None
-        return AttentionOutput(out_BTD, parts.latent, parts.indexer.key, topk_BTK, kl_BT)
+        sparse = not wants.dense and layout.longest > self.topk and wants.score_live
+        scored = sparse or wants.with_kl or wants.with_diagnostics
+        scores_BTS = index_scores(*_in_order(parts.indexer)) if scored else None
+        relative_BTK, chosen = None, _Selection(layout.visible, None)
+        if not wants.dense:
+            relative_BTK, chosen = self._select(scores_BTS if sparse else None, layout, replay_BTK, len(x_BTD))
+        attend = {"mha": self._attend, "fused": self._attend_fused, "mqa": self._attend_latents}[mode]
+        out_BTD, attention = attend(parts, chosen, wants.with_kl)
+        kl_BT = _loss(scores_BTS, attention, chosen) if scores_BTS is not None and attention is not None else None
+        measures = self._measure(parts, scores_BTS, layout, chosen) if wants.with_diagnostics else None
+        return AttentionOutput(out_BTD, parts.latent, parts.indexer.key, relative_BTK, kl_BT, measures)
 
     def _select(
-        self, scores_BTS: Tensor | None, causal_TS: Tensor, replay_BTK: Tensor | None, every_BTS: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Choose the keys of each query: replayed rows as recorded, the others live (every visible key unscored)."""
-        batch, length, _ = every_BTS.shape
-        if scores_BTS is not None:
-            topk_BTK = exact_topk(scores_BTS, causal_TS, self.topk)
-            kept_BTS = kept_mask(topk_BTK, length)
-        else:
-            topk_BTK = first_k(length, self.topk, causal_TS.device).expand(batch, -1, -1)
-            kept_BTS = every_BTS
-        if replay_BTK is None:
-            return kept_BTS, topk_BTK
-        live_BT1 = replay_BTK[..., :1] < 0
-        kept_BTS = torch.where(live_BT1, kept_BTS, kept_mask(replay_BTK, length))
-        return kept_BTS, torch.where(live_BT1, topk_BTK, replay_BTK.to(torch.int32))
+        self, scores_BTS: Tensor | None, layout: Layout, replay_BTK: Tensor | None, batch: int
+    ) -> tuple[Tensor, _Selection]:
+        """Choose the keys of each query: replayed rows as recorded, the others live (every visible key unscored).
 
-    def _attend(self, parts: _Projections, kept_BTS: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend in MHA mode, and give the result [B, T, D] with the probabilities [B, H, T, S]."""
+        Returns:
+            Keys counted from the document's first token, int32 [B, T, K], and the same within rows.
+        """
+        starts_BT1 = 0 if layout.starts_BT is None else layout.starts_BT[..., None].to(torch.int32)
+        if scores_BTS is not None:
+            places_BTK = exact_topk(scores_BTS, layout.visible, self.topk)
+            relative_BTK = torch.where(places_BTK < 0, -1, places_BTK - starts_BT1)
+        else:
+            relative_BTK = first_k(layout.positions, self.topk).expand(batch, -1, -1)
+        if replay_BTK is not None:
+            relative_BTK = torch.where(replay_BTK[..., :1] < 0, relative_BTK, replay_BTK.to(torch.int32))
+        elif scores_BTS is None:
+            return relative_BTK, _Selection(layout.visible, None)
+        places_BTK = torch.where(relative_BTK < 0, -1, relative_BTK + starts_BT1)
+        return relative_BTK, _Selection(kept_mask(places_BTK, layout.visible.shape[-1]), places_BTK)
+
+    def _attend(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
+        """Attend with explicit probabilities: the result [B, T, D], and their sum over heads, [B, T, S] or [B, T, K]."""
+        query, key, value = self._expand(parts)
+        # The scale on the query and the mask as a sum: one pass over [B, H, T, S] instead of four.
+        dropped = torch.zeros_like(chosen.kept, dtype=torch.float32).masked_fill(~chosen.kept, float("-inf"))
+        logits_BHTS = at_least_float32((query * self.sizes.softmax_scale) @ key.transpose(2, 3))
+        attention_BHTS = logits_BHTS.add_(_per_head(dropped)).softmax(-1)
+        heads_BTHV = (attention_BHTS.to(value.dtype) @ value).transpose(1, 2)
+        total = _at_keys(attention_BHTS.detach().sum(1), chosen) if with_sum else None
+        return self.o_proj(heads_BTHV.flatten(2)), total
+
+    def _attend_fused(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
+        """Attend through the library's fused attention; the sum over heads takes a pass of its own, without gradient."""
+        query, key, value = self._expand(parts)
+        scale, causal = self.sizes.softmax_scale, chosen.kept.ndim == 2
+        # Fused kernels of GPUs want values as wide as keys.
+        wider = max(0, key.shape[-1] - value.shape[-1]) if value.is_cuda else 0
+        heads_BHTV = functional.scaled_dot_product_attention(
+            query.to(value.dtype),
+            key.to(value.dtype),
+            functional.pad(value, (0, wider)),
+            attn_mask=None if causal else _per_head(chosen.kept),
+            is_causal=causal,
+            scale=scale,
+        )[..., : value.shape[-1]]
+        total = _at_keys(attention_sum(query, key, chosen.kept, scale), chosen) if with_sum else None
+        return self.o_proj(heads_BHTV.transpose(1, 2).flatten(2)), total
+
+    def _attend_latents(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
+        """Attend to latents, which all heads share; selected ones are gathered, so nothing of size T x S is formed."""
+        to_keys, to_values = self._expansions()
+        query_BTHC = torch.einsum("bthd,hdc->bthc", parts.query_nope, to_keys.to(parts.query_nope.dtype))
+        query_BTHC = torch.cat((query_BTHC, parts.query_rope), dim=-1) * self.sizes.softmax_scale
+        rank, latent_BSC = self.sizes.kv_lora_rank, parts.latent
+        if chosen.topk_BTK is None:
+            logits = at_least_float32(torch.einsum("bthc,bsc->bths", query_BTHC, latent_BSC.to(query_BTHC.dtype)))
+            kept = chosen.kept
+        else:
+            latent_BSC = _gather_rows(latent_BSC, chosen.topk_BTK)
+            logits = at_least_float32(query_BTHC @ latent_BSC.transpose(-1, -2).to(query_BTHC.dtype))
+            kept = chosen.topk_BTK >= 0
+        attention = logits.masked_fill(~kept[..., None, :], float("-inf")).softmax(-1)
+        read = attention.to(latent_BSC.dtype)
+        if chosen.topk_BTK is None:
+            read_BTHC = torch.einsum("bths,bsc->bthc", read, latent_BSC[..., :rank])
+        else:
+            read_BTHC = read @ latent_BSC[..., :rank]
+        heads_BTHV = torch.einsum("bthc,hvc->bthv", read_BTHC, to_values.to(read_BTHC.dtype))
+        return self.o_proj(heads_BTHV.flatten(2)), attention.detach().sum(2) if with_sum else None
+
+    def _expand(self, parts: _Projections) -> tuple[Tensor, Tensor, Tensor]:
+        """Expand latents to queries and keys [B, H, T, nope+R], and values [B, H, T, V]."""
         sizes = self.sizes
         latent_BSC, key_rope_BSR = parts.latent.split([sizes.kv_lora_rank, sizes.qk_rope_head_dim], dim=-1)
         expanded = self.kv_b_proj(latent_BSC).unflatten(-1, (sizes.num_attention_heads, -1)).transpose(1, 2)
         key_nope, value = expanded.split([sizes.qk_nope_head_dim, sizes.v_head_dim], dim=-1)
         key_rope = key_rope_BSR[:, None].expand(-1, sizes.num_attention_heads, -1, -1)
         key = torch.cat((key_nope, key_rope), dim=-1)
-        # The scale on the query and the mask as a sum: one pass over [B, H, T, S] instead of four.
-        query = torch.cat((parts.query_nope, parts.query_rope), dim=-1).transpose(1, 2) * sizes.softmax_scale
-        dropped_BTS = torch.zeros_like(kept_BTS, dtype=query.dtype).masked_fill(~kept_BTS, float("-inf"))
-        attention_BHTS = (query @ key.transpose(2, 3)).add_(dropped_BTS[:, None]).softmax(-1)
-        heads_BTHV = (attention_BHTS @ value).transpose(1, 2)
-        return self.o_proj(heads_BTHV.flatten(2)), attention_BHTS
+        query = torch.cat((parts.query_nope, parts.query_rope), dim=-1).transpose(1, 2)
+        return query, key, value
+
+    def _measure(
+        self, parts: _Projections, scores_BTS: Tensor | None, layout: Layout, chosen: _Selection
+    ) -> LayerDiagnostics | None:
+        """Compare the selection (what top-k would select, under dense attention) with what dense attention looks at."""
+        if scores_BTS is None:
+            return None
+        topk_BTK = chosen.topk_BTK
+        if topk_BTK is None:
+            topk_BTK = exact_topk(scores_BTS, layout.visible, self.topk)
+        query, key, _ = self._expand(parts)
+        total_BTS = attention_sum(query, key, layout.visible, self.sizes.softmax_scale)
+        return layer_diagnostics(scores_BTS, total_BTS, layout.visible, topk_BTK)
 
     def decode(
         self,
@@ -163,7 +258,6 @@ class LatentAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Attend from one new token per row to its own cache, and write the token into that cache.
 
-        MQA mode (arXiv:2512.02556, section 2.1: all heads of a query share the latents that its indexer selected).
         Every row takes part with exactly K gathered keys, padded and masked, whatever its length: so a row's rounding
         does not depend on the lengths of the others.
 
@@ -195,9 +289,9 @@ class LatentAttention(nn.Module):
         to_keys, to_values = self._expansions()
         query_NHC = torch.einsum("nhd,hdc->nhc", parts.query_nope, to_keys)
         query_NHC = torch.cat((query_NHC, parts.query_rope), dim=-1) * sizes.softmax_scale
-        logits_NHK = query_NHC @ cached_NKC.transpose(1, 2)
+        logits_NHK = at_least_float32(query_NHC @ cached_NKC.transpose(1, 2))
         attention_NHK = logits_NHK.masked_fill((topk_NK < 0)[:, None], float("-inf")).softmax(-1)
-        read_NHC = attention_NHK @ cached_NKC[..., : sizes.kv_lora_rank]
+        read_NHC = attention_NHK.to(cached_NKC.dtype) @ cached_NKC[..., : sizes.kv_lora_rank]
         heads_NHV = torch.einsum("nhc,hvc->nhv", read_NHC, to_values)
         return self.o_proj(heads_NHV.flatten(1)), topk_NK
 
@@ -207,6 +301,56 @@ class LatentAttention(nn.Module):
         weight = self.kv_b_proj.weight.unflatten(0, (sizes.num_attention_heads, -1))
         nope, value = weight.split([sizes.qk_nope_head_dim, sizes.v_head_dim], dim=1)
         return nope, value
+
+
+@torch.no_grad()
+def attention_sum(query_BHTX: Tensor, key_BHSX: Tensor, kept: Tensor, scale: float) -> Tensor:
+    """Sum the attention probabilities over heads, one head at a time: the indexer's teacher (section 2.1).
+
+    Args:
+        query_BHTX: Queries, [B, H, T, X].
+        key_BHSX: Keys, [B, H, S, X].
+        kept: Keys that are read, bool [T, S] or [B, T, S].
+        scale: Factor on the logits.
+
+    Returns:
+        Sums, float32 or wider [B, T, S].
+    """
+    B, _, T, _ = query_BHTX.shape
+    wide = torch.promote_types(query_BHTX.dtype, torch.float32)
+    total_BTS = torch.zeros(B, T, key_BHSX.shape[2], dtype=wide, device=query_BHTX.device)
+    for query_BTX, key_BSX in zip(query_BHTX.unbind(1), key_BHSX.unbind(1), strict=True):
+        logits_BTS = at_least_float32((query_BTX * scale) @ key_BSX.transpose(1, 2))
+        total_BTS += logits_BTS.masked_fill_(~kept, float("-inf")).softmax(-1)
+    return total_BTS
+
+
+def _loss(scores_BTS: Tensor, attention: Tensor, chosen: _Selection) -> Tensor:
+    """Give the indexer's loss on the keys that were read, [B, T]."""
+    if chosen.topk_BTK is None:
+        return indexer_kl(scores_BTS, attention, chosen.kept)
+    scores_BTK = scores_BTS.gather(-1, chosen.topk_BTK.clamp(min=0).to(torch.int64))
+    return indexer_kl(scores_BTK, attention, chosen.topk_BTK >= 0)
+
+
+def _at_keys(total_BTS: Tensor, chosen: _Selection) -> Tensor:
+    """Give sums over all keys at the selected ones, where some were selected."""
+    if chosen.topk_BTK is None:
+        return total_BTS
+    return total_BTS.gather(-1, chosen.topk_BTK.clamp(min=0).to(torch.int64))
+
+
+def _gather_rows(latent_BSC: Tensor, topk_BTK: Tensor) -> Tensor:
+    """Copy the selected latents of each query, [B, T, K, C+R]; padding reads the row's first latent."""
+    batch, length, _ = latent_BSC.shape
+    first_B11 = torch.arange(batch, device=latent_BSC.device)[:, None, None] * length
+    flat_BTK = first_B11 + topk_BTK.clamp(min=0)
+    return latent_BSC.flatten(0, 1).index_select(0, flat_BTK.flatten()).unflatten(0, flat_BTK.shape)
+
+
+def _per_head(mask: Tensor) -> Tensor:
+    """Make a mask of keys broadcast over [B, H, T, S]."""
+    return mask if mask.ndim == 2 else mask[:, None]
 
 
 def _in_order(index: IndexerInputs) -> tuple[Tensor, Tensor, Tensor]:

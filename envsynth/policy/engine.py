@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
-from envsynth.policy.experts import ROW_BLOCK
+from envsynth.policy.grouped import ROW_BLOCK
 from envsynth.policy.model import LatentCache, Policy, PolicyOutput
 
 PROMPTS = 64

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envsynth.policy.config import ExpertsConfig, PolicyConfig
-from envsynth.policy.indexer import at_least_float32
+from envsynth.policy.grouped import expert_outputs, grouped_experts
+from envsynth.policy.precision import at_least_float32, float32_linear
 from envsynth.policy.selection import exact_topk
 
-ROW_BLOCK = 16
-"""Rows are computed in multiples of this: libraries multiply few rows, and finish the last few elements of a function,
-by other code with other rounding. Sixteen rows of even width fill every vector register of today's CPUs."""
 GATE_SUM_EPS = 1e-20
 """Added to the sum of a token's gates before it divides them."""
 
@@ -36,8 +34,10 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to [..., D]."""
-        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        """Apply the layer to [..., D]; activation and product are float32 or wider."""
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        hidden = functional.silu(at_least_float32(gate)) * at_least_float32(up)
+        return self.down_proj(hidden.to(gate.dtype))
 
 
 class Router(nn.Module):
@@ -69,7 +69,7 @@ class Router(nn.Module):
         Returns:
             Experts, int32 [N, A], ascending (or as replayed), and their gates, float32 or wider [N, A].
         """
-        affinity_NE = functional.linear(at_least_float32(x_ND), at_least_float32(self.weight)).sigmoid()
+        affinity_NE = float32_linear(x_ND, self.weight).sigmoid()
         chosen_NA = choose_experts(affinity_NE.detach() + self.e_score_correction_bias, self.sizes)
         if replay_NA is not None:
             chosen_NA = torch.where(replay_NA[:, :1] < 0, chosen_NA, replay_NA.to(torch.int32))
@@ -127,26 +127,18 @@ class RoutedExperts(nn.Module):
             gates_NA: Gates, [N, A].
 
         Returns:
-            Weighted sum, in x's dtype [N, D].
+            Weighted sum, float32 or wider [N, D].
         """
-        n_experts, active = self.gate_proj.shape[0], chosen_NA.shape[1]
-        flat = chosen_NA.flatten().to(torch.int64)
-        order = torch.argsort(flat, stable=True)
-        counts = torch.bincount(flat, minlength=n_experts).tolist()
-        blocks = x_ND[order.div(active, rounding_mode="floor")].split(counts)
-        done = torch.cat([self._run(expert, block) for expert, block in enumerate(blocks) if len(block)])
-        back = torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device))
-        per_choice_NAD = done[back].unflatten(0, (-1, active))
-        return (at_least_float32(per_choice_NAD) * gates_NA[..., None]).sum(1).to(x_ND.dtype)
-
-    def _run(self, expert: int, x: Tensor) -> Tensor:
-        """Apply one expert to its tokens [n, D], padded to whole blocks so that a token's result is its own."""
-        rows = len(x)
-        x = functional.pad(x, (0, 0, 0, -rows % ROW_BLOCK))
-        hidden = functional.silu(functional.linear(x, self.gate_proj[expert])) * functional.linear(
-            x, self.up_proj[expert]
-        )
-        return functional.linear(hidden, self.down_proj[expert])[:rows]
+        weights = (self.gate_proj, self.up_proj, self.down_proj)
+        device = x_ND.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            x_ND, *weights = (item.to(dtype) for item in (x_ND, *weights))
+        if x_ND.is_cuda and x_ND.dtype == torch.bfloat16:
+            per_choice_NAD = grouped_experts(x_ND, chosen_NA, *weights)
+        else:
+            per_choice_NAD = expert_outputs(x_ND, chosen_NA, *weights)
+        return (at_least_float32(per_choice_NAD) * gates_NA[..., None]).sum(1)
 
 
 class MixtureOfExperts(nn.Module):
@@ -176,7 +168,9 @@ class MixtureOfExperts(nn.Module):
         x_ND = x.flatten(0, -2)
         chosen_NA, gates_NA = self.gate(x_ND, None if replay is None else replay.flatten(0, -2))
         routed_ND = self.experts(x_ND, chosen_NA, gates_NA)
-        return routed_ND.view_as(x) + self.shared_experts(x), chosen_NA.view(*x.shape[:-1], -1)
+        # Routed and shared results are added in float32 and rounded once.
+        out = routed_ND.view_as(x) + self.shared_experts(x)
+        return out.to(x.dtype), chosen_NA.view(*x.shape[:-1], -1)
 
 
 def expert_load(routed_experts_BTMA: Tensor, n_experts: int) -> Tensor:

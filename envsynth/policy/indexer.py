@@ -4,9 +4,9 @@ Shape letters: B sequences, T queries, S keys, N rows of a decode step, D model,
 J indexer head width, R rotary width; `...` is [B, T] or [N].
 
 Differences from the attention heads that are easy to get wrong: the rotary part comes first in a head, it is rotated
-by halves, the keys pass a LayerNorm with bias, and the head weights may be negative. The released model multiplies
-queries and keys with a Hadamard matrix before it rounds them to eight bits; that matrix is orthogonal, so in exact
-arithmetic it changes no score, and it is absent here.
+by halves, the keys pass a LayerNorm with bias, the head weights may be negative and stay float32, and YaRN's softmax
+factor is not theirs. The released model multiplies queries and keys with a Hadamard matrix before it rounds them to
+eight bits; that matrix is orthogonal, so in exact arithmetic it changes no score, and it runs for `fp8` alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envsynth.policy.config import PolicyConfig
+from envsynth.policy.precision import at_least_float32, float32_linear
+from envsynth.policy.quantization import hadamard, round_through
 from envsynth.policy.rope import rotate_halves, rotate_pairs
 
 KEY_NORM_EPS = 1e-6
@@ -28,9 +30,9 @@ class IndexerInputs(NamedTuple):
     """What a token contributes to index scores."""
 
     query: Tensor
-    """Queries, [..., I, J]."""
+    """Queries, [..., I, J]; what eight bits hold, where they are rounded."""
     key: Tensor
-    """Key, [..., J]; the part that a cache keeps."""
+    """Key, [..., J]; the part that a cache keeps, likewise rounded."""
     weight: Tensor
     """Weight of each head, with every constant factor in it, float32 or wider [..., I]."""
 
@@ -47,6 +49,7 @@ class LightningIndexer(nn.Module):
         self.heads = config.indexer.index_n_heads
         self.head_dim = config.indexer.index_head_dim
         self.rope_dim = config.attention.qk_rope_head_dim
+        self.rounds = config.indexer.index_precision == "fp8"
         self.rotate = rotate_pairs if config.indexer.index_rope_interleave else rotate_halves
         self.wq_b = nn.Linear(config.attention.q_lora_rank, self.heads * self.head_dim, bias=False)
         self.wk = nn.Linear(config.hidden_size, self.head_dim, bias=False)
@@ -70,12 +73,20 @@ class LightningIndexer(nn.Module):
         """
         x, query_latent = x.detach(), query_latent.detach()
         query = self.wq_b(query_latent).unflatten(-1, (self.heads, self.head_dim))
-        key = self.k_norm(self.wk(x))
+        key = self._normalize(self.wk(x))
         query = self._with_position(query, cos[..., None, :], sin[..., None, :])
         key = self._with_position(key, cos, sin)
+        if self.rounds:
+            query, key = round_through(hadamard(query)), round_through(hadamard(key))
         # Head weights stay float32: their sum decides near ties. The factors are positive, so they pass the ReLU.
-        weight = functional.linear(at_least_float32(x), at_least_float32(self.weights_proj.weight))
+        weight = float32_linear(x, self.weights_proj.weight)
         return IndexerInputs(query, key, weight * (self.heads**-0.5 * self.head_dim**-0.5))
+
+    def _normalize(self, key: Tensor) -> Tensor:
+        """Apply the LayerNorm in float32, and give the key in its own type."""
+        norm = self.k_norm
+        wide = [at_least_float32(item) for item in (key, norm.weight, norm.bias)]
+        return functional.layer_norm(wide[0], (self.head_dim,), wide[1], wide[2], norm.eps).to(key.dtype)
 
     def _with_position(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate the first part of each head."""
@@ -86,6 +97,8 @@ class LightningIndexer(nn.Module):
 def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Tensor:
     """Score every key for every query, without any mask.
 
+    Products of half-precision or eight-bit numbers are exact in float32, in which they are summed.
+
     Args:
         query_BTIJ: Queries, [B, T, I, J].
         key_BSJ: Keys, [B, S, J].
@@ -94,14 +107,15 @@ def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Ten
     Returns:
         Scores, float32 or wider [B, T, S].
     """
-    query, key = at_least_float32(query_BTIJ), at_least_float32(key_BSJ)
-    B, T, heads, width = query.shape
-    dots_BTIS = (query.reshape(B, T * heads, width) @ key.transpose(1, 2)).view(B, T, heads, -1)
-    # [1, I] x [I, S] for each query: one small product, no [B, T, I, S] temporary of the weighted scores.
-    return (weight_BTI[:, :, None] @ dots_BTIS.relu()).squeeze(2)
+    with torch.autocast(query_BTIJ.device.type, enabled=False):
+        query, key = at_least_float32(query_BTIJ), at_least_float32(key_BSJ)
+        B, T, heads, width = query.shape
+        dots_BTIS = (query.reshape(B, T * heads, width) @ key.transpose(1, 2)).view(B, T, heads, -1)
+        # [1, I] x [I, S] for each query: one small product, no [B, T, I, S] temporary of the weighted scores.
+        return (weight_BTI[:, :, None] @ dots_BTIS.relu()).squeeze(2)
 
 
-def indexer_kl(scores_BTS: Tensor, attention_BHTS: Tensor, kept_BTS: Tensor) -> Tensor:
+def indexer_kl(scores: Tensor, attention: Tensor, kept: Tensor) -> Tensor:
     """Measure how far the index scores are from what attention looked at (section 2.1, eq. 3 and 4).
 
     KL(p || softmax(I)) over the kept keys of each query, where p is the attention summed over heads and scaled to sum
@@ -109,20 +123,15 @@ def indexer_kl(scores_BTS: Tensor, attention_BHTS: Tensor, kept_BTS: Tensor) -> 
     that divide by softmax(I) + eps suppress it where it matters.
 
     Args:
-        scores_BTS: Index scores, [B, T, S].
-        attention_BHTS: Attention probabilities over the kept keys, [B, H, T, S].
-        kept_BTS: Kept keys, at least one per query, bool [B, T, S]: all visible ones in the dense warm-up, the
-            selected ones later.
+        scores: Index scores, [..., S].
+        attention: Attention probabilities of the same keys, summed over heads, [..., S].
+        kept: Kept keys, at least one per query, bool [..., S]: all visible ones in the dense warm-up, the selected ones
+            later.
 
     Returns:
-        Divergence per query in nats, [B, T].
+        Divergence per query in nats, [...].
     """
-    target_BTS = at_least_float32(attention_BHTS.detach()).sum(1)
-    target_BTS = target_BTS / target_BTS.sum(-1, keepdim=True)
-    log_index_BTS = scores_BTS.masked_fill(~kept_BTS, float("-inf")).log_softmax(-1).masked_fill(~kept_BTS, 0.0)
-    return (torch.xlogy(target_BTS, target_BTS) - target_BTS * log_index_BTS).sum(-1)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Widen half precision to float32; float32 and float64 stay as they are."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.to(torch.float32)
+    target = at_least_float32(attention.detach()).masked_fill(~kept, 0.0)
+    target = target / target.sum(-1, keepdim=True)
+    log_index = scores.masked_fill(~kept, float("-inf")).log_softmax(-1).masked_fill(~kept, 0.0)
+    return (torch.xlogy(target, target) - target * log_index).sum(-1)

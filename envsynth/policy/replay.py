@@ -68,14 +68,15 @@ def check_routed_experts(replay_BTMA: Tensor, shape_BT: tuple[int, int], config:
         raise ValueError("a row of recorded experts names an expert twice; a padded row must be -1, never zeros")
 
 
-def check_indexer_topk(replay_BTLK: Tensor, shape_BT: tuple[int, int], config: PolicyConfig) -> None:
+def check_indexer_topk(replay_BTLK: Tensor, shape_BT: tuple[int, int], config: PolicyConfig, positions: Tensor) -> None:
     """Refuse recorded keys that causal top-k cannot have selected.
 
     Args:
-        replay_BTLK: Recorded positions within the sequence, int16, int32 or int64 [B, T, L, K]; a row ascends and is
+        replay_BTLK: Recorded positions within the document, int16, int32 or int64 [B, T, L, K]; a row ascends and is
             padded with -1, or is all -1.
         shape_BT: Sequences and tokens.
         config: The policy's configuration.
+        positions: Position of each token in its document, int64 [T] or [B, T].
 
     Raises:
         ValueError: A shape or type is wrong, a position is after its token, or a row does not ascend.
@@ -85,7 +86,7 @@ def check_indexer_topk(replay_BTLK: Tensor, shape_BT: tuple[int, int], config: P
     if low < -1:
         raise ValueError(f"recorded positions must be >= -1, got {low}")
     latest_BT = replay_BTLK.flatten(2).amax(-1)
-    ahead = latest_BT > torch.arange(shape_BT[1], device=replay_BTLK.device)
+    ahead = latest_BT > positions
     if ahead.any():
         where = ahead.nonzero()[0].tolist()
         raise ValueError(f"token {where} (sequence, position) reads a later position, {int(latest_BT[*where])}")

@@ -3,7 +3,8 @@
 Shape letters: B sequences, T tokens, N rows of a decode step, R rotary width; `...` is any leading shape.
 
 The attention heads rotate neighbours, the indexer rotates halves. Mixing them up costs accuracy without any error,
-so each has its own function and its own test.
+so each has its own function and its own test. Angles are float32, so half precision is rotated in float32 and rounded
+once.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         The rotated part, [..., R].
     """
     even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
 
 def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -114,4 +115,4 @@ def rotate_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         The rotated part, [..., R].
     """
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).to(x.dtype)

@@ -51,19 +51,18 @@ def exact_topk(scores: Tensor, visible: Tensor, k: int) -> Tensor:
     return torch.nn.functional.pad(kept, (0, k - kept.shape[-1]), value=-1)
 
 
-def first_k(length: int, k: int, device: torch.device | None = None) -> Tensor:
-    """Give what causal top-k selects when nothing is left out: row t holds 0..t.
+def first_k(positions: Tensor, k: int) -> Tensor:
+    """Give what causal top-k selects when nothing is left out: position t holds 0..t.
 
     Args:
-        length: Queries T (count, <= k).
+        positions: Positions in their sequences, below k, int [...].
         k: Width of a row.
-        device: Where the result lives.
 
     Returns:
-        Indices, int32 [T, k], ascending, padded with -1.
+        Indices, int32 [..., k], ascending, padded with -1.
     """
-    index = torch.arange(k, dtype=torch.int32, device=device)
-    return torch.where(index <= torch.arange(length, device=device)[:, None], index, -1)
+    index = torch.arange(k, dtype=torch.int32, device=positions.device)
+    return torch.where(index <= positions[..., None], index, -1)
 
 
 def kept_mask(indices: Tensor, size: int) -> Tensor:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from envsynth.policy.attention import LatentAttention
+from envsynth.policy.attention import LatentAttention, Wants
+from envsynth.policy.packing import Layout, visible_keys
 from envsynth.policy.rope import rope_angles
 
 
@@ -50,11 +51,14 @@ def by_loops(attention: LatentAttention, x: Tensor, keys: list[list[int]], theta
     return torch.stack(out)
 
 
+@pytest.mark.parametrize("mode", ["mha", "fused", "mqa"])
 @pytest.mark.parametrize("length", [5, 14], ids=["dense", "sparse"])
-def test_forward_is_the_definition_on_the_selected_keys(policy, tiny, length):
-    attention = policy.layers[0].self_attn.double()
+def test_forward_is_the_definition_on_the_selected_keys(policy, tiny, length, mode):
+    attention, positions = policy.layers[0].self_attn.double(), torch.arange(length)
     x = torch.randn(1, length, 32, dtype=torch.float64)
-    output = attention(x, *rope_angles(torch.arange(length), policy.frequencies.double()))
+    angles = rope_angles(positions, policy.frequencies.double())
+    layout = Layout(*angles, positions, None, visible_keys(length, None, x.device), length)
+    output = attention(x, layout, Wants(), mode)
     keys = [[s for s in row if s >= 0] for row in output.topk_BTK[0].tolist()]
     want = by_loops(attention, x[0], keys, tiny.attention.rope_theta)
     torch.testing.assert_close(output.out_BTD[0], want, rtol=1e-6, atol=1e-6)

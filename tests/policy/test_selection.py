@@ -84,7 +84,7 @@ def test_exact_topk_refuses_to_keep_nothing():
 def test_first_k_is_what_causal_topk_selects(length):
     scores = torch.randn(length, length, generator=torch.Generator().manual_seed(2))
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    assert torch.equal(first_k(length, 5), exact_topk(scores, causal, 5))
+    assert torch.equal(first_k(torch.arange(length), 5), exact_topk(scores, causal, 5))
 
 
 def test_kept_mask_is_true_at_the_indices_only():
