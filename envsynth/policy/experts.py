@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from envsynth.policy.config import ExpertsConfig, PolicyConfig
-from envsynth.policy.grouped import expert_outputs, grouped_experts
+from envsynth.policy.grouped import can_group, expert_outputs, grouped_experts
 from envsynth.policy.precision import at_least_float32, float32_linear
 from envsynth.policy.selection import exact_topk
 
@@ -134,7 +134,7 @@ class RoutedExperts(nn.Module):
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             x_ND, *weights = (item.to(dtype) for item in (x_ND, *weights))
-        if x_ND.is_cuda and x_ND.dtype == torch.bfloat16:
+        if can_group(x_ND, weights[0]):
             per_choice_NAD = grouped_experts(x_ND, chosen_NA, *weights)
         else:
             per_choice_NAD = expert_outputs(x_ND, chosen_NA, *weights)

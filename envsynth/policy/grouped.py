@@ -127,6 +127,19 @@ def _differentiate(
 _forward.register_autograd(_differentiate, setup_context=_remember)
 
 
+def can_group(x_ND: Tensor, gate_EFD: Tensor) -> bool:
+    """Tell whether `grouped_experts` is there and fast: bfloat16 on a GPU, widths of whole 16 bytes.
+
+    Args:
+        x_ND: Tokens, [N, D].
+        gate_EFD: Gate matrices, [E, F, D].
+
+    Returns:
+        Whether to use it.
+    """
+    return x_ND.is_cuda and x_ND.dtype == torch.bfloat16 and all(size % 8 == 0 for size in gate_EFD.shape[1:])
+
+
 def grouped_experts(x_ND: Tensor, chosen_NA: Tensor, gate_EFD: Tensor, up_EFD: Tensor, down_EDF: Tensor) -> Tensor:
     """Run each token through its experts by grouped matrix products; bfloat16 on a GPU, no wait for the host.
 

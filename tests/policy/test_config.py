@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from envsynth.errors import SpecError
-from envsynth.policy.config import AttentionConfig, ExpertsConfig, IndexerConfig, PolicyConfig
+from envsynth.policy.config import AttentionConfig, ExpertsConfig, IndexerConfig, PolicyConfig, YarnConfig
 from envsynth.policy.model import Policy
 from envsynth.policy.presets import nano
 
@@ -28,7 +28,19 @@ def test_to_dict_survives_json(tiny):
     assert PolicyConfig.from_dict(json.loads(json.dumps(tiny.to_dict()))) == tiny
 
 
-@pytest.mark.parametrize("kind", [PolicyConfig, AttentionConfig, IndexerConfig, ExpertsConfig])
+def test_to_dict_survives_json_with_yarn(tiny):
+    yarn = YarnConfig(factor=4.0, original_max_position_embeddings=16)
+    config = replace(tiny, attention=replace(tiny.attention, yarn=yarn), num_nextn_predict_layers=1)
+    assert PolicyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_from_dict_fills_in_what_older_files_do_not_have(tiny):
+    data = tiny.to_dict()
+    del data["num_nextn_predict_layers"], data["attention"]["yarn"], data["indexer"]["index_precision"]
+    assert PolicyConfig.from_dict(data) == tiny
+
+
+@pytest.mark.parametrize("kind", [PolicyConfig, AttentionConfig, YarnConfig, IndexerConfig, ExpertsConfig])
 def test_records_are_small_frozen_and_keyword_only(kind):
     fields = dataclasses.fields(kind)
     assert len(fields) <= 12
@@ -77,6 +89,8 @@ def test_policy_config_refuses_impossible_values(tiny, changes, message):
         (lambda data: data.pop("experts"), r"missing keys \['experts'\]"),
         (lambda data: data["indexer"].update(topk=4), r"IndexerConfig: unknown keys \['topk'\]"),
         (lambda data: data.update(indexer=3), "PolicyConfig.indexer must be a mapping, got 3"),
+        (lambda data: data["attention"].update(yarn=2.0), "AttentionConfig.yarn must be a mapping, got 2.0"),
+        (lambda data: data["attention"].update(yarn={"factor": 2.0}), r"YarnConfig: .* missing keys \['original_max"),
     ],
 )
 def test_from_dict_refuses_other_keys(tiny, change, message):
