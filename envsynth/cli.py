@@ -1624,6 +1624,9 @@ def train(
     grpo_seconds: Annotated[float | None, typer.Option(min=0.1, help="Seconds of reinforcement learning.")] = None,
     grpo_steps: Annotated[int | None, typer.Option(min=1, help="Steps of it, instead of seconds.")] = None,
     lessons: Annotated[int, typer.Option(min=1, help="Tasks whose solutions are imitated.")] = 6000,
+    indexer: Annotated[
+        str, typer.Option(help="The indexer in reinforcement learning: kl (learns from its own loss alone) or frozen.")
+    ] = "kl",
     seed: SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in the folder as it was asked for.")
@@ -1636,10 +1639,11 @@ def train(
     if not resume:
         if all(value is None for value in (sft_seconds, sft_steps, grpo_seconds, grpo_steps)):
             sft_seconds = 210.0
-        with _usage("--tier and budgets"):
+        with _usage("--tier, --indexer and budgets"):
             config = module.TrainConfig(
                 tier=tier,
                 seed=seed,
+                indexer=indexer,
                 sft_steps=sft_steps,
                 sft_seconds=sft_seconds,
                 grpo_steps=grpo_steps,
@@ -1653,11 +1657,14 @@ def train(
     found = {"sft": trained.sft, "grpo": trained.grpo}
     shown = {phase: None if path is None else str(path) for phase, path in found.items()}
     if as_json:
-        _print_json({"run": str(folder), "threads": trained.threads, "checkpoints": shown})
+        _print_json({"run": str(folder), "threads": trained.threads, "indexer": trained.indexer, "checkpoints": shown})
         return
     for phase, path in shown.items():
         if path is not None:
             _say(out, f"{phase}: {path}")
+    if trained.grpo is not None:
+        how = "learned from its own loss alone" if trained.indexer == "kl" else "was frozen"
+        _say(err, f"in reinforcement learning the indexer {how}", "dim")
     _say(err, f"play it with: envsynth evaluate TARGET --actor {folder}", "dim")
 
 

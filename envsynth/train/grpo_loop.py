@@ -67,7 +67,7 @@ class GrpoRunConfig:
     final_lr: float = 1.0
     """Factor on the learning rates at the end of the budget; 1 keeps them."""
     indexer_kl_weight: float = 0.02
-    """Weight of the indexer's loss."""
+    """Weight of the indexer's loss; 0 freezes it."""
     checkpoint_every: int = 5
     """Steps between two checkpoints."""
     loss: GrpoConfig = field(default_factory=lambda: GrpoConfig(clip_high=0.28, kl_beta=0.0))

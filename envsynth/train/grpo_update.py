@@ -12,6 +12,7 @@ import itertools
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from envsynth.policy.model import Policy, PolicyOutput
 from envsynth.policy.optimizer import PolicyOptimizer
 from envsynth.policy.sampling import KeptSets, entropy, kept_mass, select_kept, token_log_probs
 from envsynth.policy.tokens import PAD
+
+IndexerTraining = Literal["kl", "frozen"]
+"""What moves the indexer in reinforcement learning: its own loss alone, or nothing. Rewards never do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class UpdateConfig:
     micro_batch_tokens: int = 4096
     """Padded tokens that are run at once; it changes memory and speed, not the gradient."""
     indexer_kl_weight: float = 0.02
-    """Weight of the indexer's loss on the replayed keys."""
+    """Weight of the indexer's loss on the replayed keys; 0 freezes it."""
     loss: GrpoConfig = field(default_factory=lambda: GrpoConfig(clip_high=0.28, kl_beta=0.0))
     """Which loss."""
 
@@ -102,7 +106,7 @@ def update(
             metrics |= _agreement(policy, micro_batches(batch, config.micro_batch_tokens)[0])
         metrics["grad_norm"] = optimizer.step(scale)
         parts.append(metrics)
-    return _means(parts) | {"updates": float(len(parts))}
+    return _means(parts) | {"updates": float(len(parts)), "indexer/frozen": float(config.indexer_kl_weight == 0)}
 
 
 def split_groups(trajectories: Sequence[TokenTrajectory], count: int, key: str) -> list[list[TokenTrajectory]]:

@@ -26,8 +26,9 @@ from torch.nn import functional
 
 from envsynth.errors import CheckpointError, SpecError
 from envsynth.policy.checkpoint import Checkpoint, CheckpointRecord, git_revision, save_checkpoint
-from envsynth.policy.model import Policy, PolicyOutput, balance_experts
+from envsynth.policy.model import BIAS_RATE, Policy, PolicyOutput, balance_experts
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
+from envsynth.policy.prediction import Predictions
 from envsynth.policy.tokens import PAD, VOCABULARY_HASH
 from envsynth.train.run_folder import SOURCE, RunFolder, StepReport, StopRequest
 from envsynth.train.traces import ACTION, CONTEXT, ECHO, Lesson, lessons_hash
@@ -62,7 +63,12 @@ class SftConfig:
     final_lr: float = 0.02
     """Factor on the learning rates at the end; it falls linearly over the whole budget."""
     dense_share: float = 0.7
-    """Share of the budget with dense attention; the indexer chooses the keys after that."""
+    """Share of the budget with dense attention; the indexer chooses the keys after that, and after its warm-up."""
+    indexer_warmup_share: float = 0.0
+    """Share of the budget after the dense one in which the trunk rests and the indexer alone learns, from dense
+    attention: the published order (arXiv:2512.02556, section 2.1). 0: it learns beside the trunk, from `indexer_start`."""
+    mtp_weight: float = 0.3
+    """Weight of the prediction layers' loss, where the policy has such layers (arXiv:2412.19437, section 4.2)."""
     indexer_start: float = 0.5
     """Share of the budget after which the indexer learns: before, attention looks elsewhere than it will."""
     indexer_kl_weight: float = 0.1
@@ -84,6 +90,8 @@ class SftConfig:
             "warmup_steps": self.warmup_steps >= 0,
             "final_lr": 0 <= self.final_lr <= 1,
             "dense_share": 0 <= self.dense_share <= 1,
+            "indexer_warmup_share": 0 <= self.indexer_warmup_share <= 1 - self.dense_share,
+            "mtp_weight": self.mtp_weight >= 0,
             "indexer_start": 0 <= self.indexer_start <= 1,
             "indexer_kl_weight": self.indexer_kl_weight >= 0,
             "checkpoint_every": self.checkpoint_every >= 1,
@@ -178,6 +186,26 @@ def sft_loss(
         metrics["loss/indexer"] = float(indexer.detach())
         loss = loss + indexer_kl_weight * indexer
     return loss, metrics
+
+
+def prediction_loss(predictions: Predictions, batch: SftBatch, metrics: dict[str, float]) -> Tensor:
+    """Compute the cross-entropy of the tokens after the next one, mean over prediction layers and real targets.
+
+    Args:
+        predictions: Of the policy on the batch.
+        batch: The lessons.
+        metrics: Gets `loss/mtp`, in nats.
+
+    Returns:
+        The loss, a scalar.
+    """
+    valid_BTP, length = predictions.valid_BTP, batch.tokens_BT.shape[1]
+    places_TP = torch.arange(length)[:, None] + 2 + torch.arange(valid_BTP.shape[2])
+    targets_BTP = batch.tokens_BT[:, places_TP.clamp(max=length - 1)]
+    nats_BTP = functional.cross_entropy(predictions.logits_BTPV.movedim(-1, 1), targets_BTP, reduction="none")
+    loss = (nats_BTP * valid_BTP).sum() / valid_BTP.sum().clamp(min=1)
+    metrics["loss/mtp"] = float(loss.detach())
+    return loss
 
 
 class SftRun:
@@ -299,9 +327,17 @@ class SftRun:
         config, fraction = self.config, self.fraction
         warmup = min(1.0, (self.step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
         scale = warmup * (1 - (1 - config.final_lr) * fraction)
-        is_dense = fraction < config.dense_share
-        with_kl = config.indexer_kl_weight > 0 and fraction >= config.indexer_start
-        output = self.policy(batch.tokens_BT, mask_BT=batch.valid_BT, dense=is_dense, with_indexer_kl=with_kl)
+        warms_up = config.dense_share <= fraction < config.dense_share + config.indexer_warmup_share
+        is_dense = fraction < config.dense_share or warms_up
+        with_kl = warms_up or (config.indexer_kl_weight > 0 and fraction >= config.indexer_start)
+        predicts = not warms_up and config.mtp_weight > 0 and self.policy.config.num_nextn_predict_layers > 0
+        output = self.policy(
+            batch.tokens_BT,
+            mask_BT=batch.valid_BT,
+            dense=is_dense,
+            with_indexer_kl=with_kl,
+            with_predictions=predicts,
+        )
         loss, metrics = sft_loss(
             output,
             batch,
@@ -309,11 +345,18 @@ class SftRun:
             echo_weight=config.echo_weight,
             indexer_kl_weight=config.indexer_kl_weight,
         )
+        if output.predictions is not None:
+            loss = loss + config.mtp_weight * prediction_loss(output.predictions, batch, metrics)
+            balance_experts(self.policy, output.predictions.routed_experts, predicting=True)
+        if warms_up and output.indexer_kl is not None:
+            # Its loss alone, whose gradient ends at the indexer's inputs: the trunk has no gradient, so it rests.
+            loss = output.indexer_kl.sum() / batch.valid_BT.sum()
         loss.backward()
         metrics["grad_norm"] = self.optimizer.step(scale)
-        load_ME = balance_experts(self.policy, output.routed_experts).to(torch.float32)
+        rate = 0.0 if warms_up else BIAS_RATE
+        load_ME = balance_experts(self.policy, output.routed_experts, rate).to(torch.float32)
         metrics["experts/load_max"] = float((load_ME / load_ME.sum(-1, keepdim=True)).max()) if load_ME.numel() else 0.0
-        return metrics | {"lr_scale": scale, "attention/dense": float(is_dense)}
+        return metrics | {"lr_scale": scale, "attention/dense": float(is_dense), "indexer/warmup": float(warms_up)}
 
     def _batches(self) -> Iterator[SftBatch]:
         """All batches from the current step on: pass after pass, each in its own order."""

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -23,6 +24,7 @@ from envsynth.spec import EnvironmentSpec, TaskVersion
 from envsynth.train import grpo_loop, sft
 from envsynth.train.collect import Stock
 from envsynth.train.grpo_loop import GrpoRun, GrpoRunConfig
+from envsynth.train.grpo_update import IndexerTraining
 from envsynth.train.run_folder import CONFIG, SOURCE, RunFolder, StepReport, StopRequest
 from envsynth.train.sft import SftConfig, SftRun
 from envsynth.train.threads import choose_threads
@@ -60,8 +62,12 @@ class TrainConfig:
     """Environments that run at the same time (count)."""
     threads: int | None = None
     """Threads of tensor operations; None measures what is fastest, and the run keeps it."""
+    indexer: IndexerTraining = "kl"
+    """How the indexer fares in reinforcement learning."""
 
     def __post_init__(self) -> None:
+        if self.indexer not in get_args(IndexerTraining):
+            raise SpecError(f"indexer must be one of {get_args(IndexerTraining)}, got {self.indexer!r}")
         if self.tier not in TIERS:
             raise SpecError(f"no tier is called {self.tier!r}: use one of {', '.join(TIERS)}")
         for name in ("lessons", "grpo_tasks", "slots"):
@@ -87,7 +93,8 @@ class TrainConfig:
         """Configuration of the second phase; None without a budget."""
         if self.grpo_steps is None and self.grpo_seconds is None:
             return None
-        return GrpoRunConfig(steps=self.grpo_steps, seconds=self.grpo_seconds, seed=self.seed)
+        weight = GrpoRunConfig.indexer_kl_weight if self.indexer == "kl" else 0.0
+        return GrpoRunConfig(steps=self.grpo_steps, seconds=self.grpo_seconds, seed=self.seed, indexer_kl_weight=weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +117,8 @@ class Trained:
     """Last checkpoint of reinforcement learning."""
     threads: int
     """Threads that it used."""
+    indexer: IndexerTraining = "kl"
+    """How the indexer fared in reinforcement learning."""
 
     @property
     def best(self) -> Path:
@@ -158,7 +167,7 @@ def run_training(path: Path, config: TrainConfig | None = None, *, watch: Watch 
         second = None if stop.asked else _run_grpo(folder, policy, config, watch, stop)
     if stop.asked:
         raise KeyboardInterrupt
-    return Trained(sft=first, grpo=second, threads=threads)
+    return Trained(sft=first, grpo=second, threads=threads, indexer=config.indexer)
 
 
 def new_run(path: Path) -> None:
@@ -238,6 +247,6 @@ def _about(config: TrainConfig) -> dict[str, object]:
 def _stored(path: Path) -> TrainConfig:
     try:
         options = json.loads((path / CONFIG).read_bytes())["options"]
-        return TrainConfig(**{item.name: options[item.name] for item in fields(TrainConfig)})
+        return TrainConfig(**{item.name: options[item.name] for item in fields(TrainConfig) if item.name in options})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} holds no run to continue: {error!r}; start one without --resume") from error

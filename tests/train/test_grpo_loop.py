@@ -250,6 +250,20 @@ def test_updates_in_one_or_many_micro_batches_are_the_same(player):
     assert weights[0][0]["ratio/mean"] == pytest.approx(1.0, abs=1e-4)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.1], ids=["frozen", "kl"])
+def test_rewards_never_move_the_indexer_and_the_run_says_whether_its_own_loss_does(player, weight):
+    options = RolloutConfig(seed=2, tasks_per_step=4, group_size=6, max_refills=0, max_turn_tokens=6)
+    items = collect(player, bandits(24, 8), options, step=0, cursor=0).trajectories
+    policy = Policy(SMALL, seed=1)
+    policy.load_state_dict(player.state_dict())
+    plan = UpdateConfig(mini_batches=1, indexer_kl_weight=weight)
+    metrics = update(policy, None, loop.PolicyOptimizer(policy), items, plan, scale=1.0, key="0")
+    before, after = player.state_dict(), policy.state_dict()
+    moved = {".indexer." in name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == ({False, True} if weight else {False})
+    assert metrics["indexer/frozen"] == float(not weight)
+
+
 def same_files(one, other) -> None:
     for name in ("policy.safetensors", "training.safetensors"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from envsynth.policy.drawing import Sampling
 from envsynth.policy.engine import Engine
 from envsynth.policy.model import Policy, PolicyOutput
 from envsynth.policy.optimizer import OptimizerConfig
+from envsynth.policy.prediction import Predictions, tokens_ahead
 from envsynth.policy.template import opening, read_action, render
 from envsynth.policy.tokens import END, PAD
 from envsynth.train.run_folder import METRICS, RunFolder, StopRequest
-from envsynth.train.sft import SftConfig, SftRun, batch_of, epoch_batches, sft_loss
+from envsynth.train.sft import SftBatch, SftConfig, SftRun, batch_of, epoch_batches, prediction_loss, sft_loss
 from envsynth.train.traces import ACTION, CONTEXT, ECHO, MISTAKE, Lesson
 from tests.train.conftest import SMALL, bandit_lessons, copy_lessons
 
@@ -135,6 +137,59 @@ def test_run_warms_up_decays_and_goes_from_dense_to_sparse(tmp_path, small):
     assert all(line["loss/indexer"] > 0 for line in told[2:])
 
 
+def test_in_the_published_order_the_trunk_rests_while_the_indexer_warms_up(tmp_path, small):
+    """Dense training, then the indexer alone on dense attention, then everything on selected keys."""
+    run = SftRun(
+        RunFolder(tmp_path),
+        small,
+        bandit_lessons(),
+        config(steps=8, dense_share=0.25, indexer_warmup_share=0.5, indexer_start=0.75),
+    )
+    moved: list[set[bool]] = []
+    state = {name: item.clone() for name, item in small.state_dict().items()}
+
+    def look(_report) -> None:
+        nonlocal state
+        now = {name: item.clone() for name, item in small.state_dict().items()}
+        moved.append({".indexer." in name for name in now if not torch.equal(now[name], state[name])})
+        state = now
+
+    run.run(on_step=look)
+    assert moved == [{False}] * 2 + [{True}] * 4 + [{True, False}] * 2
+    told = lines(run.folder)
+    assert [line["indexer/warmup"] for line in told] == [0.0] * 2 + [1.0] * 4 + [0.0] * 2
+    assert [line["attention/dense"] for line in told] == [1.0] * 6 + [0.0] * 2
+
+
+def test_prediction_layers_learn_beside_the_rest(tmp_path, small):
+    policy = Policy(replace(small.config, num_nextn_predict_layers=1))
+    run = SftRun(RunFolder(tmp_path), policy, bandit_lessons(), config(steps=16, batch_tokens=256, warmup_steps=2))
+    run.run()
+    told = lines(run.folder)
+    assert told[-1]["loss/mtp"] < 0.8 * told[0]["loss/mtp"]
+    assert policy.mtp_layers[0].layer.mlp.gate.e_score_correction_bias.abs().max() > 0
+    untrained = config(steps=2, mtp_weight=0.0)
+    run = SftRun(RunFolder(tmp_path / "without"), policy, bandit_lessons(), untrained)
+    run.run()
+    assert "loss/mtp" not in lines(run.folder)[0]
+
+
+def test_prediction_loss_is_the_mean_over_real_targets_of_every_layer():
+    tokens = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 2, 8, generator=generator)
+    valid = torch.stack([tokens_ahead(tokens, mask, None, steps)[1] for steps in (2, 3)], dim=2)
+    found = Predictions(logits_BTPV=logits, valid_BTP=valid, routed_experts=torch.empty(0))
+    metrics: dict[str, float] = {}
+    loss = prediction_loss(found, SftBatch(tokens_BT=tokens, valid_BT=mask, marks_BT=tokens), metrics)
+    # Row 0: three targets two ahead and two three ahead; row 1: one two ahead.
+    pairs = [(0, t, 0, t + 2) for t in range(3)] + [(0, t, 1, t + 3) for t in range(2)] + [(1, 0, 0, 2)]
+    nats = [-logits[row, t, layer].log_softmax(-1)[tokens[row, target]] for row, t, layer, target in pairs]
+    assert float(loss) == pytest.approx(float(sum(nats)) / 6, rel=1e-6)
+    assert metrics["loss/mtp"] == float(loss)
+
+
 def test_run_moves_the_routers_bias_towards_equal_load(tmp_path, small):
     SftRun(RunFolder(tmp_path), small, bandit_lessons(), config(steps=3)).run()
     bias = small.layers[0].mlp.gate.e_score_correction_bias
@@ -208,7 +263,14 @@ def test_run_keeps_the_newest_checkpoints_only(tmp_path, small):
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 3, "seconds": 3.0}, {"steps": None}, {"final_lr": 2.0}, {"batch_tokens": 0}]
+    "change",
+    [
+        {"steps": 3, "seconds": 3.0},
+        {"steps": None},
+        {"final_lr": 2.0},
+        {"batch_tokens": 0},
+        {"indexer_warmup_share": 0.4},
+    ],
 )
 def test_config_refuses_nonsense(change):
     with pytest.raises(SpecError):

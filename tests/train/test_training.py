@@ -89,6 +89,13 @@ def test_run_training_goes_from_imitation_to_rewards_and_resumes_there(tmp_path,
     assert (again.sft, again.grpo) == (found.sft, found.grpo)
 
 
+def test_a_run_says_what_moves_the_indexer():
+    learns, frozen = (TrainConfig(grpo_steps=1, indexer=how).grpo for how in ("kl", "frozen"))
+    assert learns is not None
+    assert frozen is not None
+    assert learns.update.indexer_kl_weight > 0 == frozen.update.indexer_kl_weight
+
+
 def test_lessons_and_tasks_are_apart():
     pairs, kinds = training.nano_pairs(40, "0/grpo")
     assert len(pairs) == len(kinds) == 40
@@ -108,7 +115,13 @@ def test_new_run_refuses_a_folder_with_a_run(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"sft_steps": 2, "sft_seconds": 3.0}, {"sft_steps": 2, "tier": "huge"}, {"sft_steps": 2, "lessons": 0}],
+    [
+        {},
+        {"sft_steps": 2, "sft_seconds": 3.0},
+        {"sft_steps": 2, "tier": "huge"},
+        {"sft_steps": 2, "lessons": 0},
+        {"sft_steps": 2, "indexer": "both"},
+    ],
 )
 def test_config_refuses_nonsense(change):
     with pytest.raises(SpecError):
