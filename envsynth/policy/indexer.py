@@ -22,6 +22,8 @@ from envsynth.policy.precision import at_least_float32, float32_linear
 from envsynth.policy.quantization import hadamard, round_through
 from envsynth.policy.rope import rotate_halves, rotate_pairs
 
+ROW_BLOCK = 16
+"""Rows and columns of a product at least: fewer are multiplied by other code, with other rounding."""
 KEY_NORM_EPS = 1e-6
 """Added to the variance of the indexer's keys."""
 
@@ -97,7 +99,9 @@ class LightningIndexer(nn.Module):
 def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Tensor:
     """Score every key for every query, without any mask.
 
-    Products of half-precision or eight-bit numbers are exact in float32, in which they are summed.
+    Products of half-precision or eight-bit numbers are exact in float32, in which they are summed. A score does not
+    depend on how many queries and keys are scored together, so that training, prefill and decoding select equal keys:
+    the sum over heads has a fixed order, and a few rows are padded, because libraries multiply few rows by other code.
 
     Args:
         query_BTIJ: Queries, [B, T, I, J].
@@ -110,9 +114,19 @@ def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Ten
     with torch.autocast(query_BTIJ.device.type, enabled=False):
         query, key = at_least_float32(query_BTIJ), at_least_float32(key_BSJ)
         B, T, heads, width = query.shape
-        dots_BTIS = (query.reshape(B, T * heads, width) @ key.transpose(1, 2)).view(B, T, heads, -1)
-        # [1, I] x [I, S] for each query: one small product, no [B, T, I, S] temporary of the weighted scores.
-        return (weight_BTI[:, :, None] @ dots_BTIS.relu()).squeeze(2)
+        rows, n_keys = _at_least_rows(query.reshape(B, T * heads, width)), key.shape[1]
+        products = rows @ _at_least_rows(key).transpose(1, 2)
+        dots_BTIS = products[:, : T * heads, :n_keys].unflatten(1, (T, heads))
+        scores_BTS = dots_BTIS[:, :, 0].relu() * weight_BTI[:, :, :1]
+        for head in range(1, heads):
+            scores_BTS = scores_BTS + dots_BTIS[:, :, head].relu() * weight_BTI[:, :, head, None]
+        return scores_BTS
+
+
+def _at_least_rows(x: Tensor) -> Tensor:
+    """Pad [B, rows, width] with zeros to a whole block, if it has fewer rows."""
+    missing = ROW_BLOCK - x.shape[1]
+    return functional.pad(x, (0, 0, 0, missing)) if missing > 0 else x
 
 
 def indexer_kl(scores: Tensor, attention: Tensor, kept: Tensor) -> Tensor:

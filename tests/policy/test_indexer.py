@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -113,3 +114,23 @@ def test_warm_up_trains_on_every_key_and_the_sparse_stage_on_the_selected(policy
     torch.testing.assert_close(warm[:, :k], sparse[:, :k])
     assert (warm[:, k:] - sparse[:, k:]).abs().min() > 0
     assert (warm > -1e-6).all()
+
+
+@pytest.mark.parametrize(("heads", "width", "length"), [(1, 16, 40), (2, 32, 60), (3, 8, 50), (8, 64, 40)])
+def test_a_score_does_not_depend_on_how_many_are_scored_together(heads, width, length):
+    """Training, prefill and decoding score in other shapes, and must select equal keys: so scores are equal bits."""
+    generator = torch.Generator().manual_seed(heads)
+    query, key, weight = (
+        torch.randn(2, length, *shape, generator=generator) for shape in ((heads, width), (width,), (heads,))
+    )
+    whole = index_scores(query, key, weight)
+    for shorter in (1, 3, 16, 17, 33):
+        part = index_scores(query[:, :shorter], key[:, :shorter], weight[:, :shorter])
+        assert torch.equal(part, whole[:, :shorter, :shorter])
+    padded = torch.cat((key, torch.zeros(2, 16, width)), 1)
+    for t in range(length):
+        for rows in (1, 16):
+            wide = -(-(t + 1) // 16) * 16
+            step = (query[:1, t : t + 1], padded[:1, :wide], weight[:1, t : t + 1])
+            one = index_scores(*(item.expand(rows, *item.shape[1:]) for item in step))
+            assert torch.equal(one[0, 0, : t + 1], whole[0, t, : t + 1])
