@@ -139,13 +139,15 @@ def indexer_kl(scores: Tensor, attention: Tensor, kept: Tensor) -> Tensor:
     Args:
         scores: Index scores, [..., S].
         attention: Attention probabilities of the same keys, summed over heads, [..., S].
-        kept: Kept keys, at least one per query, bool [..., S]: all visible ones in the dense warm-up, the selected ones
-            later.
+        kept: Kept keys, bool [..., S]: all visible ones in the dense warm-up, the selected ones later.
 
     Returns:
-        Divergence per query in nats, [...].
+        Divergence per query in nats, [...]; 0, and without gradient, for a query without any attention or key.
     """
     target = at_least_float32(attention.detach()).masked_fill(~kept, 0.0)
-    target = target / target.sum(-1, keepdim=True)
-    log_index = scores.masked_fill(~kept, float("-inf")).log_softmax(-1).masked_fill(~kept, 0.0)
+    target = target / target.sum(-1, keepdim=True).clamp(min=torch.finfo(target.dtype).tiny)
+    # A row of minus infinities has no softmax, and NaN times zero is NaN: a query without keys keeps its scores.
+    log_index = (
+        scores.masked_fill(~kept & kept.any(-1, keepdim=True), float("-inf")).log_softmax(-1).masked_fill(~kept, 0.0)
+    )
     return (torch.xlogy(target, target) - target * log_index).sum(-1)

@@ -100,6 +100,18 @@ def test_indexer_kl_gradient_is_finite_where_attention_is_exactly_zero():
     assert torch.autograd.gradcheck(lambda x: indexer_kl(x, attention, kept), scores)
 
 
+def test_indexer_kl_of_a_query_without_keys_or_attention_is_zero_and_moves_nothing():
+    scores = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    attention = torch.tensor([[[1.0, 2.0, 0, 0], [0, 0, 3.0, 0], [1.0, 1.0, 1.0, 1.0]]], dtype=torch.float64)
+    kept = torch.tensor([[[True, True, False, False], [True, True, False, False], [False] * 4]])
+    loss = indexer_kl(scores, attention, kept)
+    loss.sum().backward()
+    assert loss[0, 0] > 0
+    assert loss[0, 1:].tolist() == [0.0, 0.0]
+    assert scores.grad[0, 0].abs().max() > 0
+    assert scores.grad[0, 1:].abs().max() == 0
+
+
 def test_indexer_kl_is_zero_where_scores_already_are_the_attention():
     attention = torch.rand(1, 4, 4, dtype=torch.float64).tril().add(1e-3).tril()
     attention = attention / attention.sum(-1, keepdim=True)
