@@ -27,8 +27,6 @@ CONFIG: Final = "config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SCALE: Final = "_scale_inv"
 """What the name of a matrix's scales adds to its own."""
-KEPT_FLOAT32: Final = ("mlp.gate.weight", "e_score_correction_bias", "indexer.weights_proj.weight")
-"""Ends of names that stay float32 in a policy of half precision, as in `transformers`: they decide near ties."""
 DTYPES: Final[Mapping[str, torch.dtype]] = {
     "float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
 }  # fmt: skip
@@ -77,8 +75,8 @@ def load_huggingface(folder: Path, *, dtype: torch.dtype | None = None) -> Polic
 
     Args:
         folder: The folder.
-        dtype: Type of the weights; None takes what `config.json` says, float32 if nothing. Routers, their biases and
-            the indexer's head weights are float32 at least.
+        dtype: Type of the weights; None takes what `config.json` says, float32 if nothing. What decides near ties stays
+            float32 in half precision, as `Policy` does it.
 
     Returns:
         The policy, in training mode.
@@ -89,7 +87,7 @@ def load_huggingface(folder: Path, *, dtype: torch.dtype | None = None) -> Polic
     """
     data = _json(folder / CONFIG)
     config, block = policy_config(data), weight_block_size(data)
-    policy = _empty_policy(config, _dtype(data, dtype))
+    policy = Policy(config).to(_dtype(data, dtype))
     try:
         with ExitStack() as stack, torch.no_grad():
             entries = _entries(folder, stack)
@@ -132,14 +130,6 @@ def _dtype(data: Mapping[str, Any], dtype: torch.dtype | None) -> torch.dtype:
     if chosen is None or chosen not in DTYPES.values():
         raise SpecError(f"a policy is one of {sorted(DTYPES)}, got {dtype or named!r}: pass one of these as dtype")
     return chosen
-
-
-def _empty_policy(config: PolicyConfig, dtype: torch.dtype) -> Policy:
-    policy = Policy(config).to(dtype)
-    for name, tensor in (*policy.named_parameters(), *policy.named_buffers()):
-        if name.endswith(KEPT_FLOAT32):
-            tensor.data = tensor.data.to(torch.promote_types(dtype, torch.float32))
-    return policy
 
 
 def _entries(folder: Path, stack: ExitStack) -> dict[str, _Entry]:
