@@ -43,8 +43,8 @@ from envsynth.policy.selection import exact_topk
 
 CONFIGURATIONS, FAST = 64, 16
 """Configurations of a whole run, and of a fast one."""
-EVERY = 4
-"""Of these, every fourth is also decoded, padded and moved between slots."""
+EVERY = 3
+"""Of these, every third is also decoded, padded and moved between slots; three shares no factor with what repeats."""
 PLANTED = 4
 """Configurations in which each fault is planted."""
 

@@ -98,7 +98,7 @@ def draw_case(number: int, **wanted: Any) -> Case:
     sparse = wanted.get("sparse", rng.random() < 0.6)
     k = rng.randint(2, length - 1) if sparse else length + rng.choice((0, 0, 1, 7))
     rope = wanted.get("rope", rng.choice((2, 4, 8, 16)))
-    yarn = wanted.get("yarn", number % 2 == 0)
+    yarn = wanted.get("yarn", number // 8 % 2 == 1)  # with every number of heads
     config = PolicyConfig(
         vocab_size=VOCABULARY,
         hidden_size=rng.choice((24, 32, 48, 64)),
