@@ -10,7 +10,12 @@ import torch
 
 from envsynth.policy.config import PolicyConfig
 from envsynth.policy.model import Policy
+from envsynth.policy.tokens import VOCABULARY_SIZE
 
+VOCABULARIES: Final[Mapping[str, int]] = {
+    "nano": VOCABULARY_SIZE, "small": 512, "base": 1024, "large": 8192, "deepseek-v3.2": 129_280,
+}  # fmt: skip
+"""Token ids that each preset is meant for."""
 ROUTED, PREDICTION = "routed experts", "prediction layers"
 _PARTS: Final = (
     ("mtp_layers.", PREDICTION),

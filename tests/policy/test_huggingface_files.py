@@ -46,6 +46,10 @@ def assert_equal(one: Policy, other: Policy) -> None:
     ours, theirs = one.state_dict(), other.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    # Buffers that no file holds are computed again.
+    buffers = dict(other.named_buffers())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in one.named_buffers())
+    assert all(parameter.requires_grad for parameter in one.parameters())
 
 
 def change(folder: Path, **changed: Any) -> None:

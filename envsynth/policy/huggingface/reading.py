@@ -21,6 +21,7 @@ from envsynth.policy.huggingface.blocks import dequantize_blocks, scale_shape
 from envsynth.policy.huggingface.config import policy_config, weight_block_size
 from envsynth.policy.huggingface.names import copies, places
 from envsynth.policy.model import Policy
+from envsynth.policy.rope import attention_frequencies
 
 CONFIG: Final = "config.json"
 """Name of the configuration's file."""
@@ -87,7 +88,7 @@ def load_huggingface(folder: Path, *, dtype: torch.dtype | None = None) -> Polic
     """
     data = _json(folder / CONFIG)
     config, block = policy_config(data), weight_block_size(data)
-    policy = Policy(config).to(_dtype(data, dtype))
+    policy = _without_values(config, _dtype(data, dtype))
     try:
         with ExitStack() as stack, torch.no_grad():
             entries = _entries(folder, stack)
@@ -130,6 +131,15 @@ def _dtype(data: Mapping[str, Any], dtype: torch.dtype | None) -> torch.dtype:
     if chosen is None or chosen not in DTYPES.values():
         raise SpecError(f"a policy is one of {sorted(DTYPES)}, got {dtype or named!r}: pass one of these as dtype")
     return chosen
+
+
+def _without_values(config: PolicyConfig, dtype: torch.dtype) -> Policy:
+    """Make a policy whose weights have no values yet: no random numbers, and no wider copy before half precision."""
+    with torch.device("meta"):
+        policy = Policy(config).to(dtype)
+    policy.to_empty(device=torch.get_default_device())
+    policy.frequencies.copy_(attention_frequencies(config.attention))  # the one buffer that no file holds
+    return policy
 
 
 def _entries(folder: Path, stack: ExitStack) -> dict[str, _Entry]:
