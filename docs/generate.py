@@ -64,6 +64,9 @@ CALLS = {
     "suite list": "envsynth.store.Store.suites",
     "suite import": "envsynth.suite.import_jsonl",
     "suite check": "envsynth.set_audit.audit_set",
+    "policy show": "envsynth.policy.size.policy_size",
+    "policy export": "envsynth.policy.huggingface.export_checkpoint",
+    "policy import": "envsynth.policy.huggingface.import_huggingface",
 }
 """Verb -> the Python call behind it."""
 
@@ -80,6 +83,8 @@ MODULES = (
     ("envsynth.environments.compact", "JSON in fewer tokens, exactly."),
     ("envsynth.policy.tokens", "The policy's tokenizer."),
     ("envsynth.policy.template", "Conversations as tokens."),
+    ("envsynth.policy.huggingface", "Policies as Hugging Face folders."),
+    ("envsynth.policy.size", "How large a policy is."),
     ("envsynth.author.procedural.nano", "The nano tier and its traces."),
     ("envsynth.lengths", "Lengths of episodes by tier."),
     ("envsynth.yields", "What synthesis brought."),

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -1586,20 +1586,20 @@ def _span(value: tuple[float, float] | None) -> str:
 # ---------------------------------------------------------------------------------------------------------------- train
 
 
-def _torch_wing(module: str) -> Any:
+def _torch_wing(module: str, wing: str = "train") -> Any:
     """Load a module that needs torch; its absence is an error with the extra to install."""
     import importlib
 
     from envsynth.errors import MissingExtra
 
     try:
-        return importlib.import_module(f"envsynth.train.{module}")
+        return importlib.import_module(f"envsynth.{wing}.{module}")
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors"):
             raise
         raise MissingExtra(
-            f"{error.name} is not installed: training and playing checkpoints need the extra [train],"
-            " for example `pip install 'envsynth[train]'`"
+            f"{error.name} is not installed: training and playing checkpoints, and reading policies, need the extra"
+            " [train], for example `pip install 'envsynth[train]'`"
         ) from error
 
 
@@ -1714,6 +1714,99 @@ def _training_progress(folder: Path) -> Generator[tuple[Callable[[int], None], C
             yield lessons, step
     else:
         yield lessons, step
+
+
+# --------------------------------------------------------------------------------------------------------------- policy
+
+policies = typer.Typer(
+    help="Look at policies; write and read them as Hugging Face folders. Needs the extra [train].", no_args_is_help=True
+)
+app.add_typer(policies, name="policy")
+
+
+@policies.command("show")
+def policy_show(
+    what: Annotated[str, typer.Argument(help="A preset, a Hugging Face folder, a checkpoint, or the folder of a run.")],
+    vocab_size: Annotated[
+        int | None, typer.Option(min=2, help="Token ids of a preset; by default those that it is meant for.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how large a policy is: parameters by part, those that a token uses, and the cache; without its numbers."""
+    sizes = _torch_wing("size", "policy")
+    config = _policy_config(what, sizes.VOCABULARIES if vocab_size is None else {what: vocab_size})
+    size = sizes.policy_size(config)
+    layers = {
+        "dense": config.first_k_dense_replace,
+        "with experts": config.n_moe_layers,
+        "prediction": config.num_nextn_predict_layers,
+    }
+    cache = {name: size.cache_numbers * width for name, width in (("bfloat16", 2), ("float32", 4))}
+    if as_json:
+        _print_json(
+            {
+                "policy": what,
+                "vocab_size": config.vocab_size,
+                "layers": layers,
+                "parameters": {"total": size.total, "active": size.active, "parts": dict(size.parts)},
+                "cache_bytes_per_token": cache,
+                "config": config.to_dict(),
+            }
+        )
+        return
+    table = _table("part", "parameters", right=("parameters",))
+    for part, count in size.parts.items():
+        table.add_row(part, f"{count:,}")
+    _print_table(table)
+    _say(out, f"total {size.total:,}, of which a token uses {size.active:,}; prediction layers are in neither")
+    _say(out, "layers: " + ", ".join(f"{count} {name}" for name, count in layers.items()))
+    _say(out, "cache per token: " + ", ".join(f"{count:,} bytes in {name}" for name, count in cache.items()))
+
+
+def _policy_config(what: str, vocabularies: Mapping[str, int]) -> Any:
+    """The configuration of a preset, of one of our checkpoints, or of a Hugging Face folder."""
+    presets = _torch_wing("presets", "policy")
+    if what in presets.PRESETS:
+        return presets.PRESETS[what](vocabularies[what])
+    folder = Path(what)
+    if not folder.is_dir():
+        known = ", ".join(presets.PRESETS)
+        raise typer.BadParameter(f"{what} is no folder, and none of the presets {known}", param_hint="WHAT")
+    if what in vocabularies:
+        raise typer.BadParameter("only a preset is given another vocabulary", param_hint="--vocab-size")
+    checkpoints = _torch_wing("checkpoint", "policy")
+    if (folder / checkpoints.RECORD).is_file() or checkpoints.list_checkpoints(folder):
+        return checkpoints.load_checkpoint(folder).record.config
+    return _torch_wing("huggingface", "policy").read_policy_config(folder)
+
+
+@policies.command("export")
+def policy_export(
+    source: Annotated[Path, typer.Argument(help="A checkpoint, or the folder of a run: its newest one.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; absent or empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a checkpoint as a folder that transformers reads (DeepseekV32ForCausalLM). Its tokens stay behind."""
+    config = _torch_wing("huggingface", "policy").export_checkpoint(source, folder)
+    if as_json:
+        _print_json({"path": str(folder), "layers": config.num_hidden_layers, "vocab_size": config.vocab_size})
+    else:
+        _say(out, f"{folder}: {_count(config.num_hidden_layers, 'layer')}, {config.vocab_size} token ids")
+
+
+@policies.command("import")
+def policy_import(
+    folder: Annotated[Path, typer.Argument(help="A Hugging Face folder of DeepSeek-V3.2's architecture.")],
+    path: Annotated[Path, typer.Argument(help="Checkpoint to write; absent or empty.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Write a Hugging Face folder as a checkpoint. Its tokens are not ours, so our tasks are not trained with it."""
+    record = _torch_wing("huggingface", "policy").import_huggingface(folder, path)
+    layers = record.config.num_hidden_layers
+    if as_json:
+        _print_json({"path": str(path), "layers": layers, "vocabulary": record.vocabulary})
+    else:
+        _say(out, f"{path}: {_count(layers, 'layer')}, vocabulary {record.vocabulary[:12]}")
 
 
 # ---------------------------------------------------------------------------------------------------------- demo doctor

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,6 +27,7 @@ from torch import Tensor
 from envsynth.errors import CheckpointError, SpecError
 from envsynth.policy.config import PolicyConfig
 from envsynth.policy.model import Policy
+from envsynth.policy.whole_folder import whole_folder
 
 FORMAT: Final = "envsynth-checkpoint/1"
 """Version of the format."""
@@ -139,7 +138,9 @@ def save_checkpoint(
     }
     files[RECORD] = json.dumps(content, indent=1, allow_nan=False).encode()
     try:
-        _write_folder(folder, files)
+        with whole_folder(folder) as fresh:
+            for name, data in files.items():
+                (fresh / name).write_bytes(data)
     except OSError as error:
         raise CheckpointError(
             f"cannot write the checkpoint {folder}: {error}; free space or choose another folder"
@@ -249,32 +250,3 @@ def git_revision(folder: Path) -> str | None:
 
 def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = folder.with_name(f".{folder.name}.new")
-    stale = folder.with_name(f".{folder.name}.old")
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    for name, data in files.items():
-        with (fresh / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    _flush_folder(fresh)
-    if folder.exists():
-        folder.rename(stale)
-    fresh.rename(folder)
-    _flush_folder(folder.parent)
-    shutil.rmtree(stale, ignore_errors=True)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Flush the names in a folder: a file is only safe once its name is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

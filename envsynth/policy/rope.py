@@ -67,7 +67,9 @@ def yarn_frequencies(frequencies: Tensor, theta: float, yarn: YarnConfig) -> Ten
 
     low = max(math.floor(pair_that_turns(yarn.beta_fast)), 0)
     high = min(math.ceil(pair_that_turns(yarn.beta_slow)), dim - 1)
-    width = max(high - low, 1e-3)  # a ramp of no width would divide by zero
+    # A ramp of no width would divide by zero. One whose bounds crossed, where the original length is a few tokens or
+    # the base is small for it, runs backwards in the released model, and does so here.
+    width = (high - low) or 1e-3
     slowed = ((torch.arange(dim // 2, dtype=frequencies.dtype) - low) / width).clamp(0, 1)
     return frequencies / yarn.factor * slowed + frequencies * (1 - slowed)
 

@@ -99,11 +99,12 @@ def test_save_leaves_the_old_checkpoint_when_it_is_killed_half_way(tmp_path, pol
         calls.append(handle)
         raise OSError("no space left")
 
-    monkeypatch.setattr("envsynth.policy.checkpoint.os.fsync", die)
+    monkeypatch.setattr("envsynth.policy.whole_folder.os.fsync", die)
     with pytest.raises(CheckpointError, match="no space left"):
         save_checkpoint(folder, replace(ABOUT, step=13), policy)
     assert calls
     assert load_checkpoint(folder).record.step == 12
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, TRAINING])

@@ -199,7 +199,12 @@ def test_without_torch_the_command_names_the_extra(tmp_path):
         "from envsynth.cli import main\n"
         "main(sys.argv[1:])\n"
     )
-    commands = (["train", "--out", str(tmp_path / "run"), "--sft-steps", "1"], ["doctor", "train"], ["--version"])
+    commands = (
+        ["train", "--out", str(tmp_path / "run"), "--sft-steps", "1"],
+        ["doctor", "train"],
+        ["policy", "show", "nano"],
+        ["--version"],
+    )
     for arguments in commands:
         done = subprocess.run(
             [sys.executable, str(tmp_path / "blocked.py"), *arguments],
