@@ -1,0 +1,160 @@
+"""Each stage trains what it should and nothing else; twins see equal batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from envsynth.errors import CheckpointError, ExperimentError
+from envsynth.train.fidelity.batches import BatchFeed
+from envsynth.train.fidelity.config import FidelityConfig
+from envsynth.train.fidelity.stages import INDEXER, Bench, StageKind, load_trunk, new_policy, run_stage
+from envsynth.train.fidelity.tasks import ANSWERS, Kind, TaskConfig, make_tasks
+from tests.train.fidelity.conftest import CPU, tiny
+
+
+def bench(config: FidelityConfig | None = None, told: list[Mapping[str, float]] | None = None) -> Bench:
+    told = [] if told is None else told
+    return Bench(config=config or tiny(), device=CPU, seed=0, watch=lambda step, steps, metrics: told.append(metrics))
+
+
+def changed(kind: StageKind, config: FidelityConfig | None = None) -> set[str]:
+    config = config or tiny()
+    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    # Fresh residual branches are zero and would pass no gradient on.
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    before = {name: item.clone() for name, item in policy.named_parameters()}
+    run_stage(kind, policy, bench(config))
+    return {name for name, item in policy.named_parameters() if not torch.equal(before[name], item)}
+
+
+def test_run_stage_warmup_trains_the_indexer_alone() -> None:
+    names = changed("warmup")
+    assert names
+    assert all(INDEXER in name for name in names)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "twin"])
+def test_run_stage_dense_leaves_the_indexer_alone(kind: StageKind) -> None:
+    names = changed(kind)
+    assert "lm_head.weight" in names
+    assert not any(INDEXER in name for name in names)
+
+
+def test_run_stage_sparse_trains_both() -> None:
+    names = changed("sparse")
+    assert "lm_head.weight" in names
+    assert any(INDEXER in name for name in names)
+
+
+def test_run_stage_sparse_and_twin_get_equal_batches_and_rates() -> None:
+    config = tiny()
+    records = {}
+    for kind in ("sparse", "twin", "warmup"):
+        policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+        records[kind] = run_stage(kind, policy, bench(config))
+    sparse, twin = records["sparse"], records["twin"]
+    assert (sparse.batches, sparse.steps, sparse.tokens, sparse.rates) == (
+        twin.batches,
+        twin.steps,
+        twin.tokens,
+        twin.rates,
+    )
+    assert records["warmup"].batches != sparse.batches
+    assert sparse.tokens_per_s > 0
+
+
+def test_run_stage_in_parts_equals_whole_batches() -> None:
+    config = tiny()
+    config = replace(config, sparse=replace(config.sparse, batch_tokens=256))
+    found = []
+    for micro in (64, 4096):
+        parts = replace(config, compute=replace(config.compute, micro_tokens_kl=micro))
+        policy = new_policy(parts, parts.cell(1, 4), CPU, seed=0)
+        record = run_stage("sparse", policy, bench(parts))
+        found.append((record.curve[-1]["loss"], record.curve[-1]["kl"]))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_run_stage_tells_and_keeps_a_curve() -> None:
+    told: list[Mapping[str, float]] = []
+    config = tiny()
+    config = replace(config, pretrain=replace(config.pretrain, steps=5))
+    record = run_stage("pretrain", new_policy(config, config.cell(1, 4), CPU, seed=0), bench(config, told))
+    assert [point["step"] for point in record.curve] == [2, 4, 5]
+    assert told == list(record.curve)
+    assert record.tokens == 5 * 128
+
+
+def test_run_stage_not_finite_names_the_stage() -> None:
+    config = tiny()
+    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    with torch.no_grad():
+        policy.norm.weight.fill_(float("nan"))
+    with pytest.raises(ExperimentError, match=r"pretrain, step 0.*nan"):
+        run_stage("pretrain", policy, bench(config))
+
+
+def test_run_stage_not_finite_in_the_warmup_is_noticed() -> None:
+    config = tiny()
+    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    with torch.no_grad():
+        policy.embed_tokens.weight.fill_(float("nan"))
+    with pytest.raises(ExperimentError, match="warmup, step 0"):
+        run_stage("warmup", policy, bench(config))
+
+
+def test_run_stage_cap_in_seconds_fails_rather_than_train_less() -> None:
+    config = tiny()
+    config = replace(config, sparse=replace(config.sparse, seconds=1e-9))
+    with pytest.raises(ExperimentError, match="to every run alike"):
+        run_stage("twin", new_policy(config, config.cell(1, 4), CPU, seed=0), bench(config))
+
+
+def test_load_trunk_keeps_the_fresh_indexer() -> None:
+    config = tiny()
+    source = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    target = new_policy(config, config.cell(2, 8), CPU, seed=5)
+    before = {name: item.clone() for name, item in target.named_parameters()}
+    load_trunk(target, source.state_dict())
+    for name, item in target.named_parameters():
+        assert torch.equal(item, before[name] if INDEXER in name else source.state_dict()[name])
+
+
+def test_load_trunk_refuses_another_trunk() -> None:
+    config = tiny()
+    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    weights = policy.state_dict()
+    with pytest.raises(CheckpointError, match="lm_head"):
+        load_trunk(policy, {name: item for name, item in weights.items() if name != "lm_head.weight"})
+    with pytest.raises(CheckpointError, match="do not fit"):
+        load_trunk(policy, {**weights, "lm_head.weight": torch.zeros(3, 3)})
+
+
+def test_batch_feed_gives_every_batch_in_order() -> None:
+    feed = BatchFeed("x", ((64, 3), (128, 2)), 256, CPU)
+    batches = list(feed)
+    assert [tuple(batch.tokens_BT.shape) for batch in batches] == [(4, 64)] * 3 + [(2, 128)] * 2
+    for step, batch in enumerate(batches):
+        context = batch.tokens_BT.shape[1]
+        made = make_tasks(TaskConfig.for_context(context), seed="x", step=step, sequences=256 // context)
+        assert np.array_equal(made.tokens_BT, batch.tokens_BT.numpy())
+        assert batch.weight == pytest.approx(float(batch.weights_BT.sum()))
+    kinds, weights = batches[0].kinds_BT[:, 1:], batches[0].weights_BT[:, 1:]
+    assert (weights[kinds == Kind.RANDOM] == 0).all()
+    assert all((weights[kinds == kind] == 1).all() for kind in ANSWERS)
+    assert (batches[0].weights_BT[:, 0] == 0).all()
+    again = BatchFeed("x", ((64, 3), (128, 2)), 256, CPU)
+    assert len(list(again)) == 5
+    assert again.digest == feed.digest
+
+
+def test_batch_feed_can_be_left_early() -> None:
+    feed = BatchFeed("x", ((64, 50),), 256, CPU)
+    assert next(iter(feed)).tokens_BT.shape == (4, 64)
