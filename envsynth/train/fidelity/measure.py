@@ -5,7 +5,6 @@ Shape letters: B sequences, T tokens, V vocabulary, L layers, A answer ids, Q an
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from envsynth.errors import ExperimentError
+from envsynth.policy.attention import AttentionMode
 from envsynth.policy.model import Policy
 from envsynth.train.fidelity.batches import Batch, BatchFeed
-from envsynth.train.fidelity.config import AttentionMode, FidelityConfig
+from envsynth.train.fidelity.config import FidelityConfig
 from envsynth.train.fidelity.tasks import ANSWERS, Kind, TaskConfig
 
 Z_95: Final = 1.959963984540054
@@ -183,7 +183,7 @@ class _Counter:
         nats, tokens = self._nats.tolist(), self._tokens.tolist()
         if not all(map(math.isfinite, nats)):
             raise ExperimentError(f"the loss on held-out sequences is not finite ({nats}): train with lower rates")
-        right = dict(zip(ACCURACIES, self._right.tolist(), strict=True))
+        right: dict[str, int] = dict(zip(ACCURACIES, self._right.tolist(), strict=True))
         loss = {kind.name.lower(): nats[kind] / tokens[kind] for kind in Kind}
         loss["answer"] = sum(nats[kind] for kind in ANSWERS) / sum(tokens[kind] for kind in ANSWERS)
         accuracy = {name: Share.of(right[name], sequences * size) for name, size in self._sizes.items()}
@@ -191,11 +191,11 @@ class _Counter:
 
 
 @torch.no_grad()
-def diagnose(policy: Policy, config: FidelityConfig, device: torch.device, *, seed: int) -> Selection | None:
+def diagnose(policy: Policy, config: FidelityConfig, device: torch.device, *, seed: int) -> Selection:
     """Measure what the indexer selects on held-out sequences.
 
     Args:
-        policy: The policy; its way of attending is put back.
+        policy: The policy; its way of attending and its mode are put back.
         config: The settings.
         device: Where the policy is.
         seed: Repetition.
@@ -203,26 +203,20 @@ def diagnose(policy: Policy, config: FidelityConfig, device: torch.device, *, se
     Returns:
         Means over layers and over queries that see more than k keys.
     """
-    if "with_diagnostics" not in inspect.signature(policy.forward).parameters:
-        return None
     before, was_training = policy.attention_mode, policy.training
-    policy.attention_mode = config.compute.diagnosis_attention
+    policy.attention_mode = config.compute.sparse_attention
     policy.eval()
-    k = policy.config.indexer.index_topk
-    sums_SL, queries = None, 0
-    for batch in BatchFeed(
-        f"{seed}/diagnosed", ((config.context, config.evaluation.diagnosed),), config.context, device
-    ):
+    k, queries = policy.config.indexer.index_topk, 0
+    sums_SL = torch.zeros((), dtype=torch.float64, device=device)
+    steps = config.evaluation.diagnosed
+    for batch in BatchFeed(f"{seed}/diagnosed", ((config.context, steps),), config.context, device):
         with autocast(config, device):
             found = policy(batch.tokens_BT, with_diagnostics=True).diagnostics
         parts = (found.recall_BTL, found.entropy_BTL, found.overlap_BTL)
-        part_SL = torch.stack([item[:, k:].double().sum((0, 1)) for item in parts])
-        sums_SL = part_SL if sums_SL is None else sums_SL + part_SL
+        sums_SL = sums_SL + torch.stack([item[:, k:].double().sum((0, 1)) for item in parts])
         queries += batch.tokens_BT[:, k:].numel()
     policy.attention_mode = before
     policy.train(was_training)
-    if sums_SL is None:
-        return None
     recall_L, entropy_L, overlap_L = (sums_SL / queries).tolist()
     return Selection(
         recall=sum(recall_L) / len(recall_L),

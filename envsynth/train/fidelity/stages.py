@@ -195,8 +195,7 @@ class _Loop:
         self.compute = bench.config.compute
         self.dense = kind != "sparse"
         self.with_kl = kind in ("warmup", "sparse")
-        modes = {"warmup": self.compute.warmup_attention, "sparse": self.compute.sparse_attention}
-        self.attention = modes.get(kind, self.compute.dense_attention)
+        self.attention = self.compute.dense_attention if self.dense else self.compute.sparse_attention
         self.optimizer = self._optimizer()
         points = bench.config.evaluation.points
         self.diagnosed_at = (
@@ -293,16 +292,14 @@ class _Loop:
                 f"{self.kind}: {self.done} of {self.stage.steps} steps took {self.seconds:.0f} s, the cap is"
                 f" {self.stage.seconds:g} s; give fewer steps or a higher cap, to every run alike"
             )
-        self.bench.watch(self.done, self.stage.steps, point)
+        self.bench.watch(self.done, self.stage.steps, self.curve[-1])
         self._sums.zero_()
         self._fresh_tokens = self._fresh_steps = 0
         self._began = self.bench.clock()
 
     def _diagnose(self, point: dict[str, float]) -> None:
         found = diagnose(self.policy, self.bench.config, self.bench.device, seed=self.bench.seed)
-        if found is not None:
-            point |= {"recall": found.recall, "entropy": found.entropy, "overlap": found.overlap}
-        self.curve.append(point)
+        self.curve.append(point | {"recall": found.recall, "entropy": found.entropy, "overlap": found.overlap})
 
     def record(self, batches: str) -> StageRecord:
         """Say how it went."""

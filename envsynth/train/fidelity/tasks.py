@@ -116,7 +116,7 @@ class TaskConfig:
         return cls(
             context=context,
             needles=needles,
-            queries=min(24, max(1, needles // 2)),
+            queries=min(24, needles),
             groups=2 if context >= 1024 else 1,
             group_size=4 if context >= 128 else 2,
             span=min(64, max(4, context // 16)),
