@@ -49,30 +49,43 @@ class BatchFeed:
         phases: Contexts with their steps, in their order.
         batch_tokens: Tokens of a batch.
         device: Where batches go.
+        done: Batches that were given before, in an earlier process (count).
+        digest: Hash of those.
     """
 
-    def __init__(self, seed: str, phases: Sequence[tuple[int, int]], batch_tokens: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        seed: str,
+        phases: Sequence[tuple[int, int]],
+        batch_tokens: int,
+        device: torch.device,
+        *,
+        done: int = 0,
+        digest: str = "",
+    ) -> None:
         self._seed, self._batch_tokens, self._device = seed, batch_tokens, device
         self._contexts = [context for context, steps in phases for _ in range(steps)]
-        self._digest = hashlib.blake2b(digest_size=16)
-
-    @property
-    def digest(self) -> str:
+        self._done = done
+        self.digest = digest
         """Hash of all batches given so far, in their order (32 hexadecimal digits)."""
-        return self._digest.hexdigest()
 
     def __iter__(self) -> Iterator[Batch]:
         """Give every batch once."""
         waiting: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(max_workers=1) as thread:
+        with ThreadPoolExecutor(max_workers=1, initializer=self._enter) as thread:
             try:
-                for step in range(len(self._contexts) + AHEAD):
+                for step in range(self._done, len(self._contexts) + AHEAD):
                     if step < len(self._contexts):
                         waiting.append(thread.submit(self._make, step))
-                    if step >= AHEAD - 1 and waiting:
+                    if step >= self._done + AHEAD - 1 and waiting:
                         yield self._given(waiting.popleft().result())
             finally:
                 thread.shutdown(cancel_futures=True)
+
+    def _enter(self) -> None:
+        """Prepare the thread: a device is chosen per thread, and pinning memory on another one would occupy that too."""
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)
 
     def _make(self, step: int) -> Batch:
         context = self._contexts[step]
@@ -93,7 +106,8 @@ class BatchFeed:
         )
 
     def _given(self, batch: Batch) -> Batch:
-        self._digest.update(batch.digest.encode())
+        # A chain, so that it can be gone on with from what is known of the batches before.
+        self.digest = hashlib.blake2b(f"{self.digest}/{batch.digest}".encode(), digest_size=16).hexdigest()
         return Batch(
             tokens_BT=batch.tokens_BT.to(self._device, non_blocking=True),
             kinds_BT=batch.kinds_BT.to(self._device, non_blocking=True),

@@ -4,6 +4,7 @@ OUT/
     settings.json              the settings; a second run must have the same
     jobs/NAME.json             what a finished job found; its presence says that the job is finished
     weights/NAME.safetensors   weights that other jobs start from
+    partial/NAME.safetensors   where a long job under way is
     dsa-fidelity.json          the result, from all finished jobs
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -57,7 +58,7 @@ class FidelityFolder:
                 _same(path, folder.settings(), asked)
             elif path.is_dir() and any(not item.name.endswith(_FRESH) for item in path.iterdir()):
                 raise CheckpointError(f"{path} holds files of something else: choose a folder that is new or empty")
-            for name in ("jobs", "weights"):
+            for name in ("jobs", "weights", "partial"):
                 (path / name).mkdir(parents=True, exist_ok=True)
             for leftover in path.rglob(f"*{_FRESH}"):
                 leftover.unlink()
@@ -104,6 +105,43 @@ class FidelityFolder:
             data = save({name: item.detach().cpu().contiguous() for name, item in weights.items()})
             _write(self.path / "weights" / f"{job}.safetensors", data)
         _write(self.path / "jobs" / f"{job}.json", _json(found))
+        self._partial(job).unlink(missing_ok=True)
+
+    def keep_partial(self, job: str, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Write where a job under way is; one file, so that state and tensors belong together.
+
+        Args:
+            job: Its name.
+            state: Plain values.
+            tensors: Tensors by name.
+        """
+        data = {name: item.detach().cpu().contiguous() for name, item in tensors.items()}
+        _write(self._partial(job), save(data, {"state": json.dumps(state, allow_nan=False)}))
+
+    def partial(self, job: str) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Read where a job was when its process ended.
+
+        Args:
+            job: Its name.
+
+        Returns:
+            State and tensors; None when nothing was kept.
+
+        Raises:
+            CheckpointError: the file is damaged.
+        """
+        file = self._partial(job)
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, "pt") as opened:
+                state = json.loads(opened.metadata()["state"])
+            return state, load(file.read_bytes())
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{file} is damaged: {error}; remove it and run again") from error
+
+    def _partial(self, job: str) -> Path:
+        return self.path / "partial" / f"{job}.safetensors"
 
     def weights(self, job: str) -> dict[str, Tensor]:
         """Read the weights that a job left.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,11 +98,19 @@ def run_job(
     found: dict[str, Any] = {**asdict(job), "name": job.name}
     if job.kind == "sparse":
         found["after_warmup"] = _look(job, policy, config, device)
-    bench = Bench(config=config, device=device, seed=job.seed, watch=watch)
+    kept = folder.partial(job.name)
+    bench = Bench(
+        config=config,
+        device=device,
+        seed=job.seed,
+        watch=watch,
+        keep=partial(folder.keep_partial, job.name),
+        kept=kept,
+    )
     found["training"] = run_stage(job.kind, policy, bench).to_dict()
     if job.kind != "warmup":
         found["after"] = _look(job, policy, config, device)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began + (0.0 if kept is None else kept[0]["seconds"])
     found |= {
         "seconds": seconds,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ from envsynth.train.fidelity.measure import autocast, diagnose
 StageKind = Literal["pretrain", "warmup", "sparse", "twin"]
 INDEXER: Final = ".indexer."
 """Part of the name of every parameter of an indexer."""
+KEEP_S: Final = 30.0
+"""Seconds between two states of pretraining that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,10 @@ class Bench:
     """Told now and then of steps done, all steps, and what was measured."""
     clock: Callable[[], float] = time.perf_counter
     """Seconds."""
+    keep: Callable[[Mapping[str, Any], Mapping[str, Tensor]], None] | None = None
+    """Takes state and tensors of pretraining now and then, so that a killed one need not begin again."""
+    kept: tuple[Mapping[str, Any], Mapping[str, Tensor]] | None = None
+    """What `keep` was last given by an earlier process; pretraining goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,11 @@ class StageRecord:
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
         return asdict(self)
+
+
+def _below(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the tensors whose names begin so, without that beginning."""
+    return {name.removeprefix(start): item for name, item in tensors.items() if name.startswith(start)}
 
 
 class _Stepper(Protocol):
@@ -176,14 +187,16 @@ def run_stage(kind: StageKind, policy: Policy, bench: Bench) -> StageRecord:
     phases = config.phases() if kind == "pretrain" else ((config.context, stage.steps),)
     # The twin must see the batches of its sparse runs; the other stages have their own.
     data = {"pretrain": "pretrain", "warmup": "warmup"}.get(kind, "continue")
-    feed = BatchFeed(f"{bench.seed}/{data}", phases, stage.batch_tokens, bench.device)
     loop = _Loop(kind, policy, stage, bench)
+    feed = BatchFeed(
+        f"{bench.seed}/{data}", phases, stage.batch_tokens, bench.device, done=loop.done, digest=loop.digest
+    )
     try:
-        for step, batch in enumerate(feed):
-            loop.step(step, batch)
+        for batch in feed:
+            loop.step(batch, feed.digest)
     except FloatingPointError as error:
         raise ExperimentError(f"{kind}, step {loop.done}: {error}; lower the learning rates of this stage") from error
-    return loop.record(feed.digest)
+    return loop.record()
 
 
 class _Loop:
@@ -203,7 +216,9 @@ class _Loop:
         )
         self.curve: list[dict[str, float]] = []
         self.done = self.tokens = self._fresh_tokens = self._fresh_steps = 0
-        self.seconds = 0.0
+        self.seconds, self.digest = 0.0, ""
+        if kind == "pretrain" and bench.kept is not None:
+            self._go_on(*bench.kept)
         self._sums = torch.zeros(2, dtype=torch.float64, device=bench.device)
         policy.train()
         policy.attention_mode = self.attention
@@ -211,7 +226,33 @@ class _Loop:
             torch.cuda.reset_peak_memory_stats(bench.device)
         if 0 in self.diagnosed_at:
             self._diagnose({"step": 0.0})
-        self._began = bench.clock()
+        self._began = self._kept_at = bench.clock()
+
+    def _go_on(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take up what an earlier process kept.
+
+        Raises:
+            CheckpointError: it does not fit.
+        """
+        try:
+            self.policy.load_state_dict(_below("policy.", tensors))
+        except RuntimeError as error:
+            raise CheckpointError(f"what was kept of pretraining does not fit: {error}; remove it") from error
+        cast("PolicyOptimizer", self.optimizer).load_state_dict(_below("optimizer.", tensors))
+        self.done, self.tokens, self.seconds = state["done"], state["tokens"], state["seconds"]
+        self.digest, self.curve = state["digest"], list(state["curve"])
+
+    def _keep(self) -> None:
+        """Let the state be kept, now and then."""
+        keep, now = self.bench.keep, self.bench.clock()
+        if self.kind != "pretrain" or keep is None or now - self._kept_at < KEEP_S:
+            return
+        self._kept_at = now
+        names = ("done", "tokens", "seconds", "digest", "curve")
+        optimizer = cast("PolicyOptimizer", self.optimizer).state_dict()
+        tensors = {f"policy.{name}": item for name, item in self.policy.state_dict().items()}
+        tensors |= {f"optimizer.{name}": item for name, item in optimizer.items()}
+        keep({name: getattr(self, name) for name in names}, tensors)
 
     def _optimizer(self) -> _Stepper:
         if self.kind == "warmup":
@@ -220,8 +261,9 @@ class _Loop:
         rates = OptimizerConfig(muon_lr=self.stage.muon_lr, adamw_lr=self.stage.adamw_lr)
         return PolicyOptimizer(self.policy, rates)
 
-    def step(self, step: int, batch: Batch) -> None:
-        """Train on one batch, in as many passes as memory asks for."""
+    def step(self, batch: Batch, digest: str) -> None:
+        """Train on one batch, in as many passes as memory asks for; `digest` is that of all batches so far."""
+        step, self.digest = self.done, digest
         routed: list[Tensor] = []
         for part in self._parts(batch):
             with autocast(self.bench.config, self.bench.device):
@@ -295,13 +337,14 @@ class _Loop:
         self.bench.watch(self.done, self.stage.steps, self.curve[-1])
         self._sums.zero_()
         self._fresh_tokens = self._fresh_steps = 0
+        self._keep()
         self._began = self.bench.clock()
 
     def _diagnose(self, point: dict[str, float]) -> None:
         found = diagnose(self.policy, self.bench.config, self.bench.device, seed=self.bench.seed)
         self.curve.append(point | {"recall": found.recall, "entropy": found.entropy, "overlap": found.overlap})
 
-    def record(self, batches: str) -> StageRecord:
+    def record(self) -> StageRecord:
         """Say how it went."""
         device, stage = self.bench.device, self.stage
         return StageRecord(
@@ -310,7 +353,7 @@ class _Loop:
             tokens=self.tokens,
             seconds=self.seconds,
             tokens_per_s=self.tokens / self.seconds,
-            batches=batches,
+            batches=self.digest,
             rates=(stage.muon_lr, stage.adamw_lr, float(stage.rise), stage.final_lr),
             curve=tuple(self.curve),
             peak_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0,

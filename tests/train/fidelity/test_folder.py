@@ -59,6 +59,19 @@ def test_damaged_files_are_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "weights" / "x.safetensors").write_text(content)
     with pytest.raises(CheckpointError, match=r"x\.safetensors"):
         folder.weights("x")
+    (tmp_path / "partial" / "x.safetensors").write_text(content)
+    with pytest.raises(CheckpointError, match=r"partial.x\.safetensors is damaged"):
+        folder.partial("x")
+
+
+def test_keep_drops_what_was_kept_on_the_way(tmp_path: Path) -> None:
+    folder = FidelityFolder.open(tmp_path, tiny())
+    folder.keep_partial("x", {"done": 3}, {"w": torch.ones(2)})
+    state, tensors = folder.partial("x") or ({}, {})
+    assert state == {"done": 3}
+    assert torch.equal(tensors["w"], torch.ones(2))
+    folder.keep("x", {})
+    assert folder.partial("x") is None
 
 
 def test_keep_refuses_numbers_that_json_has_not(tmp_path: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from envsynth.errors import CheckpointError, ExperimentError
+from envsynth.train.fidelity import stages
 from envsynth.train.fidelity.batches import BatchFeed
 from envsynth.train.fidelity.config import FidelityConfig
+from envsynth.train.fidelity.folder import FidelityFolder
 from envsynth.train.fidelity.stages import INDEXER, Bench, StageKind, load_trunk, new_policy, run_stage
 from envsynth.train.fidelity.tasks import ANSWERS, Kind, TaskConfig, make_tasks
 from tests.train.fidelity.conftest import CPU, tiny
@@ -158,3 +162,33 @@ def test_batch_feed_gives_every_batch_in_order() -> None:
 def test_batch_feed_can_be_left_early() -> None:
     feed = BatchFeed("x", ((64, 50),), 256, CPU)
     assert next(iter(feed)).tokens_BT.shape == (4, 64)
+
+
+def test_run_stage_pretraining_goes_on_bit_by_bit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(stages, "KEEP_S", 0.0)
+    config = tiny()
+    config = replace(config, pretrain=replace(config.pretrain, steps=6))
+    folder = FidelityFolder.open(tmp_path, config)
+    whole = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    expected = run_stage("pretrain", whole, bench(config))
+
+    def watch(step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+
+    keep = partial(folder.keep_partial, "job")
+    first = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("pretrain", first, replace(bench(config), watch=watch, keep=keep))
+    kept = folder.partial("job")
+    assert kept is not None
+    assert kept[0]["done"] == 2
+    again = new_policy(config, config.cell(1, 4), CPU, seed=9)
+    told: list[Mapping[str, float]] = []
+    found = run_stage("pretrain", again, replace(bench(config, told), kept=kept))
+    assert [point["step"] for point in told] == [4, 6]
+    assert (found.batches, found.steps, found.tokens) == (expected.batches, expected.steps, expected.tokens)
+    assert [point["loss"] for point in found.curve] == [point["loss"] for point in expected.curve]
+    assert all(torch.equal(item, whole.state_dict()[name]) for name, item in again.state_dict().items())
+    with pytest.raises(CheckpointError, match="does not fit"):
+        run_stage("pretrain", again, replace(bench(config), kept=(kept[0], {})))
