@@ -347,8 +347,8 @@ def _fidelity_accuracy(result: Mapping[str, Any], axes: Any, name: str) -> None:
         shares = [cell["after"]["accuracy"][name] for cell in cells]
         middle = [share["share"] for share in shares]
         spans = [
-            [at - share["low"] for at, share in zip(middle, shares, strict=True)],
-            [share["high"] - at for at, share in zip(middle, shares, strict=True)],
+            [max(0.0, at - share["low"]) for at, share in zip(middle, shares, strict=True)],
+            [max(0.0, share["high"] - at) for at, share in zip(middle, shares, strict=True)],
         ]
         axes.errorbar(
             [cell["topk"] for cell in cells], middle, yerr=spans, fmt="o-", color=colour, markersize=4, linewidth=1.5,
@@ -368,7 +368,7 @@ def _fidelity_loss(result: Mapping[str, Any], axes: Any) -> None:
         losses = [cell["after"]["loss"]["answer"] for cell in cells]
         axes.plot([cell["topk"] for cell in cells], losses, "o-", color=colour, markersize=4)
         _fidelity_marks(axes, cells, "answer_loss")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 def _fidelity_recall(result: Mapping[str, Any], axes: Any) -> None:
@@ -396,7 +396,7 @@ def _fidelity_entropy(result: Mapping[str, Any], axes: Any) -> None:
         found = [(cell["topk"], cell["after"]["selection"]) for cell in cells]
         known = [(topk, selection["entropy"]) for topk, selection in found if selection is not None]
         axes.plot([topk for topk, _ in known], [entropy for _, entropy in known], "o-", color=colour, markersize=4)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 _FIGURES: Mapping[str, Callable[[Yields, Any], bool]] = {

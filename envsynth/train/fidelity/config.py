@@ -107,7 +107,7 @@ class ComputeConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of products on an accelerator, by autocast; weights stay float32. The CPU is float32 always."""
     checkpoint_layers: bool = False
-    """Recompute layers in the backward pass: less memory."""
+    """Recompute layers in the backward pass where the indexer learns: each keeps a matrix of all pairs per head."""
     dense_attention: AttentionMode = "fused"
     """Where every key is read."""
     sparse_attention: AttentionMode = "fused"

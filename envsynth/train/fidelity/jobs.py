@@ -125,7 +125,7 @@ def _start(job: Job, folder: FidelityFolder, config: FidelityConfig, device: tor
     """Make the policy that a job starts from."""
     # A warm-up serves every k; what it selects on the way is measured with the middle one.
     topk = job.topk or config.topks[len(config.topks) // 2]
-    policy = new_policy(config, config.cell(job.heads or config.heads[0], topk), device, seed=job.seed)
+    policy = new_policy(config.cell(job.heads or config.heads[0], topk), device, seed=job.seed)
     if job.needs is None:
         return policy
     weights = folder.weights(job.needs)

@@ -61,7 +61,9 @@ class Share:
         scale = 1 + squared / n
         centre = (share + squared / (2 * n)) / scale
         half = Z_95 / scale * math.sqrt(share * (1 - share) / n + squared / (4 * n * n))
-        return cls(right=right, n=n, share=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
+        # At the ends the formula gives 0 and 1 but for rounding, which must not put the share outside its interval.
+        low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+        return cls(right=right, n=n, share=share, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)

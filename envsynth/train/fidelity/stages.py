@@ -133,11 +133,10 @@ class IndexerOptimizer:
         return norm
 
 
-def new_policy(config: FidelityConfig, policy: PolicyConfig, device: torch.device, *, seed: int) -> Policy:
+def new_policy(policy: PolicyConfig, device: torch.device, *, seed: int) -> Policy:
     """Make a policy with fresh weights.
 
     Args:
-        config: The settings.
         policy: What it is made of.
         device: Where it goes.
         seed: Repetition.
@@ -145,7 +144,7 @@ def new_policy(config: FidelityConfig, policy: PolicyConfig, device: torch.devic
     Returns:
         The policy.
     """
-    return Policy(policy, seed=seed, checkpoint_layers=config.compute.checkpoint_layers).to(device)
+    return Policy(policy, seed=seed).to(device)
 
 
 def load_trunk(policy: Policy, weights: Mapping[str, Tensor]) -> None:
@@ -222,6 +221,7 @@ class _Loop:
         self._sums = torch.zeros(2, dtype=torch.float64, device=bench.device)
         policy.train()
         policy.attention_mode = self.attention
+        policy.checkpoint_layers = self.compute.checkpoint_layers and self.with_kl
         if bench.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(bench.device)
         if 0 in self.diagnosed_at:

@@ -79,8 +79,9 @@ def test_diagnose_counts_queries_with_more_than_k_keys() -> None:
     assert oracle.attention_mode == "mqa"
 
 
-@pytest.mark.parametrize(("count", "n"), [(0, 5), (5, 5), (3, 8), (700, 1536)])
+@pytest.mark.parametrize(("count", "n"), [(0, 5), (5, 5), (3, 8), (0, 1536), (1536, 1536), (700, 1536)])
 def test_share_has_the_interval_of_evaluations(count: int, n: int) -> None:
     share = Share.of(count, n)
     low, high = wilson(count / n, n)
     assert (share.low, share.high) == (pytest.approx(low, abs=1e-12), pytest.approx(high, abs=1e-12))
+    assert 0.0 <= share.low <= share.share <= share.high <= 1.0

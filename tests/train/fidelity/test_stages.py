@@ -28,7 +28,7 @@ def bench(config: FidelityConfig | None = None, told: list[Mapping[str, float]] 
 
 def changed(kind: StageKind, config: FidelityConfig | None = None) -> set[str]:
     config = config or tiny()
-    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    policy = new_policy(config.cell(1, 4), CPU, seed=0)
     # Fresh residual branches are zero and would pass no gradient on.
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -61,7 +61,7 @@ def test_run_stage_sparse_and_twin_get_equal_batches_and_rates() -> None:
     config = tiny()
     records = {}
     for kind in ("sparse", "twin", "warmup"):
-        policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+        policy = new_policy(config.cell(1, 4), CPU, seed=0)
         records[kind] = run_stage(kind, policy, bench(config))
     sparse, twin = records["sparse"], records["twin"]
     assert (sparse.batches, sparse.steps, sparse.tokens, sparse.rates) == (
@@ -80,17 +80,28 @@ def test_run_stage_in_parts_equals_whole_batches() -> None:
     found = []
     for micro in (64, 4096):
         parts = replace(config, compute=replace(config.compute, micro_tokens_kl=micro))
-        policy = new_policy(parts, parts.cell(1, 4), CPU, seed=0)
+        policy = new_policy(parts.cell(1, 4), CPU, seed=0)
         record = run_stage("sparse", policy, bench(parts))
         found.append((record.curve[-1]["loss"], record.curve[-1]["kl"]))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_run_stage_recomputed_layers_give_equal_weights() -> None:
+    config, found = tiny(), []
+    for again in (False, True):
+        parts = replace(config, compute=replace(config.compute, checkpoint_layers=again))
+        policy = new_policy(parts.cell(1, 4), CPU, seed=0)
+        run_stage("sparse", policy, bench(parts))
+        assert policy.checkpoint_layers is again
+        found.append(policy.state_dict())
+    assert all(torch.equal(item, found[1][name]) for name, item in found[0].items())
 
 
 def test_run_stage_tells_and_keeps_a_curve() -> None:
     told: list[Mapping[str, float]] = []
     config = tiny()
     config = replace(config, pretrain=replace(config.pretrain, steps=5))
-    record = run_stage("pretrain", new_policy(config, config.cell(1, 4), CPU, seed=0), bench(config, told))
+    record = run_stage("pretrain", new_policy(config.cell(1, 4), CPU, seed=0), bench(config, told))
     assert [point["step"] for point in record.curve] == [2, 4, 5]
     assert told == list(record.curve)
     assert record.tokens == 5 * 128
@@ -98,7 +109,7 @@ def test_run_stage_tells_and_keeps_a_curve() -> None:
 
 def test_run_stage_not_finite_names_the_stage() -> None:
     config = tiny()
-    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    policy = new_policy(config.cell(1, 4), CPU, seed=0)
     with torch.no_grad():
         policy.norm.weight.fill_(float("nan"))
     with pytest.raises(ExperimentError, match=r"pretrain, step 0.*nan"):
@@ -107,7 +118,7 @@ def test_run_stage_not_finite_names_the_stage() -> None:
 
 def test_run_stage_not_finite_in_the_warmup_is_noticed() -> None:
     config = tiny()
-    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    policy = new_policy(config.cell(1, 4), CPU, seed=0)
     with torch.no_grad():
         policy.embed_tokens.weight.fill_(float("nan"))
     with pytest.raises(ExperimentError, match="warmup, step 0"):
@@ -118,13 +129,13 @@ def test_run_stage_cap_in_seconds_fails_rather_than_train_less() -> None:
     config = tiny()
     config = replace(config, sparse=replace(config.sparse, seconds=1e-9))
     with pytest.raises(ExperimentError, match="to every run alike"):
-        run_stage("twin", new_policy(config, config.cell(1, 4), CPU, seed=0), bench(config))
+        run_stage("twin", new_policy(config.cell(1, 4), CPU, seed=0), bench(config))
 
 
 def test_load_trunk_keeps_the_fresh_indexer() -> None:
     config = tiny()
-    source = new_policy(config, config.cell(1, 4), CPU, seed=0)
-    target = new_policy(config, config.cell(2, 8), CPU, seed=5)
+    source = new_policy(config.cell(1, 4), CPU, seed=0)
+    target = new_policy(config.cell(2, 8), CPU, seed=5)
     before = {name: item.clone() for name, item in target.named_parameters()}
     load_trunk(target, source.state_dict())
     for name, item in target.named_parameters():
@@ -133,7 +144,7 @@ def test_load_trunk_keeps_the_fresh_indexer() -> None:
 
 def test_load_trunk_refuses_another_trunk() -> None:
     config = tiny()
-    policy = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    policy = new_policy(config.cell(1, 4), CPU, seed=0)
     weights = policy.state_dict()
     with pytest.raises(CheckpointError, match="lm_head"):
         load_trunk(policy, {name: item for name, item in weights.items() if name != "lm_head.weight"})
@@ -169,7 +180,7 @@ def test_run_stage_pretraining_goes_on_bit_by_bit(monkeypatch: pytest.MonkeyPatc
     config = tiny()
     config = replace(config, pretrain=replace(config.pretrain, steps=6))
     folder = FidelityFolder.open(tmp_path, config)
-    whole = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    whole = new_policy(config.cell(1, 4), CPU, seed=0)
     expected = run_stage("pretrain", whole, bench(config))
 
     def watch(step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -177,13 +188,13 @@ def test_run_stage_pretraining_goes_on_bit_by_bit(monkeypatch: pytest.MonkeyPatc
             raise KeyboardInterrupt
 
     keep = partial(folder.keep_partial, "job")
-    first = new_policy(config, config.cell(1, 4), CPU, seed=0)
+    first = new_policy(config.cell(1, 4), CPU, seed=0)
     with pytest.raises(KeyboardInterrupt):
         run_stage("pretrain", first, replace(bench(config), watch=watch, keep=keep))
     kept = folder.partial("job")
     assert kept is not None
     assert kept[0]["done"] == 2
-    again = new_policy(config, config.cell(1, 4), CPU, seed=9)
+    again = new_policy(config.cell(1, 4), CPU, seed=9)
     told: list[Mapping[str, float]] = []
     found = run_stage("pretrain", again, replace(bench(config, told), kept=kept))
     assert [point["step"] for point in told] == [4, 6]
