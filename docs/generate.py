@@ -57,6 +57,7 @@ CALLS = {
     "export": "envsynth.suite.export_jsonl",
     "evaluate": "envsynth.evaluate.evaluate",
     "train": "envsynth.train.training.run_training",
+    "experiment dsa-fidelity": "envsynth.train.fidelity.experiment.run_experiment",
     "demo": "envsynth.demo.run_demo",
     "doctor": "envsynth.doctor.examine",
     "stats": "envsynth.yields.stored_yields",

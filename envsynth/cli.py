@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code == EXIT_INTERRUPTED:
         _say(
             err,
-            "\ninterrupted: what was stored is kept; synthesize, demo, calibrate, evaluate --save and train --resume go on from there when run again",
+            "\ninterrupted: what was stored is kept; synthesize, demo, calibrate, evaluate --save, train --resume and experiment go on from there when run again",
             "yellow",
         )
     raise SystemExit(code)
@@ -1807,6 +1807,86 @@ def policy_import(
         _print_json({"path": str(path), "layers": layers, "vocabulary": record.vocabulary})
     else:
         _say(out, f"{path}: {_count(layers, 'layer')}, vocabulary {record.vocabulary[:12]}")
+
+
+# ---------------------------------------------------------------------------------------------------------- experiments
+
+experiments = typer.Typer(
+    help="Experiments on the policy: they train, measure and keep a record. Need the extra [train].",
+    no_args_is_help=True,
+)
+app.add_typer(experiments, name="experiment")
+
+
+@experiments.command("dsa-fidelity")
+def experiment_dsa_fidelity(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder; one of equal settings is gone on with.")],
+    size: Annotated[
+        str,
+        typer.Option(
+            "--profile",
+            help="smoke: seconds, for tests. cpu: minutes, a demonstration. gpu: context 8,192 and 24 cells.",
+        ),
+    ] = "cpu",
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Processes, each on a device of its own; all GPUs, or one CPU.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions; the profile's when absent.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option("--deadline-s", min=0, help="No job starts that would not finish by then.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare sparse attention with its dense twin, for numbers of selected keys and of indexer heads.
+
+    A cell that is more than 5 % worse than the twin is marked FAILED. That is a result: the exit code is 0 when every job
+    is finished, and 1 when a job failed or was not started.
+    """
+    experiment = _torch_wing("fidelity.experiment")
+    with _usage("--profile"):
+        config = _torch_wing("fidelity.config").profile(size, seeds=seeds)
+    with _usage("--devices"):
+        places = _torch_wing("fidelity.grid").find_devices("cuda" if size == "gpu" else "cpu", devices)
+
+    def tell(event: Any) -> None:
+        _say(err, experiment.describe(event))
+
+    done = experiment.run_experiment(folder, config, places, deadline_s=deadline_s, on_event=tell)
+    picture = _draw_fidelity(done)
+    if as_json:
+        _print_json(done.result)
+    else:
+        _print_fidelity(experiment, done)
+    _say(err, f"record: {done.file}" + (f"; picture: {picture}" if picture else ""), "dim")
+    for name, reason in {**done.outcome.failed, **done.outcome.skipped}.items():
+        _say(err, Text("not finished: ", style="bold red") + Text(f"{name}: {reason}"))
+    if not done.complete:
+        _say(err, "the same command goes on with what is not finished", "yellow")
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _draw_fidelity(done: Any) -> Path | None:
+    """Draw the picture beside the record; without matplotlib say which extra brings it."""
+    from envsynth.errors import MissingExtra
+    from envsynth.plots import write_fidelity_plot
+
+    try:
+        return write_fidelity_plot(done.result, done.file.with_suffix(".svg"))
+    except MissingExtra as error:
+        _say(err, str(error), "yellow")
+    return None
+
+
+def _print_fidelity(experiment: Any, done: Any) -> None:
+    columns = experiment.COLUMNS
+    table = _table(*columns, right=columns[:-1])
+    for row in experiment.summary(done.result):
+        style = {"ok": "green", "twin": "bold"}.get(row[-1], "red" if row[-1].startswith("FAILED") else "yellow")
+        table.add_row(*row[:-1], Text(row[-1], style))
+    _print_table(table)
+    if done.result["unlearned"]:
+        names = ", ".join(done.result["unlearned"])
+        _say(out, f"the dense twin itself is below 50 % in {names}: comparisons of these tell little", "yellow")
 
 
 # ---------------------------------------------------------------------------------------------------------- demo doctor

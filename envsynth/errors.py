@@ -18,6 +18,7 @@ The tree (each class is also a standard exception, so callers may catch either):
     ├── SuiteError(ValueError)             a suite or an exported file is damaged or of another format
     ├── WorkError(RuntimeError)            one item of a mapped batch failed, or killed its worker process; `.item`
     ├── CheckpointError(RuntimeError)      incompatible or damaged
+    ├── ExperimentError(RuntimeError)      a job of an experiment could not be finished as it was asked for
     └── MissingExtra(ImportError)          an optional library is absent; the message names the extra to install
 
 Rules: a message says what happened, which value, and what to do. "Wrong answer" and "broken verifier" are different
@@ -158,6 +159,10 @@ class WorkError(EnvsynthError, RuntimeError):
 
 class CheckpointError(EnvsynthError, RuntimeError):
     """A checkpoint is incompatible or damaged."""
+
+
+class ExperimentError(EnvsynthError, RuntimeError):
+    """A job of an experiment could not be finished as it was asked for."""
 
 
 class MissingExtra(EnvsynthError, ImportError):

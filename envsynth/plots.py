@@ -77,6 +77,35 @@ def write_plots(found: Yields, folder: Path) -> list[Path]:
     return written
 
 
+def write_fidelity_plot(result: Mapping[str, Any], path: Path) -> Path:
+    """Draw what `envsynth experiment dsa-fidelity` found: small multiples, one line for each number of indexer heads.
+
+    Args:
+        result: The record of the experiment, as its file has it.
+        path: The picture; its end says the format. A file that is there is replaced.
+
+    Returns:
+        The picture.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    library, figures = _matplotlib()
+    with library.rc_context({**_STYLE, "axes.titlesize": 10.5, "axes.titlepad": 6, "font.size": 8.5}):
+        figure = figures.Figure(figsize=(9.4, 5.9), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.05, wspace=0.05)
+        grid = figure.subplots(2, 3)
+        for axes, name in zip(grid[0], ("single", "multi", "copy"), strict=True):
+            _fidelity_accuracy(result, axes, name)
+        _fidelity_loss(result, grid[1][0])
+        _fidelity_recall(result, grid[1][1])
+        _fidelity_entropy(result, grid[1][2])
+        lines, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside upper center", ncols=len(labels), fontsize=8.5)
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    return path
+
+
 def _matplotlib() -> tuple[Any, Any]:
     try:
         return importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
@@ -264,6 +293,110 @@ def _signatures(found: Yields, figure: Any) -> bool:
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper left")
     return True
+
+
+# ------------------------------------------------------------------------------------------------------------- fidelity
+
+_HEAD_COLOURS = ("#9cc3e6", "#4a90c4", "#2b6ca3", "#123a5e")
+"""Few to many heads of the indexer; more numbers of heads repeat the last."""
+_FAILS = {"marker": "o", "linestyle": "none", "markersize": 9, "markerfacecolor": "none", "color": "#c0392b"}
+_TITLES = {"single": "Needles, both ids right", "multi": "Groups, every value right", "copy": "Spans, every id right"}
+
+
+def _fidelity_lines(result: Mapping[str, Any]) -> dict[int, tuple[str, list[Mapping[str, Any]]]]:
+    """Finished cells of each number of heads, with its colour, in the order of k."""
+    heads = sorted({cell["heads"] for cell in result["cells"]})
+    found: dict[int, tuple[str, list[Mapping[str, Any]]]] = {}
+    for at, count in enumerate(heads):
+        mine = [cell for cell in result["cells"] if cell["heads"] == count and cell["verdict"] != "missing"]
+        # With few lines the colours are taken from the dark end, where they are easier to see.
+        colour = _HEAD_COLOURS[min(at + max(0, len(_HEAD_COLOURS) - len(heads)), len(_HEAD_COLOURS) - 1)]
+        found[count] = (colour, sorted(mine, key=lambda cell: cell["topk"]))
+    return found
+
+
+def _fidelity_axes(result: Mapping[str, Any], axes: Any, title: str) -> None:
+    """Axes over k, whose values stand there as they are."""
+    ks = sorted({cell["topk"] for cell in result["cells"]})
+    axes.set_title(title)
+    axes.set_xlabel("selected keys k")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ks, [f"{k:,}" for k in ks])
+    axes.minorticks_off()
+
+
+def _fidelity_marks(axes: Any, cells: Sequence[Mapping[str, Any]], measure: str) -> None:
+    """Circle the cells that fail in a measure."""
+    for cell in cells:
+        found = next(item for item in cell["comparisons"] if item["measure"] == measure)
+        if any(line.startswith(f"{measure}:") for line in cell["failures"]):
+            axes.plot([cell["topk"]], [found["cell"]], **_FAILS)
+
+
+def _heads(count: int) -> str:
+    return "1 head" if count == 1 else f"{count} heads"
+
+
+def _fidelity_accuracy(result: Mapping[str, Any], axes: Any, name: str) -> None:
+    _fidelity_axes(result, axes, _TITLES[name])
+    if (twin := result["twin"]) is not None:
+        share = twin["accuracy"][name]
+        axes.axhspan(share["low"], share["high"], color="#e9ebef", linewidth=0)
+        axes.axhline(share["share"], color=_INK, linestyle="--", linewidth=1.2, label="dense twin")
+    for count, (colour, cells) in _fidelity_lines(result).items():
+        shares = [cell["after"]["accuracy"][name] for cell in cells]
+        middle = [share["share"] for share in shares]
+        spans = [
+            [max(0.0, at - share["low"]) for at, share in zip(middle, shares, strict=True)],
+            [max(0.0, share["high"] - at) for at, share in zip(middle, shares, strict=True)],
+        ]
+        axes.errorbar(
+            [cell["topk"] for cell in cells], middle, yerr=spans, fmt="o-", color=colour, markersize=4, linewidth=1.5,
+            elinewidth=0.8, label=_heads(count),
+        )  # fmt: skip
+        _fidelity_marks(axes, cells, name)
+    axes.plot([], [], **_FAILS, label="more than 5 % worse than the twin")
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _fidelity_loss(result: Mapping[str, Any], axes: Any) -> None:
+    _fidelity_axes(result, axes, "Loss of answers (nats per id)")
+    if (twin := result["twin"]) is not None:
+        axes.axhline(twin["loss"]["answer"], color=_INK, linestyle="--", linewidth=1.2)
+    for colour, cells in _fidelity_lines(result).values():
+        losses = [cell["after"]["loss"]["answer"] for cell in cells]
+        axes.plot([cell["topk"] for cell in cells], losses, "o-", color=colour, markersize=4)
+        _fidelity_marks(axes, cells, "answer_loss")
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+
+
+def _fidelity_recall(result: Mapping[str, Any], axes: Any) -> None:
+    """Recall from the first step of the warm-up to the last of sparse training, for the k that the warm-up measures."""
+    ks = result["settings"]["topks"]
+    middle = ks[len(ks) // 2]
+    axes.set(title=f"Recall at k = {middle:,}", xlabel="steps: warm-up, then sparse training")
+    warmup = result["settings"]["warmup"]["steps"]
+    axes.axvline(warmup, color="#8a939f", linewidth=0.8, linestyle=":")
+    for count, (colour, _) in _fidelity_lines(result).items():
+        points: list[tuple[float, float]] = []
+        for kind, topk, offset in (("warmup", None, 0), ("sparse", middle, warmup)):
+            for job in result["jobs"]:
+                if (job["kind"], job["heads"], job["topk"], job["seed"]) == (kind, count, topk, 0):
+                    curve = job["training"]["curve"]
+                    points += [(point["step"] + offset, point["recall"]) for point in curve if "recall" in point]
+        axes.plot([step for step, _ in points], [recall for _, recall in points], "o-", color=colour, markersize=3)
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+
+
+def _fidelity_entropy(result: Mapping[str, Any], axes: Any) -> None:
+    _fidelity_axes(result, axes, "Entropy of index scores (nats)")
+    for colour, cells in _fidelity_lines(result).values():
+        found = [(cell["topk"], cell["after"]["selection"]) for cell in cells]
+        known = [(topk, selection["entropy"]) for topk, selection in found if selection is not None]
+        axes.plot([topk for topk, _ in known], [entropy for _, entropy in known], "o-", color=colour, markersize=4)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
 
 
 _FIGURES: Mapping[str, Callable[[Yields, Any], bool]] = {

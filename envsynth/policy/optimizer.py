@@ -203,7 +203,9 @@ class PolicyOptimizer:
                 raise CheckpointError(
                     f"optimizer state {key!r} belongs to no parameter here: resume with the same policy"
                 )
-            like = torch.zeros(()) if part == "step" else self._rest[name]
+            parameter = self._rest[name]
+            # Fused AdamW wants its count of steps where the parameter is.
+            like = torch.zeros((), device=parameter.device) if part == "step" else parameter
             averages.setdefault(name, {})[part] = self._fitting(key, tensor, like)
         if partial := sorted(name for name, parts in averages.items() if len(parts) < len(_ADAMW_STATE)):
             raise CheckpointError(f"the optimizer state of {partial[0]!r} is incomplete: use another checkpoint")
