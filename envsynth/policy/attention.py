@@ -104,7 +104,7 @@ class LatentAttention(nn.Module):
         self.o_proj = nn.Linear(heads * sizes.v_head_dim, config.hidden_size, bias=False)
         self.indexer = LightningIndexer(config)
 
-    def _project(self, x: Tensor, cos: Tensor, sin: Tensor) -> _Projections:
+    def _project(self, x: Tensor, cos: Tensor, sin: Tensor, *, learn_index: bool = False) -> _Projections:
         """Make queries and latent of each token; cos and sin have x's leading shape or broadcast to it."""
         sizes = self.sizes
         query_latent = self.q_a_layernorm(self.q_a_proj(x))
@@ -113,7 +113,10 @@ class LatentAttention(nn.Module):
         latent, key_rope = self.kv_a_proj_with_mqa(x).split([sizes.kv_lora_rank, sizes.qk_rope_head_dim], dim=-1)
         latent = torch.cat((self.kv_a_layernorm(latent), rotate_pairs(key_rope, cos, sin)), dim=-1)
         rope = rotate_pairs(rope, cos[..., None, :], sin[..., None, :])
-        return _Projections(nope, rope, latent, self.indexer(x, query_latent, cos, sin))
+        # Only the indexer's loss has a gradient at the scores: without it they need no graph.
+        with torch.set_grad_enabled(learn_index and torch.is_grad_enabled()):
+            index = self.indexer(x, query_latent, cos, sin)
+        return _Projections(nope, rope, latent, index)
 
     def forward(
         self,
@@ -136,7 +139,7 @@ class LatentAttention(nn.Module):
         Returns:
             The result, what a cache needs, and what was selected.
         """
-        parts = self._project(x_BTD, layout.cos, layout.sin)
+        parts = self._project(x_BTD, layout.cos, layout.sin, learn_index=wants.with_kl)
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
         sparse = not wants.dense and layout.longest > self.topk and wants.score_live
         scored = sparse or wants.with_kl or wants.with_diagnostics
@@ -175,7 +178,7 @@ class LatentAttention(nn.Module):
         """Attend with explicit probabilities: the result [B, T, D], and their sum over heads, [B, T, S] or [B, T, K]."""
         query, key, value = self._expand(parts)
         # The scale on the query and the mask as a sum: one pass over [B, H, T, S] instead of four.
-        dropped = torch.zeros_like(chosen.kept, dtype=torch.float32).masked_fill(~chosen.kept, float("-inf"))
+        dropped = torch.where(chosen.kept, 0.0, float("-inf"))
         logits_BHTS = at_least_float32((query * self.sizes.softmax_scale) @ key.transpose(2, 3))
         attention_BHTS = logits_BHTS.add_(_per_head(dropped)).softmax(-1)
         heads_BTHV = (attention_BHTS.to(value.dtype) @ value).transpose(1, 2)
@@ -229,8 +232,8 @@ class LatentAttention(nn.Module):
         key_nope, value = expanded.split([sizes.qk_nope_head_dim, sizes.v_head_dim], dim=-1)
         key_rope = key_rope_BSR[:, None].expand(-1, sizes.num_attention_heads, -1, -1)
         key = torch.cat((key_nope, key_rope), dim=-1)
-        query = torch.cat((parts.query_nope, parts.query_rope), dim=-1).transpose(1, 2)
-        return query, key, value
+        query = torch.cat((parts.query_nope.transpose(1, 2), parts.query_rope.transpose(1, 2)), dim=-1)
+        return query, key, value.contiguous()
 
     def _measure(
         self, parts: _Projections, scores_BTS: Tensor | None, layout: Layout, chosen: _Selection
@@ -345,7 +348,9 @@ def _gather_rows(latent_BSC: Tensor, topk_BTK: Tensor) -> Tensor:
     batch, length, _ = latent_BSC.shape
     first_B11 = torch.arange(batch, device=latent_BSC.device)[:, None, None] * length
     flat_BTK = first_B11 + topk_BTK.clamp(min=0)
-    return latent_BSC.flatten(0, 1).index_select(0, flat_BTK.flatten()).unflatten(0, flat_BTK.shape)
+    # In float32, because the backward pass adds up what thousands of queries give to one latent.
+    wide = at_least_float32(latent_BSC).flatten(0, 1)
+    return wide.index_select(0, flat_BTK.flatten()).unflatten(0, flat_BTK.shape).to(latent_BSC.dtype)
 
 
 def _per_head(mask: Tensor) -> Tensor:

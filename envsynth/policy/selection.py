@@ -38,16 +38,16 @@ def exact_topk(scores: Tensor, visible: Tensor, k: int) -> Tensor:
         raise ValueError(f"k must be >= 1, got {k}")
     size = scores.shape[-1]
     scores = scores.detach().to(torch.float32)
-    scores = torch.where(scores.isnan(), float("-inf"), scores) + 0.0  # -0.0 + 0.0 = 0.0
+    scores = scores.nan_to_num(float("-inf"), float("inf"), float("-inf")) + 0.0  # -0.0 + 0.0 = 0.0
     bits = scores.contiguous().view(torch.int32)
     # Negative floats order backwards by their bits: flipping all but the sign makes integers of the same order.
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).masked_fill(~visible, _LOWEST).to(torch.int64)
-    index = torch.arange(size, device=scores.device)
-    best = torch.topk(ordered * size + (size - 1 - index), min(k, size), dim=-1, sorted=False).values
+    ordered = bits.bitwise_xor((bits >> 31).bitwise_and_(0x7FFFFFFF)).masked_fill_(~visible, _LOWEST).to(torch.int64)
+    ordered.mul_(size).add_(torch.arange(size - 1, -1, -1, device=scores.device))
+    best = torch.topk(ordered, min(k, size), dim=-1, sorted=False).values
     kept = (size - 1) - best.remainder(size)
-    # Invisible entries sort to the end as `size`, and become the padding.
-    kept = kept.masked_fill(best.div(size, rounding_mode="floor") == _LOWEST, size).sort(dim=-1).values
-    kept = kept.masked_fill(kept == size, -1).to(torch.int32)
+    # Entries below are invisible: as `size` they sort to the end, and become the padding.
+    kept = kept.masked_fill_(best < (_LOWEST + 1) * size, size).to(torch.int32).sort(dim=-1).values
+    kept = kept.masked_fill_(kept == size, -1)
     return torch.nn.functional.pad(kept, (0, k - kept.shape[-1]), value=-1)
 
 

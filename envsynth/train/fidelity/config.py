@@ -111,8 +111,7 @@ class ComputeConfig:
     dense_attention: AttentionMode = "fused"
     """Where every key is read."""
     sparse_attention: AttentionMode = "fused"
-    """Where selected keys are read. With few heads a masked product is faster than gathering, unless k is small; it
-    is the same for every cell, so that rounding is."""
+    """Where selected keys are read; the same for every cell, so that rounding is."""
     micro_tokens: int = 65536
     """Tokens of one forward and backward pass; a batch of more is added up."""
     micro_tokens_kl: int = 8192
@@ -278,6 +277,6 @@ def _gpu() -> FidelityConfig:
         pretrain=StageConfig(steps=3000, batch_tokens=65536, muon_lr=0.012, adamw_lr=4e-3, rise=50),
         warmup=StageConfig(steps=150, batch_tokens=32768, adamw_lr=1e-3, rise=5),
         sparse=StageConfig(steps=150, batch_tokens=32768, muon_lr=0.001, adamw_lr=5e-4, rise=5),
-        evaluation=EvaluationConfig(sequences=128, diagnosed=4, batch_tokens=16384, points=6),
-        compute=ComputeConfig(precision="bfloat16", checkpoint_layers=True),
+        evaluation=EvaluationConfig(sequences=64, diagnosed=4, batch_tokens=16384, points=6),
+        compute=ComputeConfig(precision="bfloat16", checkpoint_layers=True, sparse_attention="mqa"),
     )
