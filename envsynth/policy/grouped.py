@@ -9,7 +9,7 @@ loop is an operator of its own: to the compiler one call of known shapes, forwar
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional
 
 from envsynth.policy.precision import at_least_float32
@@ -35,7 +35,7 @@ def expert_outputs(x_ND: Tensor, chosen_NA: Tensor, gate_EFD: Tensor, up_EFD: Te
     return _forward(x_ND, chosen_NA, gate_EFD, up_EFD, down_EDF)[0]
 
 
-@torch.library.custom_op("envsynth::expert_outputs", mutates_args=())
+@library.custom_op("envsynth::expert_outputs", mutates_args=())
 def _forward(
     x_ND: Tensor, chosen_NA: Tensor, gate_EFD: Tensor, up_EFD: Tensor, down_EDF: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +71,7 @@ def _(
     )
 
 
-@torch.library.custom_op("envsynth::expert_outputs_backward", mutates_args=())
+@library.custom_op("envsynth::expert_outputs_backward", mutates_args=())
 def _backward(
     grad_NAD: Tensor, chosen_NA: Tensor, x_ND: Tensor, hidden: list[Tensor], weights: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from envsynth.policy.config import AttentionConfig, ExpertsConfig, IndexerConfig
 
 
 def nano(vocab_size: int, *, index_topk: int = 32, max_position_embeddings: int = 256) -> PolicyConfig:
-    """Give the preset for two CPU cores: about one million parameters with a vocabulary of 200 to 300 ids.
+    """Give the preset for two CPU cores: about one million parameters with a vocabulary of 200 to 600 ids.
 
     Args:
         vocab_size: Token ids (count, >= 2).

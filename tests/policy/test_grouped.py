@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 from torch.nn import functional
 
 from envsynth.policy.grouped import expert_outputs, grouped_experts
@@ -45,7 +46,7 @@ def test_gradcheck():
 def test_operator_passes_the_librarys_own_checks():
     x, chosen, *weights = make(n=5)
     # Shapes of its result, its gradients and its traces are checked as the compiler will use them.
-    torch.library.opcheck(torch.ops.envsynth.expert_outputs.default, (x, chosen, *weights))
+    library.opcheck(torch.ops.envsynth.expert_outputs.default, (x, chosen, *weights))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
