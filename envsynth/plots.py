@@ -375,17 +375,22 @@ def _fidelity_recall(result: Mapping[str, Any], axes: Any) -> None:
     """Recall from the first step of the warm-up to the last of sparse training, for the k that the warm-up measures."""
     ks = result["settings"]["topks"]
     middle = ks[len(ks) // 2]
-    axes.set(title=f"Recall at k = {middle:,}", xlabel="steps: warm-up, then sparse training")
+    axes.set(
+        title=f"Recall at k = {middle:,} (dashed: the most it can be)", xlabel="steps: warm-up, then sparse training"
+    )
     warmup = result["settings"]["warmup"]["steps"]
     axes.axvline(warmup, color="#8a939f", linewidth=0.8, linestyle=":")
     for count, (colour, _) in _fidelity_lines(result).items():
         points: list[tuple[float, float]] = []
+        most: list[tuple[float, float]] = []
         for kind, topk, offset in (("warmup", None, 0), ("sparse", middle, warmup)):
             for job in result["jobs"]:
                 if (job["kind"], job["heads"], job["topk"], job["seed"]) == (kind, count, topk, 0):
                     curve = job["training"]["curve"]
                     points += [(point["step"] + offset, point["recall"]) for point in curve if "recall" in point]
+                    most += [(point["step"] + offset, point["best"]) for point in curve if "best" in point]
         axes.plot([step for step, _ in points], [recall for _, recall in points], "o-", color=colour, markersize=3)
+        axes.plot([step for step, _ in most], [best for _, best in most], "--", color=colour, linewidth=0.8)
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
 

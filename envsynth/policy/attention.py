@@ -28,6 +28,8 @@ from envsynth.policy.selection import exact_topk, first_k, kept_mask
 
 KEY_BLOCK = 16
 """Decode reads keys in multiples of this: libraries multiply narrow matrices by other kernels, with other rounding."""
+SUM_ROWS = 1024
+"""Queries of a block of the indexer's teacher."""
 LATENT_NORM_EPS = 1e-6
 """Added to the mean square of latents; the released model has it whatever `rms_norm_eps` says."""
 
@@ -308,12 +310,12 @@ class LatentAttention(nn.Module):
 
 @torch.no_grad()
 def attention_sum(query_BHTX: Tensor, key_BHSX: Tensor, kept: Tensor, scale: float) -> Tensor:
-    """Sum the attention probabilities over heads, one head at a time: the indexer's teacher (section 2.1).
+    """Sum the attention probabilities over heads, a block of queries at a time: the indexer's teacher (section 2.1).
 
     Args:
         query_BHTX: Queries, [B, H, T, X].
-        key_BHSX: Keys, [B, H, S, X].
-        kept: Keys that are read, bool [T, S] or [B, T, S].
+        key_BHSX: Keys of the same tokens, [B, H, T, X].
+        kept: Keys that are read, bool [T, S] or [B, T, S]; never one behind its query.
         scale: Factor on the logits.
 
     Returns:
@@ -321,10 +323,14 @@ def attention_sum(query_BHTX: Tensor, key_BHSX: Tensor, kept: Tensor, scale: flo
     """
     B, _, T, _ = query_BHTX.shape
     wide = torch.promote_types(query_BHTX.dtype, torch.float32)
-    total_BTS = torch.zeros(B, T, key_BHSX.shape[2], dtype=wide, device=query_BHTX.device)
-    for query_BTX, key_BSX in zip(query_BHTX.unbind(1), key_BHSX.unbind(1), strict=True):
-        logits_BTS = at_least_float32((query_BTX * scale) @ key_BSX.transpose(1, 2))
-        total_BTS += logits_BTS.masked_fill_(~kept, float("-inf")).softmax(-1)
+    total_BTS = torch.zeros(B, T, T, dtype=wide, device=query_BHTX.device)
+    for begin in range(0, T, SUM_ROWS):
+        # Later keys are invisible to the whole block, which saves half of long sequences.
+        end = min(begin + SUM_ROWS, T)
+        rows = slice(begin, end)
+        logits_BHRS = (query_BHTX[:, :, rows] * scale) @ key_BHSX[:, :, :end].transpose(2, 3)
+        logits_BHRS.masked_fill_(~_per_head(kept[..., rows, :end]), float("-inf"))
+        total_BTS[:, rows, :end] = logits_BHRS.softmax(-1, dtype=wide).sum(1)
     return total_BTS
 
 

@@ -19,6 +19,8 @@ class LayerDiagnostics(NamedTuple):
 
     recall_BT: Tensor
     """Share of the dense attention's mass, all heads together, that the selected keys hold, [B, T]."""
+    best_BT: Tensor
+    """The same of the K keys that hold most: what no selection for all heads can exceed, [B, T]."""
     entropy_BT: Tensor
     """Entropy of softmax(index scores) over the visible keys in nats, [B, T]."""
     overlap_BT: Tensor
@@ -31,6 +33,8 @@ class SelectionDiagnostics:
 
     recall_BTL: Tensor
     """Share of the dense attention's mass, all heads together, that the selected keys hold, [B, T, L]."""
+    best_BTL: Tensor
+    """The same of the K keys that hold most: what no selection for all heads can exceed, [B, T, L]."""
     entropy_BTL: Tensor
     """Entropy of softmax(index scores) over the visible keys in nats, [B, T, L]."""
     overlap_BTL: Tensor
@@ -53,12 +57,14 @@ def layer_diagnostics(scores_BTS: Tensor, attention_BTS: Tensor, visible: Tensor
     is_key_BTK = topk_BTK >= 0
     places_BTK = topk_BTK.clamp(min=0).to(torch.int64)
     held_BT = (attention_BTS.gather(-1, places_BTK) * is_key_BTK).sum(-1)
+    most_BT = attention_BTS.topk(min(topk_BTK.shape[-1], attention_BTS.shape[-1]), sorted=False).values.sum(-1)
+    all_BT = attention_BTS.sum(-1)
     log_index_BTS = scores_BTS.masked_fill(~visible, float("-inf")).log_softmax(-1).masked_fill(~visible, 0.0)
     entropy_BT = -(log_index_BTS.exp() * log_index_BTS * visible).sum(-1)
     kept_BTS = kept_mask(topk_BTK, scores_BTS.shape[-1])
     shared_BT = torch.zeros_like(held_BT)
     shared_BT[:, 1:] = (kept_BTS[:, 1:] & kept_BTS[:, :-1]).sum(-1) / is_key_BTK[:, 1:].sum(-1)
-    return LayerDiagnostics(held_BT / attention_BTS.sum(-1), entropy_BT, shared_BT)
+    return LayerDiagnostics(held_BT / all_BT, most_BT / all_BT, entropy_BT, shared_BT)
 
 
 def join_layers(layers: list[LayerDiagnostics]) -> SelectionDiagnostics | None:
@@ -74,6 +80,7 @@ def join_layers(layers: list[LayerDiagnostics]) -> SelectionDiagnostics | None:
         return None
     return SelectionDiagnostics(
         recall_BTL=torch.stack([layer.recall_BT for layer in layers], dim=-1),
+        best_BTL=torch.stack([layer.best_BT for layer in layers], dim=-1),
         entropy_BTL=torch.stack([layer.entropy_BT for layer in layers], dim=-1),
         overlap_BTL=torch.stack([layer.overlap_BT for layer in layers], dim=-1),
     )

@@ -117,9 +117,11 @@ def index_scores(query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI: Tensor) -> Ten
         rows, n_keys = _at_least_rows(query.reshape(B, T * heads, width)), key.shape[1]
         products = rows @ _at_least_rows(key).transpose(1, 2)
         dots_BTIS = products[:, : T * heads, :n_keys].unflatten(1, (T, heads))
-        scores_BTS = dots_BTIS[:, :, 0].relu() * weight_BTI[:, :, :1]
-        for head in range(1, heads):
-            scores_BTS = scores_BTS + dots_BTIS[:, :, head].relu() * weight_BTI[:, :, head, None]
+        # Unbound, not indexed: the gradient of an index fills a tensor of all heads with zeros, once for each head.
+        first, *others = zip(dots_BTIS.unbind(2), weight_BTI[..., None].unbind(2), strict=True)
+        scores_BTS = first[0].relu() * first[1]
+        for dots_BTS, weight_BT1 in others:
+            scores_BTS = scores_BTS + dots_BTS.relu() * weight_BT1
         return scores_BTS
 
 

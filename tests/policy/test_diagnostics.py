@@ -22,6 +22,8 @@ def test_measures_are_their_definitions():
     for t in range(5):
         keys = [key for key in topk[0, t].tolist() if key >= 0]
         assert found.recall_BT[0, t] == pytest.approx(float(sum(attention[0, t, key] for key in keys)) / 3)
+        most = sorted(attention[0, t].tolist())[-2:]
+        assert found.best_BT[0, t] == pytest.approx(sum(most) / 3)
         p = scores[0, t, : t + 1].softmax(-1)
         assert found.entropy_BT[0, t] == pytest.approx(float(-(p * p.log()).sum()), abs=1e-12)
     assert found.overlap_BT[0].tolist() == [0.0, 0.5, 0.5, 0.5, 0.5]
@@ -35,6 +37,8 @@ def test_a_policy_measures_the_same_in_every_mode(policy, tokens, dense, mode):
     policy.attention_mode = mode
     found = policy(batch, dense=dense, with_diagnostics=True).diagnostics
     torch.testing.assert_close(found.recall_BTL, want.recall_BTL, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.best_BTL, want.best_BTL, rtol=0, atol=1e-5)
+    assert (found.best_BTL >= found.recall_BTL - 1e-6).all()
     torch.testing.assert_close(found.entropy_BTL, want.entropy_BTL, rtol=0, atol=1e-4)
     assert found.recall_BTL.shape == (2, 25, 3)
     assert (found.recall_BTL[:, :6] - 1).abs().max() < 1e-5, "up to six keys all are selected"

@@ -27,6 +27,9 @@ Z_95: Final = 1.959963984540054
 ACCURACIES: Final[tuple[str, ...]] = ("single", "multi", "multi_token", "copy", "copy_token")
 """Accuracies: needles, groups with every value right, ids of groups, spans with every id right, ids of spans."""
 
+SELECTION: Final[tuple[str, ...]] = ("recall", "best", "entropy", "overlap")
+"""Means over the layers that a `Selection` has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
@@ -88,6 +91,8 @@ class Selection:
 
     recall: float
     """Share of the dense attention's mass that the selected keys hold, in [0, 1]."""
+    best: float
+    """The same of the k keys that hold most: the most that recall can be, in [0, 1]."""
     entropy: float
     """Entropy of the softmax of index scores over visible keys (nats)."""
     overlap: float
@@ -214,14 +219,15 @@ def diagnose(policy: Policy, config: FidelityConfig, device: torch.device, *, se
     for batch in BatchFeed(f"{seed}/diagnosed", ((config.context, steps),), config.context, device):
         with autocast(config, device):
             found = policy(batch.tokens_BT, with_diagnostics=True).diagnostics
-        parts = (found.recall_BTL, found.entropy_BTL, found.overlap_BTL)
+        parts = (found.recall_BTL, found.best_BTL, found.entropy_BTL, found.overlap_BTL)
         sums_SL = sums_SL + torch.stack([item[:, k:].double().sum((0, 1)) for item in parts])
         queries += batch.tokens_BT[:, k:].numel()
     policy.attention_mode = before
     policy.train(was_training)
-    recall_L, entropy_L, overlap_L = (sums_SL / queries).tolist()
+    recall_L, best_L, entropy_L, overlap_L = (sums_SL / queries).tolist()
     return Selection(
         recall=sum(recall_L) / len(recall_L),
+        best=sum(best_L) / len(best_L),
         entropy=sum(entropy_L) / len(entropy_L),
         overlap=sum(overlap_L) / len(overlap_L),
         recall_by_layer=tuple(recall_L),

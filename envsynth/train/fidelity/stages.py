@@ -24,7 +24,7 @@ from envsynth.policy.model import Policy, PolicyOutput, balance_experts
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.train.fidelity.batches import Batch, BatchFeed
 from envsynth.train.fidelity.config import FidelityConfig, StageConfig
-from envsynth.train.fidelity.measure import autocast, diagnose
+from envsynth.train.fidelity.measure import SELECTION, autocast, diagnose
 
 StageKind = Literal["pretrain", "warmup", "sparse", "twin"]
 INDEXER: Final = ".indexer."
@@ -72,7 +72,7 @@ class StageRecord:
     rates: tuple[float, float, float, float]
     """Learning rates of matrices and of the rest, steps of the rise, and the factor at the end."""
     curve: tuple[Mapping[str, float], ...]
-    """Points over training: step, loss, kl, scale, tokens_per_s; recall, entropy and overlap where measured."""
+    """Points over training: step, loss, kl, scale, tokens_per_s; what `SELECTION` names where measured."""
     peak_memory: int
     """Most memory of an accelerator that was in use (bytes); 0 on the CPU."""
 
@@ -342,7 +342,7 @@ class _Loop:
 
     def _diagnose(self, point: dict[str, float]) -> None:
         found = diagnose(self.policy, self.bench.config, self.bench.device, seed=self.bench.seed)
-        self.curve.append(point | {"recall": found.recall, "entropy": found.entropy, "overlap": found.overlap})
+        self.curve.append(point | {name: getattr(found, name) for name in SELECTION})
 
     def record(self) -> StageRecord:
         """Say how it went."""

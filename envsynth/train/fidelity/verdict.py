@@ -14,7 +14,7 @@ from envsynth.train.fidelity.config import FidelityConfig
 from envsynth.train.fidelity.folder import FidelityFolder
 from envsynth.train.fidelity.grid import GridOutcome
 from envsynth.train.fidelity.jobs import Job, all_jobs
-from envsynth.train.fidelity.measure import ACCURACIES, Share
+from envsynth.train.fidelity.measure import ACCURACIES, SELECTION, Share
 
 FORMAT: Final = "envsynth-dsa-fidelity/1"
 """Version of the result."""
@@ -114,8 +114,7 @@ def pool(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         accuracy[name] = {field: getattr(share, field) for field in ("right", "n", "share", "low", "high")}
     loss = {name: _mean([item["loss"][name] for item in found]) for name in found[0]["loss"]}
     selections = [item["selection"] for item in found if item["selection"] is not None]
-    names = ("recall", "entropy", "overlap")
-    selection = {name: _mean([item[name] for item in selections]) for name in names} if selections else None
+    selection = {name: _mean([item[name] for item in selections]) for name in SELECTION} if selections else None
     return {
         "accuracy": accuracy,
         "loss": loss,

@@ -32,6 +32,7 @@ class Oracle(torch.nn.Module):
         steps_BTL = torch.arange(tokens_BT.shape[1])[None, :, None] * ones_BTL
         diagnostics = SimpleNamespace(
             recall_BTL=ones_BTL * torch.tensor([0.25, 0.75]),
+            best_BTL=ones_BTL * torch.tensor([0.5, 1.0]),
             entropy_BTL=torch.where(steps_BTL < 4, torch.nan, 2.0),
             overlap_BTL=torch.where(steps_BTL < 4, 9.0, 0.5),
         )
@@ -75,7 +76,8 @@ def test_diagnose_counts_queries_with_more_than_k_keys() -> None:
     oracle.attention_mode = "mqa"
     found = diagnose(oracle, tiny(), CPU, seed=0)
     assert found.recall_by_layer == (0.25, 0.75)
-    assert (found.recall, found.entropy, found.overlap, found.queries) == (0.5, 2.0, 0.5, 60)
+    assert (found.recall, found.best, found.entropy, found.overlap) == (0.5, 0.75, 2.0, 0.5)
+    assert found.queries == 60
     assert oracle.attention_mode == "mqa"
 
 

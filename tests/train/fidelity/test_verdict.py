@@ -50,7 +50,7 @@ def test_compare_names_measure_and_both_numbers() -> None:
 def test_pool_adds_counts_and_averages_losses() -> None:
     first, second = found(900, 1.0), found(700, 2.0)
     for item, recall in ((first, 0.5), (second, 0.7)):
-        item["selection"] = {"recall": recall, "entropy": 1.0, "overlap": 0.0}
+        item["selection"] = {"recall": recall, "best": 1.0, "entropy": 1.0, "overlap": 0.0}
     both = pool([first, second])
     assert (both["accuracy"]["single"]["right"], both["accuracy"]["single"]["n"]) == (1600, 2000)
     assert (both["loss"]["answer"], both["sequences"]) == (1.5, 6)
