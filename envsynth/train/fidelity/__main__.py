@@ -11,6 +11,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warmup=options.warmup_steps,
             sparse=options.sparse_steps,
         )
+        changed = {name: value for name in ("heads", "topks") if (value := getattr(options, name)) is not None}
+        config = replace(config, **changed)
         kind = options.on or ("cuda" if options.profile == "gpu" else "cpu")
         devices = find_devices(kind, options.devices)
         done = run_experiment(options.out, config, devices, deadline_s=options.deadline_s, on_event=_tell)
@@ -63,7 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deadline-s", type=float, help="seconds after which nothing should run")
     for stage in ("pretrain", "warmup", "sparse"):
         parser.add_argument(f"--{stage}-steps", type=int, help=f"steps of this stage ({stage}); default: the profile's")
+    parser.add_argument("--heads", type=_counts, help="heads of the indexer, 1,2,...; default: the profile's")
+    parser.add_argument("--topks", type=_counts, help="selected keys, 32,64,...; default: the profile's")
     return parser
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them; argparse reports what is none."""
+    return tuple(int(part) for part in text.split(","))
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

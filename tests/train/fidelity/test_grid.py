@@ -162,6 +162,12 @@ def test_main_reports_other_settings(tmp_path: Path, capsys: pytest.CaptureFixtu
         assert main([str(tmp_path), "--profile", "smoke"]) == 1
         assert "repeat its settings" in capsys.readouterr().err
         assert main([str(tmp_path / "new"), "--profile", "smoke", "--deadline-s", "0"]) == 1
+        arguments = ["--profile", "smoke", "--deadline-s", "0", "--heads", "3", "--topks", "2,5"]
+        assert main([str(tmp_path / "other"), *arguments]) == 1
+        settings = FidelityFolder(tmp_path / "other").settings()
+        assert (settings["heads"], settings["topks"]) == ([3], [2, 5])
+        with pytest.raises(SystemExit, match="2"):
+            main([str(tmp_path / "other"), "--heads", "3,none"])
     finally:
         signal.signal(signal.SIGTERM, before)
     said = capsys.readouterr()
