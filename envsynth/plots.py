@@ -375,9 +375,7 @@ def _fidelity_recall(result: Mapping[str, Any], axes: Any) -> None:
     """Recall from the first step of the warm-up to the last of sparse training, for the k that the warm-up measures."""
     ks = result["settings"]["topks"]
     middle = ks[len(ks) // 2]
-    axes.set(
-        title=f"Recall at k = {middle:,}", xlabel="steps: warm-up, then sparse training"
-    )
+    axes.set(title=f"Recall at k = {middle:,}", xlabel="steps: warm-up, then sparse training")
     axes.text(0.02, 0.93, "dashed: the most that k keys can hold", transform=axes.transAxes, fontsize=8, color=_INK)
     warmup = result["settings"]["warmup"]["steps"]
     axes.axvline(warmup, color="#8a939f", linewidth=0.8, linestyle=":")
