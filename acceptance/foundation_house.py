@@ -55,7 +55,10 @@ def main() -> int:
     }
     for name, command in {} if fast else checks.items():
         code, text = run(command)
-        claims.line(name, text.splitlines()[-1] if text else code, "clean", code == 0)
+        lines = text.splitlines() or [str(code)]
+        # Of several hooks the last line is that of the last one, which may have passed.
+        found = next((line for line in lines if code and "Failed" in line), lines[-1])
+        claims.line(name, found, "clean", code == 0)
     code, text = run([sys.executable, "-c", LIGHT])
     claims.line("heavy libraries loaded by `import envsynth`", text, "none", code == 0 and text == "none")
     if not fast:
