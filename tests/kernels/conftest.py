@@ -1,13 +1,11 @@
-"""Kernels run in Triton's interpreter here, which must be asked for before Triton is first loaded."""
+"""Kernels run in Triton's interpreter here."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 import torch
 
-os.environ.setdefault("TRITON_INTERPRET", "1")
+import acceptance.triton_interpreter  # noqa: F401 - asks for it
 
 
 @pytest.fixture

@@ -1,0 +1,328 @@
+"""Gradients of attention over selected keys: probabilities are formed again from the log-sum-exp.
+
+A latent gets a gradient from every query that read it. With atomics these are added in the order in which programs
+happen to run. The deterministic way writes what each tile gives to each of its entries as a row, sorts the entries by
+key without changing the order of tiles, and adds up the rows of a key one after the other, in float32. Tiles are taken
+in chunks of equal places in all sequences, so the rows never need more than a bounded workspace, and neither another
+run nor another order of the sequences changes a bit.
+"""
+
+# ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from envsynth.kernels.sparse_attention import configs
+from envsynth.kernels.sparse_attention.forward import LOG2_E
+from envsynth.kernels.sparse_attention.pieces import (
+    no_pieces,
+    products,
+    read_entries,
+    read_pieces,
+    read_rows,
+    write_pieces,
+    write_rows,
+)
+from envsynth.kernels.sparse_attention.union import Entries
+
+
+class Saved(NamedTuple):
+    """What the forward pass kept."""
+
+    query: Tensor
+    """Queries, contiguous [B, T, H, C]."""
+    latent: Tensor
+    """Latents, contiguous [B, S, C]."""
+    out: Tensor
+    """Result, [B, T, H, R]."""
+    lse: Tensor
+    """Log-sum-exp of the logits, float32 [B, T, H]."""
+    entries: Entries
+    """What each tile read."""
+
+
+@triton.jit
+def _row_products(out, gradient, delta, N, RANK: tl.constexpr, RANK_PADDED: tl.constexpr, ROWS: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    left = read_rows(out, row * RANK, row < N, RANK, RANK_PADDED).to(tl.float32)
+    right = read_rows(gradient, row * RANK, row < N, RANK, RANK_PADDED).to(tl.float32)
+    tl.store(delta + row, tl.sum(left * right, 1), mask=row < N)
+
+
+@triton.jit
+def _give(base, offset, there, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr, ATOMIC: tl.constexpr):
+    """Write rows of [rows, PADDED], or add them in no order to float32 memory."""
+    if ATOMIC:
+        column = tl.arange(0, PADDED)
+        mask = there[:, None]
+        if WIDTH != PADDED:
+            mask = mask & (column < WIDTH)[None, :]
+        tl.atomic_add(base + offset[:, None] + column[None, :], rows, mask=mask, sem="relaxed")
+    else:
+        write_rows(base, offset, there, rows, WIDTH, PADDED)
+
+
+@triton.jit
+def _gradients(  # noqa: PLR0913, PLR0915
+    query,
+    latent,
+    gradient,
+    lse,
+    delta,
+    keys,
+    bits,
+    counts,
+    query_gradient,
+    given,
+    T,
+    S,
+    tiles,
+    first_tile,
+    chunk,
+    width,
+    scale,
+    log2_e,
+    HEADS: tl.constexpr,
+    RANK: tl.constexpr,
+    ROPE: tl.constexpr,
+    PIECE: tl.constexpr,
+    ROPE_PADDED: tl.constexpr,
+    QUERIES: tl.constexpr,
+    ROWS: tl.constexpr,
+    ROW_BLOCKS: tl.constexpr,
+    KEYS: tl.constexpr,
+    PACKED: tl.constexpr,
+    ATOMIC: tl.constexpr,
+):
+    one = tl.program_id(0) // ROW_BLOCKS
+    block = tl.program_id(0) % ROW_BLOCKS
+    row = block * ROWS + tl.arange(0, ROWS)
+    sequence = (one // chunk).to(tl.int64)
+    tile = first_tile + one % chunk
+    first = tile * QUERIES
+    member = row // HEADS
+    live = (row < QUERIES * HEADS) & (first + member < T)
+    place = (sequence * T + first) * HEADS
+    WIDTH: tl.constexpr = RANK + ROPE
+    COUNT: tl.constexpr = (RANK + PIECE - 1) // PIECE
+    query += place * WIDTH
+    query_value = read_pieces(query, row * WIDTH, live, RANK, PIECE)
+    query_rope = read_rows(query + RANK, row * WIDTH, live, ROPE, ROPE_PADDED)
+    out_gradient = read_pieces(gradient + place * RANK, row * RANK, live, RANK, PIECE)
+    level = tl.load(lse + place + row, mask=live, other=float("inf")) * log2_e
+    product = tl.load(delta + place + row, mask=live, other=0.0)
+    base = (sequence * tiles + tile) * width
+    count = width
+    if PACKED:
+        count = tl.load(counts + sequence * tiles + tile)
+    shift = tl.minimum(member, 31)
+    latent += sequence * S * WIDTH
+    if ATOMIC:
+        given += sequence * S * WIDTH
+    else:
+        given += (one.to(tl.int64) * ROW_BLOCKS + block) * width * WIDTH
+    query_gradient += place * WIDTH
+    value_sum = no_pieces(ROWS, RANK, PIECE)
+    rope_sum = tl.zeros([ROWS, ROPE_PADDED], tl.float32)
+    for start in range(0, count, KEYS):
+        entry = start + tl.arange(0, KEYS)
+        key, inside, chosen = read_entries(keys, bits, base, entry, count, S, PACKED)
+        offset = key * WIDTH
+        value = read_pieces(latent, offset, inside, RANK, PIECE)
+        rope = read_rows(latent + RANK, offset, inside, ROPE, ROPE_PADDED)
+        score = products(query_value, value, COUNT)
+        score = tl.dot(query_rope, tl.trans(rope), score, input_precision="ieee")
+        reads = (((chosen[None, :] >> shift[:, None]) & 1) != 0) & live[:, None]
+        weight = tl.exp2(tl.where(reads, score * (scale * log2_e) - level[:, None], float("-inf")))
+        slope = products(out_gradient, value, COUNT) - product[:, None]
+        slope = (weight * slope * scale).to(rope.dtype)
+        turned_weight, turned_slope = tl.trans(weight.to(rope.dtype)), tl.trans(slope)
+        sums = ()
+        place_given = offset if ATOMIC else entry * WIDTH
+        for index in tl.static_range(COUNT):
+            sums = sums + (tl.dot(slope, value[index], value_sum[index], input_precision="ieee"),)  # noqa: RUF005
+            to_piece = tl.dot(turned_weight, out_gradient[index], input_precision="ieee")
+            to_piece = tl.dot(turned_slope, query_value[index], to_piece, input_precision="ieee")
+            _give(given + index * PIECE, place_given, inside, to_piece, min(PIECE, RANK - index * PIECE), PIECE, ATOMIC)
+        value_sum = sums
+        rope_sum = tl.dot(slope, rope, rope_sum, input_precision="ieee")
+        to_rope = tl.dot(turned_slope, query_rope, input_precision="ieee")
+        _give(given + RANK, place_given, inside, to_rope, ROPE, ROPE_PADDED, ATOMIC)
+    write_pieces(query_gradient, row * WIDTH, live, value_sum, RANK, PIECE)
+    write_rows(query_gradient + RANK, row * WIDTH, live, rope_sum, ROPE, ROPE_PADDED)
+
+
+@triton.jit
+def _sum_by_key(  # noqa: PLR0913
+    given,
+    order,
+    bounds,
+    latent_gradient,
+    width,
+    RANK: tl.constexpr,
+    ROPE: tl.constexpr,
+    RANK_PADDED: tl.constexpr,
+    ROPE_PADDED: tl.constexpr,
+    ROW_BLOCKS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+):
+    key = tl.program_id(0).to(tl.int64)
+    begin, end = tl.load(bounds + key), tl.load(bounds + key + 1)
+    WIDTH: tl.constexpr = RANK + ROPE
+    value_sum = tl.zeros([ENTRIES, RANK_PADDED], tl.float32)
+    rope_sum = tl.zeros([ENTRIES, ROPE_PADDED], tl.float32)
+    for start in range(begin, end, ENTRIES):
+        place = start + tl.arange(0, ENTRIES)
+        inside = place < end
+        entry = tl.load(order + place, mask=inside, other=0).to(tl.int64)
+        room = (entry // width) * (ROW_BLOCKS * width) + entry % width
+        for block in tl.static_range(ROW_BLOCKS):
+            offset = (room + block * width) * WIDTH
+            value_sum += read_rows(given, offset, inside, RANK, RANK_PADDED).to(tl.float32)
+            rope_sum += read_rows(given + RANK, offset, inside, ROPE, ROPE_PADDED).to(tl.float32)
+    column, rope_column = tl.arange(0, RANK_PADDED), tl.arange(0, ROPE_PADDED)
+    mine = latent_gradient + key * WIDTH
+    touched = begin < end
+    before = tl.load(mine + column, mask=(column < RANK) & touched, other=0.0)
+    tl.store(mine + column, before + tl.sum(value_sum, 0), mask=(column < RANK) & touched)
+    before = tl.load(mine + RANK + rope_column, mask=(rope_column < ROPE) & touched, other=0.0)
+    tl.store(mine + RANK + rope_column, before + tl.sum(rope_sum, 0), mask=(rope_column < ROPE) & touched)
+
+
+class _Plan(NamedTuple):
+    """Sizes of one backward pass."""
+
+    sizes: configs.Tiles
+    blocks: int
+    """Programs that share a tile's rows."""
+    tiles: int
+    """Tiles of a sequence."""
+    chunk: int
+    """Tiles of a sequence that are taken at once."""
+    partial: torch.dtype
+    """Kind of the rows that are added up later."""
+
+
+def _plan(saved: Saved, *, rank: int, deterministic: bool, workspace_bytes: int) -> _Plan:
+    """Choose tiles, and as many of them at once as the workspace holds."""
+    B, T, H, C = saved.query.shape
+    rows, dtype = saved.entries.queries * H, saved.query.dtype
+    sizes = configs.tiles(configs.BACKWARD, rows=rows, rank=rank, item_bytes=dtype.itemsize)
+    blocks, tiles = triton.cdiv(rows, sizes.rows), triton.cdiv(T, saved.entries.queries)
+    partial = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    # Rows, and the key, its copy in order and the place of each entry while they are sorted.
+    tile_bytes = B * saved.entries.width * (blocks * C * partial.itemsize + 24)
+    chunk = max(1, min(tiles, workspace_bytes // tile_bytes)) if deterministic else tiles
+    return _Plan(sizes, blocks, tiles, chunk, partial)
+
+
+def _by_key(entries: Entries, first: int, last: int, *, tiles: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
+    """Order a chunk's entries by key and then by tile.
+
+    Returns:
+        Their places in the chunk, int64; and where each key's run begins, int64 [B * S + 1].
+    """
+    keys = entries.keys.view(batch, tiles, entries.width)[:, first:last]
+    if entries.counts is None:
+        used = (keys >= 0) & (keys < size)
+    else:
+        room = torch.arange(entries.width, device=keys.device)
+        used = room < entries.counts.view(batch, tiles, 1)[:, first:last]
+    place = torch.arange(batch, dtype=torch.int32, device=keys.device)[:, None, None] * size + keys
+    # Stable, so the entries of a key stay in the order of tiles; unused entries go behind the last key.
+    in_order, order = torch.where(used, place, batch * size).flatten().sort(stable=True)
+    every = torch.arange(batch * size + 1, dtype=torch.int32, device=keys.device)
+    return order, torch.searchsorted(in_order, every)
+
+
+def gradients(
+    saved: Saved,
+    gradient_BTHR: Tensor,
+    *,
+    rank: int,
+    scale: float,
+    deterministic: bool,
+    workspace_bytes: int = configs.WORKSPACE_BYTES,
+) -> tuple[Tensor, Tensor]:
+    """Give the gradients of query and latent.
+
+    Args:
+        saved: What the forward pass kept.
+        gradient_BTHR: Gradient of the result, contiguous [B, T, H, R].
+        rank: Width R of a value.
+        scale: Factor on the logits.
+        deterministic: Add up in a fixed order, at the price of the workspace; else with atomics.
+        workspace_bytes: Bound of the workspace; the least is one tile of every sequence.
+
+    Returns:
+        Gradients in the inputs' dtype, [B, T, H, C] and [B, S, C].
+    """
+    query, latent, entries = saved.query, saved.latent, saved.entries
+    (B, T, H, C), S = query.shape, latent.shape[1]
+    plan = _plan(saved, rank=rank, deterministic=deterministic, workspace_bytes=workspace_bytes)
+    widths = {"RANK": rank, "ROPE": C - rank, "ROPE_PADDED": configs.padded(C - rank)}
+    delta = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
+    _row_products[(triton.cdiv(B * T * H, 32),)](
+        saved.out, gradient_BTHR, delta, B * T * H, RANK=rank, RANK_PADDED=configs.padded(rank), ROWS=32
+    )
+    query_gradient = torch.empty_like(query)
+    latent_gradient = torch.zeros(B, S, C, dtype=torch.float32, device=query.device)
+    given = latent_gradient
+    if deterministic:
+        rows = B * plan.chunk * plan.blocks * entries.width
+        given = torch.empty(rows, C, dtype=plan.partial, device=query.device)
+    for first in range(0, plan.tiles, plan.chunk):
+        last = min(first + plan.chunk, plan.tiles)
+        _gradients[(B * (last - first) * plan.blocks,)](
+            query,
+            latent,
+            gradient_BTHR,
+            saved.lse,
+            delta,
+            entries.keys,
+            entries.keys if entries.bits is None else entries.bits,
+            entries.keys if entries.counts is None else entries.counts,
+            query_gradient,
+            given,
+            T,
+            S,
+            plan.tiles,
+            first,
+            last - first,
+            entries.width,
+            scale,
+            LOG2_E,
+            HEADS=H,
+            PIECE=plan.sizes.piece(rank),
+            QUERIES=entries.queries,
+            ROWS=plan.sizes.rows,
+            ROW_BLOCKS=plan.blocks,
+            KEYS=plan.sizes.keys,
+            PACKED=entries.bits is not None,
+            ATOMIC=not deterministic,
+            num_warps=plan.sizes.warps,
+            num_stages=plan.sizes.stages,
+            **widths,
+        )
+        if deterministic:
+            order, bounds = _by_key(entries, first, last, tiles=plan.tiles, batch=B, size=S)
+            _sum_by_key[(B * S,)](
+                given,
+                order,
+                bounds,
+                latent_gradient,
+                entries.width,
+                RANK_PADDED=configs.padded(rank),
+                ROW_BLOCKS=plan.blocks,
+                ENTRIES=16,
+                num_warps=4,
+                **widths,
+            )
+    return query_gradient, latent_gradient.to(latent.dtype)
