@@ -73,7 +73,7 @@ def check(seed: int) -> list[str]:
                     leaves = [(item.double() if wide else item).detach().requires_grad_() for item in (hidden, weight)]
                     torch.empty(1 << 26, device="cuda").fill_(float("nan"))
                     options: dict[str, Any] = {"keep_words_NW": keep, "precision": precision, "backend": backend}
-                    found = linear_log_probs(*leaves, targets, temperature=0.8, **options)
+                    found = linear_log_probs(leaves[0], leaves[1], targets, temperature=0.8, **options)
                     pulled = torch.cos(torch.arange(rows, device="cuda", dtype=found.log_probs_N.dtype))
                     gradients = torch.autograd.grad((found.log_probs_N * pulled).sum(), leaves)
                     runs.append((found.log_probs_N.detach(), found.entropy_N, found.mass_N, *gradients))
@@ -110,7 +110,8 @@ def measure(rows: int, width: int, vocabulary: int, kind: tuple[torch.dtype, tor
     pulled = torch.randn(rows, device="cuda")
 
     def ours(keep: Tensor | None) -> Tensor:
-        return linear_log_probs(*leaves, targets, keep_words_NW=keep, precision=kind[2]).log_probs_N
+        found = linear_log_probs(leaves[0], leaves[1], targets, keep_words_NW=keep, precision=kind[2])
+        return found.log_probs_N
 
     record: dict[str, Any] = {
         "rows": rows,
@@ -121,7 +122,7 @@ def measure(rows: int, width: int, vocabulary: int, kind: tuple[torch.dtype, tor
     ways: dict[str, Callable[[], Tensor]] = {
         "ours": lambda: ours(None),
         "ours, masked": lambda: ours(words),
-        "unfused": lambda: unfused(*leaves, targets, None),
+        "unfused": lambda: unfused(leaves[0], leaves[1], targets, None),
     }
     for name, way in ways.items():
         try:

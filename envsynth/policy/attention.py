@@ -3,11 +3,12 @@
 Shape letters: B sequences, T queries, S keys, N rows of a decode step, D model, H heads, Q compressed query, C latent,
 R rotary width, K selected keys, I indexer heads, J indexer head width.
 
-Three ways to compute a whole sequence give the same numbers up to rounding. `mha` expands each latent to keys and values
+Four ways to compute a whole sequence give the same numbers up to rounding. `mha` expands each latent to keys and values
 of every head and forms all probabilities; `fused` does the same through the library's fused attention, which keeps no
 probabilities; `mqa` folds the expansion into query and output, so all heads read the selected latents themselves, which
-is cheaper when few of many keys are selected (section 2.1: DSA is implemented under the MQA mode of MLA). A decode step
-is always `mqa`: it reads nothing but the cached latents of the selected keys.
+is cheaper when few of many keys are selected (section 2.1: DSA is implemented under the MQA mode of MLA); `kernels` is
+`mqa` through the operators of `envsynth.kernels`, which on a GPU form no matrix of all pairs. A decode step is always
+`mqa`: it reads nothing but the cached latents of the selected keys.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from envsynth.kernels.indexer import gathered_scores, index_select, selected_kl
+from envsynth.kernels.sparse_attention import sparse_attention
 from envsynth.policy.config import PolicyConfig
 from envsynth.policy.diagnostics import LayerDiagnostics, layer_diagnostics
 from envsynth.policy.indexer import IndexerInputs, LightningIndexer, index_scores, indexer_kl
@@ -33,7 +36,7 @@ SUM_ROWS = 1024
 LATENT_NORM_EPS = 1e-6
 """Added to the mean square of latents; the released model has it whatever `rms_norm_eps` says."""
 
-AttentionMode = Literal["mha", "fused", "mqa"]
+AttentionMode = Literal["mha", "fused", "mqa", "kernels"]
 """How a whole sequence is computed."""
 
 
@@ -142,11 +145,15 @@ class LatentAttention(nn.Module):
             The result, what a cache needs, and what was selected.
         """
         parts = self._project(x_BTD, layout.cos, layout.sin, learn_index=wants.with_kl)
+        if mode == "kernels":
+            if not (wants.dense or wants.with_diagnostics):
+                return self._forward_kernels(parts, layout, wants, replay_BTK)
+            mode = "fused" if wants.dense else "mqa"  # both look at all pairs anyway
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
         sparse = not wants.dense and layout.longest > self.topk and wants.score_live
         scored = sparse or wants.with_kl or wants.with_diagnostics
         scores_BTS = index_scores(*_in_order(parts.indexer)) if scored else None
-        relative_BTK, chosen = None, _Selection(layout.visible, None)
+        relative_BTK, chosen = None, _Selection(layout.pairs(), None)
         if not wants.dense:
             relative_BTK, chosen = self._select(scores_BTS if sparse else None, layout, replay_BTK, len(x_BTD))
         attend = {"mha": self._attend, "fused": self._attend_fused, "mqa": self._attend_latents}[mode]
@@ -155,26 +162,66 @@ class LatentAttention(nn.Module):
         measures = self._measure(parts, scores_BTS, layout, chosen) if wants.with_diagnostics else None
         return AttentionOutput(out_BTD, parts.latent, parts.indexer.key, relative_BTK, kl_BT, measures)
 
+    def _forward_kernels(
+        self, parts: _Projections, layout: Layout, wants: Wants, replay_BTK: Tensor | None
+    ) -> AttentionOutput:
+        """Attend to selected keys through `envsynth.kernels`."""
+        index, live_BTK = parts.indexer, None
+        if layout.longest > self.topk and wants.score_live:
+            live_BTK = index_select(index.query, index.key, index.weight, self.topk, starts_BT=layout.starts_BT)[0]
+        relative_BTK, places_BTK = self._chosen(live_BTK, layout, replay_BTK, len(parts.latent))
+        query_BTHC, to_values = self._absorbed(parts)
+        found = sparse_attention(
+            query_BTHC,
+            parts.latent.to(query_BTHC.dtype),
+            places_BTK,
+            rank=self.sizes.kv_lora_rank,
+            scale=self.sizes.softmax_scale,
+            with_sum=wants.with_kl,
+        )
+        heads_BTHV = torch.einsum("bthc,hvc->bthv", found.out_BTHR, to_values.to(found.out_BTHR.dtype))
+        kl_BT = None
+        if found.sum_BTK is not None:
+            scores_BTK = gathered_scores(index.query, index.key, index.weight, places_BTK)
+            kl_BT = selected_kl(scores_BTK, found.sum_BTK, places_BTK)
+        return AttentionOutput(self.o_proj(heads_BTHV.flatten(2)), parts.latent, index.key, relative_BTK, kl_BT, None)
+
+    def _absorbed(self, parts: _Projections) -> tuple[Tensor, Tensor]:
+        """Fold the expansion of keys into the queries, [B, T, H, C+R], and give that of values, [H, V, C]."""
+        to_keys, to_values = self._expansions()
+        query_BTHC = torch.einsum("bthd,hdc->bthc", parts.query_nope, to_keys.to(parts.query_nope.dtype))
+        return torch.cat((query_BTHC, parts.query_rope), dim=-1), to_values
+
     def _select(
         self, scores_BTS: Tensor | None, layout: Layout, replay_BTK: Tensor | None, batch: int
     ) -> tuple[Tensor, _Selection]:
-        """Choose the keys of each query: replayed rows as recorded, the others live (every visible key unscored).
+        """Choose the keys of each query; without scores, every visible one.
 
         Returns:
             Keys counted from the document's first token, int32 [B, T, K], and the same within rows.
         """
+        live_BTK = None if scores_BTS is None else exact_topk(scores_BTS, layout.pairs(), self.topk)
+        relative_BTK, places_BTK = self._chosen(live_BTK, layout, replay_BTK, batch)
+        if live_BTK is None and replay_BTK is None:
+            return relative_BTK, _Selection(layout.pairs(), None)
+        return relative_BTK, _Selection(kept_mask(places_BTK, layout.positions.shape[-1]), places_BTK)
+
+    def _chosen(
+        self, live_BTK: Tensor | None, layout: Layout, replay_BTK: Tensor | None, batch: int
+    ) -> tuple[Tensor, Tensor]:
+        """Join live and recorded keys: replayed rows as recorded, the others live (None: every visible key).
+
+        Returns:
+            Keys counted from the document's first token, int32 [B, T, K], and counted from the row's.
+        """
         starts_BT1 = 0 if layout.starts_BT is None else layout.starts_BT[..., None].to(torch.int32)
-        if scores_BTS is not None:
-            places_BTK = exact_topk(scores_BTS, layout.visible, self.topk)
-            relative_BTK = torch.where(places_BTK < 0, -1, places_BTK - starts_BT1)
-        else:
+        if live_BTK is None:
             relative_BTK = first_k(layout.positions, self.topk).expand(batch, -1, -1)
+        else:
+            relative_BTK = torch.where(live_BTK < 0, -1, live_BTK - starts_BT1)
         if replay_BTK is not None:
             relative_BTK = torch.where(replay_BTK[..., :1] < 0, relative_BTK, replay_BTK.to(torch.int32))
-        elif scores_BTS is None:
-            return relative_BTK, _Selection(layout.visible, None)
-        places_BTK = torch.where(relative_BTK < 0, -1, relative_BTK + starts_BT1)
-        return relative_BTK, _Selection(kept_mask(places_BTK, layout.visible.shape[-1]), places_BTK)
+        return relative_BTK, torch.where(relative_BTK < 0, -1, relative_BTK + starts_BT1)
 
     def _attend(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend with explicit probabilities: the result [B, T, D], and their sum over heads, [B, T, S] or [B, T, K]."""
@@ -206,9 +253,8 @@ class LatentAttention(nn.Module):
 
     def _attend_latents(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend to latents, which all heads share; selected ones are gathered, so nothing of size T x S is formed."""
-        to_keys, to_values = self._expansions()
-        query_BTHC = torch.einsum("bthd,hdc->bthc", parts.query_nope, to_keys.to(parts.query_nope.dtype))
-        query_BTHC = torch.cat((query_BTHC, parts.query_rope), dim=-1) * self.sizes.softmax_scale
+        query_BTHC, to_values = self._absorbed(parts)
+        query_BTHC = query_BTHC * self.sizes.softmax_scale
         rank, latent_BSC = self.sizes.kv_lora_rank, parts.latent
         if chosen.topk_BTK is None:
             logits = at_least_float32(torch.einsum("bthc,bsc->bths", query_BTHC, latent_BSC.to(query_BTHC.dtype)))
@@ -245,10 +291,10 @@ class LatentAttention(nn.Module):
             return None
         topk_BTK = chosen.topk_BTK
         if topk_BTK is None:
-            topk_BTK = exact_topk(scores_BTS, layout.visible, self.topk)
+            topk_BTK = exact_topk(scores_BTS, layout.pairs(), self.topk)
         query, key, _ = self._expand(parts)
-        total_BTS = attention_sum(query, key, layout.visible, self.sizes.softmax_scale)
-        return layer_diagnostics(scores_BTS, total_BTS, layout.visible, topk_BTK)
+        total_BTS = attention_sum(query, key, layout.pairs(), self.sizes.softmax_scale)
+        return layer_diagnostics(scores_BTS, total_BTS, layout.pairs(), topk_BTK)
 
     def decode(
         self,

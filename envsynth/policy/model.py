@@ -254,7 +254,9 @@ class Policy(nn.Module):
             if not torch.compiler.is_compiling():
                 longest = int(positions.max()) + 1
         cos, sin = self._angles(positions)
-        return Layout(cos, sin, positions, starts_BT, visible_keys(length, starts_BT, device), longest)
+        # Kernels never form a matrix of all pairs, not even of bits: at 128 thousand tokens it would be 17 GB.
+        visible = None if self.attention_mode == "kernels" else visible_keys(length, starts_BT, device)
+        return Layout(cos, sin, positions, starts_BT, visible, longest)
 
     def _run(
         self,

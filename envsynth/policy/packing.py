@@ -30,10 +30,16 @@ class Layout(NamedTuple):
     """Position of each token in its document, int64 [...]."""
     starts_BT: Tensor | None
     """Place of each token's document's first token in its row, int64 [B, T]; None when every row is one document."""
-    visible: Tensor
-    """Keys that come no later and belong to the same document, bool [..., S]."""
+    visible: Tensor | None
+    """Keys that come no later and belong to the same document, bool [..., S]; None where kernels need no such matrix."""
     longest: int
     """Tokens of the longest document, or more."""
+
+    def pairs(self) -> Tensor:
+        """Give `visible`, made now where it is not kept: bool [..., S]."""
+        if self.visible is not None:
+            return self.visible
+        return visible_keys(self.positions.shape[-1], self.starts_BT, self.positions.device)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -51,7 +51,7 @@ def by_loops(attention: LatentAttention, x: Tensor, keys: list[list[int]], theta
     return torch.stack(out)
 
 
-@pytest.mark.parametrize("mode", ["mha", "fused", "mqa"])
+@pytest.mark.parametrize("mode", ["mha", "fused", "mqa", "kernels"])
 @pytest.mark.parametrize("length", [5, 14], ids=["dense", "sparse"])
 def test_forward_is_the_definition_on_the_selected_keys(policy, tiny, length, mode):
     attention, positions = policy.layers[0].self_attn.double(), torch.arange(length)

@@ -30,7 +30,7 @@ def test_measures_are_their_definitions():
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
-@pytest.mark.parametrize("mode", ["mha", "fused", "mqa"])
+@pytest.mark.parametrize("mode", ["mha", "fused", "mqa", "kernels"])
 def test_a_policy_measures_the_same_in_every_mode(policy, tokens, dense, mode):
     batch = tokens(2, 25)
     want = policy(batch, dense=dense, with_diagnostics=True).diagnostics

@@ -47,7 +47,7 @@ def test_visible_keys_are_earlier_ones_of_the_same_document():
     assert visible_keys(5, starts, starts.device)[0].tolist() == want
 
 
-@pytest.mark.parametrize("mode", ["mha", "fused", "mqa"])
+@pytest.mark.parametrize("mode", ["mha", "fused", "mqa", "kernels"])
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense"])
 def test_packed_documents_equal_their_own_rows(lively, tokens, mode, dense):
     policy = lively().double()

@@ -26,7 +26,7 @@ def test_double_precision_converts_everything(policy):
     assert {item.dtype for item in policy.double().state_dict().values()} == {torch.float64}
 
 
-@pytest.mark.parametrize("mode", ["mha", "fused", "mqa"])
+@pytest.mark.parametrize("mode", ["mha", "fused", "mqa", "kernels"])
 def test_half_precision_is_near_and_its_logits_are_float32(lively, tokens, mode):
     batch = tokens(2, 30)
     exact = lively()(batch)

@@ -8,7 +8,7 @@ of S get exactly 0. Logits are formed in float32 a tile at a time, in the forwar
 """
 
 # What a backward pass needs are attributes of its context:
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ A key that a row names twice counts twice. `rank` need not be a power of two: it
 """
 
 # What a backward pass needs are attributes of its context:
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
