@@ -18,7 +18,7 @@ from envsynth.policy.model import Policy
 from envsynth.policy.packing import pack
 from envsynth.policy.selection import exact_topk
 
-MODES = ("mha", "fused", "mqa")
+MODES = ("mha", "fused", "mqa", "kernels")
 
 
 def by_sorting(scores: Tensor, visible: int, k: int) -> list[int]:

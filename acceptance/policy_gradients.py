@@ -90,7 +90,7 @@ def gradcheck_attention() -> int:
     layout = Layout(*angles, positions, None, visible_keys(length, None, x.device), length)
     topk = attention(x, layout, Wants()).topk_BTK
     names = [name for name, _ in attention.named_parameters() if "indexer" not in name]
-    for mode in ("mha", "fused", "mqa"):
+    for mode in ("mha", "fused", "mqa", "kernels"):
 
         def run(x: Tensor, *weights: Tensor, mode: str = mode) -> Tensor:
             # Selected keys are replayed: the choice itself has no gradient, and a tie would be a step.
@@ -196,7 +196,7 @@ def main() -> int:
     ):
         entries = check()
         claims.line(f"gradcheck in float64, {name}: entries that agree", entries, "all (> 0)", entries > 0)
-    for mode in ("mha", "fused", "mqa"):
+    for mode in ("mha", "fused", "mqa", "kernels"):
         for dense in (False, True):
             into_indexer, into_trunk, own = leaks(random_policy(TINY).double(), mode, dense)
             how = f"{mode}, {'dense' if dense else 'sparse'}"

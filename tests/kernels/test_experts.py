@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from envsynth.kernels import experts as operator
 from envsynth.kernels.dispatch import UnsupportedError
-from envsynth.kernels.experts import backward, configs, experts, reference, sorting
+from envsynth.kernels.experts import configs, experts, forward, reference, sorting, sums
 from envsynth.policy import experts as policy_experts
 from envsynth.policy.presets import nano
 
@@ -137,10 +137,15 @@ def test_kernels_agree_in_half_precision(generator):
     assert [item.dtype for item in found] == [torch.float16, torch.float16, torch.float32] + [torch.float16] * 3
 
 
-@pytest.mark.parametrize("rows", [128, 64, 32])
-def test_kernels_agree_with_the_tiles_of_many_tokens(rows, generator, monkeypatch):
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "persistent"), [(128, False), (64, False), (32, True)])
+def test_kernels_agree_with_the_tiles_of_many_tokens(rows, persistent, generator, monkeypatch):
     case = Case(140, 2, 2, 64, 272)
     tiles = configs._large_tiles(256, 64) if rows == 128 else configs._small_tiles(rows, 128, 64)
+    if persistent:
+        monkeypatch.setattr(configs, "PROCESSORS", 5)
+        names = ("up", "down", "hidden", "inputs")
+        tiles = replace(tiles, **{name: replace(getattr(tiles, name), persistent=True) for name in names})
     monkeypatch.setattr(operator, "tiles_for", lambda *_: tiles)
     chosen, inputs = draw(case, generator, torch.float16)
     dy = torch.randn(inputs[0].shape, generator=generator)
@@ -150,7 +155,7 @@ def test_kernels_agree_with_the_tiles_of_many_tokens(rows, generator, monkeypatc
 
 
 def test_sums_over_rows_may_be_split(generator, monkeypatch):
-    monkeypatch.setattr(backward, "splits_for", lambda *_: 3)
+    monkeypatch.setattr(sums, "splits_for", lambda *_: 3)
     case = Case(60, 2, 5, 16, 32, lambda chosen: torch.where(chosen == 1, 0, chosen))
     chosen, inputs = draw(case, generator)
     dy = torch.randn(inputs[0].shape, generator=generator)
@@ -203,7 +208,14 @@ def test_no_tokens_give_nothing_and_zero_gradients(generator):
         assert not any(item.any() for item in found)
 
 
-def test_without_gradients_nothing_changes(generator):
+def test_without_gradients_nothing_changes(generator, monkeypatch):
+    kept, multiply_up = [], forward.multiply_up
+
+    def spy(*args, keep: bool, **options) -> tuple[Tensor, ...]:
+        kept.append(keep)
+        return multiply_up(*args, keep=keep, **options)
+
+    monkeypatch.setattr(forward, "multiply_up", spy)
     chosen, (x, gates, *weights) = draw(CASES["odd"], generator)
     plain = experts(x, chosen.long(), gates, *weights, backend="triton")
     frozen = experts(x.clone().requires_grad_(), chosen, gates, *weights, backend="triton")
@@ -211,6 +223,7 @@ def test_without_gradients_nothing_changes(generator):
         unseen = experts(x.clone().requires_grad_(), chosen, gates, *weights, backend="triton")
     assert torch.equal(plain, frozen)
     assert torch.equal(plain, unseen)
+    assert kept == [False, True, False]
     assert plain.grad_fn is None
     assert unseen.grad_fn is None
     every = run_with_gradients(chosen, [x, gates, *weights], torch.ones_like(x), "triton")
@@ -240,6 +253,7 @@ def test_the_result_is_rounded_once(generator):
         assert torch.equal(experts(x, chosen, gates, *weights, backend=backend), wide.half())
 
 
+@pytest.mark.slow
 def test_any_strides_will_do(generator):
     chosen, inputs = draw(CASES["odd"], generator)
     dy = torch.randn(inputs[0].shape, generator=generator)

@@ -135,6 +135,7 @@ def test_the_plateau_of_zeros_is_broken_by_index(generator):
         assert zeros == (every == 0).nonzero().flatten()[: len(zeros)].tolist()
 
 
+@pytest.mark.slow
 def test_kernels_write_all_that_is_read(generator, monkeypatch):
     query, key, weight = inputs(generator, B=2, T=18, heads=2, width=8)
     selected = index_select(query, key, weight, 30, backend="triton")
@@ -165,6 +166,7 @@ def some_selection(B: int, T: int, S: int, K: int, generator: torch.Generator) -
     return exact_topk(torch.rand(B, T, S, generator=generator), torch.arange(S) < ends, K)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
 @pytest.mark.parametrize(("heads", "width", "K"), [(1, 16, 5), (3, 8, 70), (20, 24, 9)])
 def test_gradients_of_gathered_scores_are_those_of_the_reference(heads, width, K, dtype, generator, monkeypatch):

@@ -77,7 +77,7 @@ def test_gradients_of_the_reference_in_float64():
 @pytest.mark.parametrize(
     ("batch", "length", "heads", "k", "rank", "rope"),
     [(2, 11, 4, 5, 16, 8), (1, 1, 1, 1, 16, 16), (1, 9, 3, 4, 24, 8), (1, 7, 24, 3, 16, 4), (1, 5, 64, 4, 16, 0),
-     (3, 6, 16, 70, 40, 8), (1, 37, 8, 33, 32, 16)],
+     pytest.param(3, 6, 16, 70, 40, 8, marks=pytest.mark.slow), pytest.param(1, 37, 8, 33, 32, 16, marks=pytest.mark.slow)],
 )  # fmt: skip
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_kernels_are_the_reference(batch, length, heads, k, rank, rope, deterministic):

@@ -104,6 +104,7 @@ class _Kernels(torch.autograd.Function):
             ctx.save_for_backward(x_ND, gates_NA, gate_EFD, up_EFD, down_EDF)
             return x_ND.new_zeros(x_ND.shape, dtype=call.out_dtype)
         sorting, kernels = load_kernels(f"{_NAME}.sorting"), load_kernels(f"{_NAME}.forward")
+        products = load_kernels(f"{_NAME}.products")
         tiles, active = call.tiles, chosen_NA.shape[1]
         with torch.cuda.device_of(x_ND):
             by_expert = sorting.sort_choices(chosen_NA, len(gate_EFD), tiles.rows)
@@ -112,7 +113,7 @@ class _Kernels(torch.autograd.Function):
             )
             if call.keep:
                 ctx.save_for_backward(x_ND, gates_NA, gate_EFD, up_EFD, down_EDF, gates_XF, ups_XF, *by_expert)
-            out_XD = kernels.multiply(
+            out_XD = products.multiply(
                 (hidden_XF,), (down_EDF,), by_expert, tiles.down, rows=tiles.rows, transposed=False
             )
             return kernels.add_choices(out_XD, by_expert, gates_NA, call.out_dtype, weighted=True)
@@ -127,6 +128,7 @@ class _Kernels(torch.autograd.Function):
         gates_XF, ups_XF, *by_expert = kept
         by_expert = load_kernels(f"{_NAME}.sorting").Sorted(*by_expert)
         kernels, forward = load_kernels(f"{_NAME}.backward"), load_kernels(f"{_NAME}.forward")
+        products, sums = load_kernels(f"{_NAME}.products"), load_kernels(f"{_NAME}.sums")
         tiles: Tiles = ctx.tiles  # pyright: ignore[reportAttributeAccessIssue]
         needs_x, _, needs_gates, needs_gate, needs_up, needs_down, _ = list[bool](ctx.needs_input_grad)
         active, dy_ND = gates_NA.shape[1], grad_ND.to(x_ND.dtype).contiguous()
@@ -137,12 +139,12 @@ class _Kernels(torch.autograd.Function):
             )
             # Each large tensor goes as soon as it has been read.
             if needs_down:
-                (to_down,) = kernels.sum_products(
+                (to_down,) = sums.sum_products(
                     (dy_ND,), weighted_XF, by_expert, active, tiles.single, out_rows=tiles.single_rows, gather_left=True
                 )
             del weighted_XF
             if needs_gate or needs_up:
-                to_gate, to_up = kernels.sum_products(
+                to_gate, to_up = sums.sum_products(
                     (to_gate_XF, to_up_XF),
                     x_ND,
                     by_expert,
@@ -152,7 +154,7 @@ class _Kernels(torch.autograd.Function):
                     gather_left=False,
                 )
             if needs_x:
-                rows_XD = forward.multiply(
+                rows_XD = products.multiply(
                     (to_gate_XF, to_up_XF),
                     (gate_EFD, up_EFD),
                     by_expert,

@@ -1,12 +1,10 @@
-"""Gradients of the experts; every sum in a fixed order.
+"""Gradients of the hidden layer and of the gates; every sum in a fixed order.
 
 Shape letters: N tokens, A active experts per token, E experts, D model, F expert width, X = N * A choices in the order
-of their experts (rows), B blocks of F, S parts of an expert's rows.
+of their experts (rows), B blocks of F.
 
 With g, u the kept products of a row, h = silu(g) * u, w its gate and dy its token's gradient: dh = down^T dy;
 dw = dh . h, so the rows' results need not be kept; dg = w dh u silu'(g); du = w dh silu(g). The down matrix sees w h.
-The matrices' gradients are sums over an expert's rows. Where there are too few of them to fill the GPU, rows are cut
-into parts whose sums are added afterwards.
 """
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
@@ -21,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from envsynth.kernels.experts.configs import Tile, splits_for
-from envsynth.kernels.experts.forward import TILES_AT_ONCE, load_block, precision_for, tile_and_column
+from envsynth.kernels.experts.configs import Tile
+from envsynth.kernels.experts.products import TILES_AT_ONCE, grid_for, load_block, precision_for, tile_and_column
 from envsynth.kernels.experts.sorting import Sorted
 
 _PIECE = 32
@@ -64,37 +62,13 @@ def _differentiate_piece(  # noqa: PLR0913
         # A few columns at a time, because what they need beside the sums does not fit the registers.
         left, right = tl.split(tl.permute(tl.reshape(dh, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
         to_weight = _differentiate_piece(
-            left,
-            kept_gate_ptr,
-            kept_up_ptr,
-            to_gate_ptr,
-            to_up_ptr,
-            weighted_ptr,
-            rows,
-            there,
-            weight,
-            first_column,
-            F,
-            ROWS,
-            COLUMNS // 2,
-            PIECE,
-        )
+            left, kept_gate_ptr, kept_up_ptr, to_gate_ptr, to_up_ptr, weighted_ptr, rows, there, weight, first_column,
+            F, ROWS, COLUMNS // 2, PIECE
+        )  # fmt: skip
         return to_weight + _differentiate_piece(
-            right,
-            kept_gate_ptr,
-            kept_up_ptr,
-            to_gate_ptr,
-            to_up_ptr,
-            weighted_ptr,
-            rows,
-            there,
-            weight,
-            first_column + COLUMNS // 2,
-            F,
-            ROWS,
-            COLUMNS // 2,
-            PIECE,
-        )
+            right, kept_gate_ptr, kept_up_ptr, to_gate_ptr, to_up_ptr, weighted_ptr, rows, there, weight, first_column
+            + COLUMNS // 2, F, ROWS, COLUMNS // 2, PIECE
+        )  # fmt: skip
     out_type = to_gate_ptr.dtype.element_ty
     columns = first_column + tl.arange(0, COLUMNS)
     where = rows.to(tl.int64)[:, None] * F + columns[None, :]
@@ -113,21 +87,22 @@ def _differentiate_piece(  # noqa: PLR0913
 
 
 @triton.jit
-def _differentiate_hidden(  # noqa: PLR0913
+def _differentiate_tile(  # noqa: PLR0913
+    tile,
+    block,
+    expert,
     dy_ptr,
     down_ptr,
     kept_gate_ptr,
     kept_up_ptr,
     gates_ptr,
     order_ptr,
-    tile_expert_ptr,
     tile_row_ptr,
     tile_end_ptr,
     to_gate_ptr,
     to_up_ptr,
     weighted_ptr,
     to_gates_ptr,
-    n_tiles,
     ACTIVE: tl.constexpr,
     D: tl.constexpr,
     F: tl.constexpr,
@@ -135,17 +110,12 @@ def _differentiate_hidden(  # noqa: PLR0913
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
     PIECE: tl.constexpr,
-    GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Give the gradients of both products of a tile of rows, w h, and a block's share of the gates' gradients."""
     BLOCKS: tl.constexpr = (F + COLUMNS - 1) // COLUMNS
     COLUMNS_END: tl.constexpr = F % COLUMNS != 0
     DEPTH_END: tl.constexpr = D % DEPTH != 0
-    tile, block = tile_and_column(tl.program_id(0), n_tiles, BLOCKS, GROUP)
-    expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     rows = tl.load(tile_row_ptr + tile) + tl.arange(0, ROWS)
     there = rows < tl.load(tile_end_ptr + tile)
     choice = tl.load(order_ptr + rows, mask=there, other=0)
@@ -161,79 +131,61 @@ def _differentiate_hidden(  # noqa: PLR0913
         dh = tl.dot(dy, down, dh, input_precision=PRECISION)
     weight = tl.load(gates_ptr + choice, mask=there, other=0.0).to(tl.float32)
     to_weight = _differentiate_piece(
-        dh,
-        kept_gate_ptr,
-        kept_up_ptr,
-        to_gate_ptr,
-        to_up_ptr,
-        weighted_ptr,
-        rows,
-        there,
-        weight,
-        block * COLUMNS,
-        F,
-        ROWS,
-        COLUMNS,
-        PIECE,
-    )
+        dh, kept_gate_ptr, kept_up_ptr, to_gate_ptr, to_up_ptr, weighted_ptr, rows, there, weight, block * COLUMNS, F,
+        ROWS, COLUMNS, PIECE
+    )  # fmt: skip
     tl.store(to_gates_ptr + choice.to(tl.int64) * BLOCKS + block, to_weight, mask=there)
 
 
 @triton.jit
-def _sum_products(  # noqa: PLR0913
-    left_ptr,
-    second_ptr,
-    right_ptr,
+def _differentiate_hidden(  # noqa: PLR0913
+    dy_ptr,
+    down_ptr,
+    kept_gate_ptr,
+    kept_up_ptr,
+    gates_ptr,
     order_ptr,
-    starts_ptr,
-    out_ptr,
-    second_out_ptr,
-    n_experts,
+    tile_expert_ptr,
+    tile_row_ptr,
+    tile_end_ptr,
+    to_gate_ptr,
+    to_up_ptr,
+    weighted_ptr,
+    to_gates_ptr,
+    n_tiles_ptr,
+    n_tiles,
     ACTIVE: tl.constexpr,
-    M: tl.constexpr,
-    N: tl.constexpr,
-    GATHER_LEFT: tl.constexpr,
-    TWO: tl.constexpr,
-    PARTS: tl.constexpr,
-    OUT_ROWS: tl.constexpr,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
+    PIECE: tl.constexpr,
     PRECISION: tl.constexpr,
+    GROUP: tl.constexpr,
+    PERSISTENT: tl.constexpr,
 ):
-    """Sum left^T right over a part of an expert's rows, [S, E, M, N]; one side is gathered from tokens."""
-    ROW_BLOCKS: tl.constexpr = (M + OUT_ROWS - 1) // OUT_ROWS
-    BLOCKS: tl.constexpr = (N + COLUMNS - 1) // COLUMNS
-    ROWS_END: tl.constexpr = M % OUT_ROWS != 0
-    COLUMNS_END: tl.constexpr = N % COLUMNS != 0
-    program = tl.program_id(0)
-    within, outer = program % (ROW_BLOCKS * BLOCKS), program // (ROW_BLOCKS * BLOCKS)
-    part, expert = outer % PARTS, outer // PARTS
-    m = within // BLOCKS * OUT_ROWS + tl.arange(0, OUT_ROWS)
-    n = within % BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    start, end = tl.load(starts_ptr + expert), tl.load(starts_ptr + expert + 1)
-    each = ((end - start + DEPTH - 1) // DEPTH + PARTS - 1) // PARTS * DEPTH
-    first_row = start + part * each
-    end_row = tl.minimum(first_row + each, end)
-    total = tl.zeros((OUT_ROWS, COLUMNS), tl.float32)
-    second_total = tl.zeros((OUT_ROWS, COLUMNS), tl.float32)
-    for first in range(first_row, end_row, DEPTH):
-        rows = first + tl.arange(0, DEPTH)
-        there = rows < end_row
-        token = (tl.load(order_ptr + rows, mask=there, other=0) // ACTIVE).to(tl.int64)
-        rows = rows.to(tl.int64)
-        left_at = (token if GATHER_LEFT else rows)[:, None] * M + m[None, :]
-        right_at = (rows if GATHER_LEFT else token)[:, None] * N + n[None, :]
-        left = load_block(left_ptr + left_at, there[:, None], (m < M)[None, :], True, ROWS_END)
-        right = load_block(right_ptr + right_at, there[:, None], (n < N)[None, :], True, COLUMNS_END)
-        total = tl.dot(tl.trans(left), right, total, input_precision=PRECISION)
-        if TWO:
-            left = load_block(second_ptr + left_at, there[:, None], (m < M)[None, :], True, ROWS_END)
-            second_total = tl.dot(tl.trans(left), right, second_total, input_precision=PRECISION)
-    where = (part * n_experts + expert).to(tl.int64) * (M * N) + m[:, None] * N + n[None, :]
-    mask = (m < M)[:, None] & (n < N)[None, :]
-    tl.store(out_ptr + where, total.to(out_ptr.dtype.element_ty), mask=mask)
-    if TWO:
-        tl.store(second_out_ptr + where, second_total.to(out_ptr.dtype.element_ty), mask=mask)
+    """Run `_differentiate_tile` on one tile, or on one after another."""
+    BLOCKS: tl.constexpr = (F + COLUMNS - 1) // COLUMNS
+    if PERSISTENT:
+        count = tl.load(n_tiles_ptr)
+        for program in tl.range(tl.program_id(0), count * BLOCKS, tl.num_programs(0), flatten=True):
+            tile, block = tile_and_column(program, count, BLOCKS, GROUP)
+            expert = tl.load(tile_expert_ptr + tile)
+            _differentiate_tile(
+                tile, block, expert, dy_ptr, down_ptr, kept_gate_ptr, kept_up_ptr, gates_ptr, order_ptr, tile_row_ptr,
+                tile_end_ptr, to_gate_ptr, to_up_ptr, weighted_ptr, to_gates_ptr, ACTIVE, D, F, ROWS, COLUMNS, DEPTH,
+                PIECE, PRECISION
+            )  # fmt: skip
+    else:
+        tile, block = tile_and_column(tl.program_id(0), n_tiles, BLOCKS, GROUP)
+        expert = tl.load(tile_expert_ptr + tile)
+        if expert >= 0:
+            _differentiate_tile(
+                tile, block, expert, dy_ptr, down_ptr, kept_gate_ptr, kept_up_ptr, gates_ptr, order_ptr, tile_row_ptr,
+                tile_end_ptr, to_gate_ptr, to_up_ptr, weighted_ptr, to_gates_ptr, ACTIVE, D, F, ROWS, COLUMNS, DEPTH,
+                PIECE, PRECISION
+            )  # fmt: skip
 
 
 def differentiate_hidden(
@@ -265,7 +217,7 @@ def differentiate_hidden(
     to_gate_XF, to_up_XF, weighted_XF = (torch.empty_like(kept[0]) for _ in range(3))
     # Zeros, because a choice of no expert has no row that could write its share.
     shares_NAB = torch.zeros(*gates_NA.shape, blocks, dtype=torch.float32, device=dy_ND.device)
-    _differentiate_hidden[(n_tiles * blocks,)](
+    _differentiate_hidden[grid_for(tile, n_tiles * blocks)](
         dy_ND,
         down_EDF,
         *kept,
@@ -278,6 +230,7 @@ def differentiate_hidden(
         to_up_XF,
         weighted_XF,
         shares_NAB,
+        by_expert.n_tiles,
         n_tiles,
         ACTIVE=gates_NA.shape[1],
         D=dy_ND.shape[1],
@@ -287,62 +240,9 @@ def differentiate_hidden(
         DEPTH=tile.depth,
         PIECE=min(tile.columns, _PIECE),
         GROUP=TILES_AT_ONCE,
+        PERSISTENT=tile.persistent,
         PRECISION=precision_for(dy_ND.dtype),
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
     return Hidden(to_gate_XF, to_up_XF, weighted_XF, shares_NAB.sum(-1))
-
-
-def sum_products(
-    lefts: tuple[Tensor, ...],
-    right: Tensor,
-    by_expert: Sorted,
-    active: int,
-    tile: Tile,
-    *,
-    out_rows: int,
-    gather_left: bool,
-) -> tuple[Tensor, ...]:
-    """Sum left^T right over each expert's rows; experts without rows get zeros.
-
-    Args:
-        lefts: One or two of one shape, contiguous [X, M] by expert, or tokens [N, M].
-        right: Contiguous [X, N] by expert, or tokens; the other of the two than the lefts.
-        by_expert: The choices' order.
-        active: Active experts A per token (count).
-        tile: Columns and depth of a tile.
-        out_rows: Rows of a tile of the result (count).
-        gather_left: Whether the lefts are tokens.
-
-    Returns:
-        A sum for each left, in its type [E, M, N].
-    """
-    n_experts, height, width = len(by_expert.starts) - 1, lefts[0].shape[1], right.shape[1]
-    programs = n_experts * triton.cdiv(height, out_rows) * triton.cdiv(width, tile.columns)
-    parts = splits_for(programs, len(by_expert.order_X), n_experts)
-    dtype = right.dtype if parts == 1 else torch.float32
-    outs = [torch.empty(parts, n_experts, height, width, dtype=dtype, device=right.device) for _ in lefts]
-    _sum_products[(programs * parts,)](
-        lefts[0],
-        lefts[-1],
-        right,
-        by_expert.order_X,
-        by_expert.starts,
-        outs[0],
-        outs[-1],
-        n_experts,
-        ACTIVE=active,
-        M=height,
-        N=width,
-        GATHER_LEFT=gather_left,
-        TWO=len(lefts) == 2,
-        PARTS=parts,
-        OUT_ROWS=out_rows,
-        COLUMNS=tile.columns,
-        DEPTH=tile.depth,
-        PRECISION=precision_for(right.dtype),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    return tuple(out[0] if parts == 1 else out.sum(0).to(right.dtype) for out in outs)

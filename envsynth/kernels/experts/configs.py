@@ -28,6 +28,8 @@ class Tile:
     stages: int
     """Steps whose loads are under way at once (count); where rows are gathered at each step, the compiler needs about
     two of these for one."""
+    persistent: bool = False
+    """Whether each multiprocessor runs one program, which takes tile after tile and loads the next one meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)

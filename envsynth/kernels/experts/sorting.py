@@ -22,7 +22,7 @@ from torch import Tensor
 
 CHUNK = 256
 """Choices that one program counts and ranks."""
-_TILES_AT_ONCE = 64
+_TILES_AT_ONCE = 32
 
 
 class Sorted(NamedTuple):
@@ -40,6 +40,8 @@ class Sorted(NamedTuple):
     """First row of each tile, int32 [T]."""
     tile_end_T: Tensor
     """Row behind the last of each tile's expert, int32 [T]."""
+    n_tiles: Tensor
+    """How many tiles there are, int32 [1]."""
 
 
 @triton.jit
@@ -80,6 +82,7 @@ def _tabulate(  # noqa: PLR0913
     tile_expert_ptr,
     tile_row_ptr,
     tile_end_ptr,
+    n_tiles_ptr,
     n_experts,
     n_tiles,
     ROWS: tl.constexpr,
@@ -106,6 +109,7 @@ def _tabulate(  # noqa: PLR0913
     if tl.program_id(0) == 0:
         tl.store(starts_ptr + experts, ends - totals, mask=experts < n_experts)
         tl.store(starts_ptr + n_experts, tl.max(ends, 0))
+        tl.store(n_tiles_ptr, tl.max(tile_ends, 0))
 
 
 @triton.jit
@@ -156,7 +160,7 @@ def sort_choices(chosen_NA: Tensor, n_experts: int, tile_rows: int) -> Sorted:
         return torch.empty(*shape, dtype=torch.int32, device=chosen_NA.device)
 
     counts, totals = ints(n_experts, n_chunks), ints(n_experts)
-    found = Sorted(ints(choices), ints(choices), ints(n_experts + 1), ints(n_tiles), ints(n_tiles), ints(n_tiles))
+    found = Sorted(ints(choices), ints(choices), ints(n_experts + 1), *(ints(n_tiles) for _ in range(3)), ints(1))
     _count[(n_chunks,)](chosen_NA, counts, choices, n_experts, n_chunks, CHUNK=CHUNK, EXPERTS=padded)
     _sum_before[(n_experts,)](counts, totals, n_chunks, BLOCK=1024)
     _tabulate[(triton.cdiv(n_tiles, _TILES_AT_ONCE),)](
@@ -165,11 +169,13 @@ def sort_choices(chosen_NA: Tensor, n_experts: int, tile_rows: int) -> Sorted:
         found.tile_expert_T,
         found.tile_row_T,
         found.tile_end_T,
+        found.n_tiles,
         n_experts,
         n_tiles,
         ROWS=tile_rows,
         TILES=_TILES_AT_ONCE,
         EXPERTS=padded,
+        num_warps=8,
     )
     _place[(n_chunks,)](
         chosen_NA,

@@ -49,7 +49,8 @@ def score_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
         return Tile(64, max(1, 32 // padded_heads), padded_heads, padded_width, 4, 2)
     # Two programs shall share a multiprocessor, so that one adds up heads while the other multiplies.
     stages = 3 if padded_width * dtype.itemsize <= 128 else 2
-    return Tile(128, max(1, 128 // padded_heads), padded_heads, padded_width, 8, stages)
+    # More than 32 queries would need more pointers than a thread has registers.
+    return Tile(128, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 8, stages)
 
 
 def power_of_two(count: int) -> int:

@@ -242,6 +242,31 @@ def _by_key(entries: Entries, first: int, last: int, *, tiles: int, batch: int, 
     return order, torch.searchsorted(in_order, every)
 
 
+def _add_up(
+    given: Tensor,
+    entries: Entries,
+    chunk: tuple[int, int],
+    plan: _Plan,
+    latent_gradient: Tensor,
+    widths: dict[str, int],
+) -> None:
+    """Add what a chunk of tiles gave to the gradients of the latents."""
+    B, S, _ = latent_gradient.shape
+    order, bounds = _by_key(entries, *chunk, tiles=plan.tiles, batch=B, size=S)
+    _sum_by_key[(B * S,)](
+        given,
+        order,
+        bounds,
+        latent_gradient,
+        entries.width,
+        RANK_PADDED=configs.padded(widths["RANK"]),
+        ROW_BLOCKS=plan.blocks,
+        ENTRIES=16,
+        num_warps=4,
+        **widths,
+    )
+
+
 def gradients(
     saved: Saved,
     gradient_BTHR: Tensor,
@@ -312,17 +337,5 @@ def gradients(
             **widths,
         )
         if deterministic:
-            order, bounds = _by_key(entries, first, last, tiles=plan.tiles, batch=B, size=S)
-            _sum_by_key[(B * S,)](
-                given,
-                order,
-                bounds,
-                latent_gradient,
-                entries.width,
-                RANK_PADDED=configs.padded(rank),
-                ROW_BLOCKS=plan.blocks,
-                ENTRIES=16,
-                num_warps=4,
-                **widths,
-            )
+            _add_up(given, entries, (first, last), plan, latent_gradient, widths)
     return query_gradient, latent_gradient.to(latent.dtype)
