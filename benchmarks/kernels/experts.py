@@ -1,7 +1,7 @@
 """Experts on a GPU: checked against the reference, then timed beside torch's grouped matrix products.
 
 Run it as `python -m benchmarks.kernels.experts --out FILE.json`; `--quick` checks alone, `--parts` also times each kernel,
-`--tune` other tiles, `--compiled` also the baseline under torch.compile (minutes). It needs a GPU.
+`--tune` other tiles, `--graphs` replayed CUDA graphs, `--compiled` the baseline under torch.compile (minutes). It needs a GPU.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def check_case(name: str, chosen: Tensor, inputs: list[Tensor]) -> list[str]:
         red.append(f"{name}, {dtype}: not repeatable")
     order = torch.randperm(len(chosen), device=chosen.device)
     x, gates, *weights = inputs
+    if not torch.equal(experts_by_kernels(x, chosen, gates, *weights), found[0]):
+        red.append(f"{name}, {dtype}: a result without gradients differs from one with")
     moved = with_gradients(experts_by_kernels, chosen[order], [x[order], gates[order], *weights], dy[order])
     for part, one, other in zip(NAMES[:3], found, moved, strict=False):
         if not torch.equal(one[order], other):
@@ -215,6 +217,14 @@ def median_ms(run: Callable[[], object]) -> float:
     return do_bench(run, warmup=30, rep=150, return_mode="median")
 
 
+def graph_ms(run: Callable[[], object]) -> float:
+    """Time a call replayed as a CUDA graph: without what it costs the host to launch."""
+    from triton.testing import do_bench_cudagraph  # noqa: PLC0415 - Triton, for a GPU alone
+
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return do_bench_cudagraph(run, rep=100, return_mode="median")
+
+
 def peak_gb(run: Callable[[], object]) -> float:
     """Give the memory that a call takes beside what was there."""
     gc.collect()
@@ -226,7 +236,9 @@ def peak_gb(run: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
-def measure_one(run: Callable[..., Tensor], chosen: Tensor, inputs: list[Tensor], dy: Tensor) -> dict[str, float]:
+def measure_one(
+    run: Callable[..., Tensor], chosen: Tensor, inputs: list[Tensor], dy: Tensor, graphs: bool
+) -> dict[str, float]:
     """Give time and memory, forward alone and with gradients."""
 
     def forward() -> None:
@@ -236,15 +248,18 @@ def measure_one(run: Callable[..., Tensor], chosen: Tensor, inputs: list[Tensor]
     def both() -> None:
         with_gradients(run, chosen, inputs, dy)
 
-    return {
+    found = {
         "forward_ms": median_ms(forward),
         "both_ms": median_ms(both),
         "forward_gb": peak_gb(forward),
         "both_gb": peak_gb(both),
     }
+    if graphs:
+        found |= {"forward_graph_ms": graph_ms(forward), "both_graph_ms": graph_ms(both)}
+    return found
 
 
-def measure(device: torch.device, compiled: bool) -> Iterator[dict[str, Any]]:
+def measure(device: torch.device, compiled: bool, graphs: bool) -> Iterator[dict[str, Any]]:
     """Time each shape beside the baseline."""
     runs = {"ours": experts_by_kernels, "grouped": grouped}
     if compiled:
@@ -254,7 +269,7 @@ def measure(device: torch.device, compiled: bool) -> Iterator[dict[str, Any]]:
         dy = torch.randn_like(inputs[0])
         record: dict[str, Any] = asdict(shape)
         for name, run in runs.items():
-            record |= {f"{name}_{key}": value for key, value in measure_one(run, chosen, inputs, dy).items()}
+            record |= {f"{name}_{key}": value for key, value in measure_one(run, chosen, inputs, dy, graphs).items()}
         record["tflops_forward"] = shape.flops * 1e-9 / record["ours_forward_ms"]
         record["tflops_both"] = 3 * shape.flops * 1e-9 / record["ours_both_ms"]
         record["faster_forward"] = record["grouped_forward_ms"] / record["ours_forward_ms"]
@@ -368,6 +383,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="check alone")
     parser.add_argument("--parts", action="store_true", help="also time each kernel")
     parser.add_argument("--tune", action="store_true", help="also time other tiles")
+    parser.add_argument("--graphs", action="store_true", help="also time replayed CUDA graphs")
     parser.add_argument("--compiled", action="store_true", help="also time the baseline under torch.compile")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -381,7 +397,7 @@ def main() -> int:
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "checks": "green"}
     wanted = {"shapes": not options.quick, "parts": options.parts, "tuning": options.tune}
     makers = {
-        "shapes": lambda: measure(device, options.compiled),
+        "shapes": lambda: measure(device, options.compiled, options.graphs),
         "parts": lambda: parts(device),
         "tuning": lambda: tune(device),
     }

@@ -140,7 +140,7 @@ def test_kernels_agree_in_half_precision(generator):
 @pytest.mark.slow
 @pytest.mark.parametrize(("rows", "persistent"), [(128, False), (64, False), (32, True)])
 def test_kernels_agree_with_the_tiles_of_many_tokens(rows, persistent, generator, monkeypatch):
-    case = Case(140, 2, 2, 64, 272)
+    case = Case(140, 2, 2, 80, 272)
     tiles = configs._large_tiles(256, 64) if rows == 128 else configs._small_tiles(rows, 128, 64)
     if persistent:
         monkeypatch.setattr(configs, "PROCESSORS", 5)
@@ -251,6 +251,15 @@ def test_the_result_is_rounded_once(generator):
         assert wide.dtype == torch.float32
         assert not torch.equal(wide, wide.half().float())
         assert torch.equal(experts(x, chosen, gates, *weights, backend=backend), wide.half())
+
+
+def test_gradients_of_gradients_are_refused(generator):
+    chosen, (x, gates, *weights) = draw(CASES["one-choice"], generator)
+    x.requires_grad_()
+    y = experts(x, chosen, gates, *weights, backend="triton")
+    (to_x,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        to_x.sum().backward()
 
 
 @pytest.mark.slow

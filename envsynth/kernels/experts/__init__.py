@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
 from envsynth.kernels.experts import reference
@@ -52,7 +53,7 @@ def experts(
     out_dtype: torch.dtype | None = None,
     backend: Backend | None = None,
 ) -> Tensor:
-    """Run each token through its experts and add the results; differentiable in all but the choice.
+    """Run each token through its experts and add the results; differentiable in all but the choice (the kernels: once).
 
     Args:
         x_ND: Tokens, float32, float16 or bfloat16 (the reference: float64 too), [N, D].
@@ -116,10 +117,14 @@ class _Kernels(torch.autograd.Function):
             out_XD = products.multiply(
                 (hidden_XF,), (down_EDF,), by_expert, tiles.down, rows=tiles.rows, transposed=False
             )
+            del hidden_XF, gates_XF, ups_XF
             return kernels.add_choices(out_XD, by_expert, gates_NA, call.out_dtype, weighted=True)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.BackwardCFunction, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: torch.autograd.function.BackwardCFunction, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         (grad_ND,) = grad_outputs
         x_ND, gates_NA, gate_EFD, up_EFD, down_EDF, *kept = list[Tensor](ctx.saved_tensors)
         if not kept:
