@@ -297,3 +297,5 @@ def test_indexer_refuses_what_it_cannot_do(generator):
         )
     with pytest.raises(ValueError, match=r"must have one shape"):
         selected_kl(weight, weight[..., 1:], weight.int())
+    with pytest.raises(UnsupportedError, match="kernels work in float32, got float64; use backend='reference'"):
+        selected_kl(weight.double(), weight, weight.int(), backend="triton")

@@ -1,222 +1,315 @@
-"""Attention over selected keys: the reference against a definition, and kernels against the reference."""
+"""Attention over selected keys: the reference against dense attention, the kernels against the reference."""
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from envsynth.kernels.dispatch import UnsupportedError
-from envsynth.kernels.sparse_attention import backward, configs, forward, sparse_attention, sparse_attention_decode
-from envsynth.kernels.sparse_attention.reference import attend
+from envsynth.kernels import sparse_attention as operator
+from envsynth.kernels.sparse_attention import configs, reference, sparse_attention, sparse_attention_decode
 
-SCALE = 0.3
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+SCALE = 0.17
 
 
-def causal_keys(batch: int, length: int, k: int, seed: int = 0) -> Tensor:
-    """Random ascending keys up to each query, as many as there are up to k, then -1."""
-    keys = torch.full((batch, length, k), -1, dtype=torch.int32)
-    generator = torch.Generator().manual_seed(seed)
-    for row in range(batch):
-        for t in range(length):
-            found = torch.randperm(t + 1, generator=generator)[:k].sort().values
-            keys[row, t, : len(found)] = found.to(torch.int32)
-    return keys
+class Case(NamedTuple):
+    """Inputs of one call, and the gradient that comes back."""
+
+    query: Tensor
+    latent: Tensor
+    topk: Tensor
+    gradient: Tensor
+    rank: int
 
 
-def pulled(query: Tensor, latent: Tensor, keys: Tensor, rank: int, **options: object) -> list[Tensor]:
-    """Result, log-sum-exp, sum over heads, and the gradients of query and latent."""
-    leaves = [item.clone().requires_grad_() for item in (query, latent)]
-    found = sparse_attention(leaves[0], leaves[1], keys, rank=rank, scale=SCALE, with_sum=True, **options)  # pyright: ignore[reportArgumentType]
-    gradient = drawn(*found.out_BTHR.shape, seed=9).to(query.dtype)
-    total = found.sum_BTK
-    assert total is not None
-    gradients = torch.autograd.grad((found.out_BTHR * gradient).sum(), leaves, materialize_grads=True)
-    return [found.out_BTHR.detach(), found.lse_BTH, total, *gradients]
+class Found(NamedTuple):
+    """What a call gives, with gradients."""
+
+    out: Tensor
+    lse: Tensor
+    sums: Tensor
+    query: Tensor
+    latent: Tensor
 
 
-def same(mine: list[Tensor], wanted: list[Tensor], atol: float = 1e-5) -> None:
-    for left, right in zip(mine, wanted, strict=True):
-        assert left.dtype == right.dtype
-        finite = right[right.isfinite()].float()
-        scale = max([1.0, *finite.abs().flatten().tolist()])
-        torch.testing.assert_close(left, right, rtol=0, atol=atol * scale)
+def selection(generator: torch.Generator, B: int, T: int, S: int, K: int) -> Tensor:
+    """Ascending keys without repetition, with padding in front, within and behind."""
+    order = torch.rand(B, T, max(S, K), generator=generator).argsort(-1)[..., :K]
+    order = order.masked_fill(order >= S, -1).sort(-1).values
+    return order.masked_fill(torch.rand(B, T, K, generator=generator) < 0.2, -1).to(torch.int32)
 
 
-def test_the_reference_is_the_definition():
-    query, latent, keys = drawn(1, 4, 2, 5).double(), drawn(1, 4, 5, seed=1).double(), causal_keys(1, 4, 3)
-    keys[0, 3] = torch.tensor([-1, 1, 3])
-    out, lse, total = attend(query, latent, keys, rank=3, scale=SCALE)
-    for t in range(4):
-        read = latent[0, [key for key in keys[0, t].tolist() if key >= 0]]
-        for head in range(2):
-            logits = SCALE * read @ query[0, t, head]
-            torch.testing.assert_close(out[0, t, head], logits.softmax(0) @ read[:, :3])
-            torch.testing.assert_close(lse[0, t, head], logits.logsumexp(0))
-        assert float(total[0, t].sum()) == pytest.approx(2)
-        assert not total[0, t][keys[0, t] < 0].any()
+def case(generator: torch.Generator, sizes: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Case:
+    B, T, S, H, rank, rope, K = sizes
+    query = torch.randn(B, T, H, rank + rope, generator=generator).to(dtype)
+    latent = torch.randn(B, S, rank + rope, generator=generator).to(dtype)
+    gradient = torch.randn(B, T, H, rank, generator=generator).to(dtype)
+    return Case(query, latent, selection(generator, B, T, S, K), gradient, rank)
 
 
-def test_gradients_of_the_reference_in_float64():
-    keys = causal_keys(2, 5, 3)
-    keys[1, 2] = -1
-    query, latent = drawn(2, 5, 2, 6).double().requires_grad_(), drawn(2, 5, 6, seed=1).double().requires_grad_()
-
-    def function(query: Tensor, latent: Tensor) -> Tensor:
-        return sparse_attention(query, latent, keys, rank=4, scale=SCALE).out_BTHR
-
-    assert torch.autograd.gradcheck(function, (query, latent))
-
-
-@pytest.mark.parametrize(
-    ("batch", "length", "heads", "k", "rank", "rope"),
-    [(2, 11, 4, 5, 16, 8), (1, 1, 1, 1, 16, 16), (1, 9, 3, 4, 24, 8), (1, 7, 24, 3, 16, 4), (1, 5, 64, 4, 16, 0),
-     pytest.param(3, 6, 16, 70, 40, 8, marks=pytest.mark.slow), pytest.param(1, 37, 8, 33, 32, 16, marks=pytest.mark.slow)],
-)  # fmt: skip
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_kernels_are_the_reference(batch, length, heads, k, rank, rope, deterministic):
-    query, latent = drawn(batch, length, heads, rank + rope), drawn(batch, length, rank + rope, seed=1)
-    keys = causal_keys(batch, length, k)
-    options = {"deterministic": deterministic}
-    mine = pulled(query, latent, keys, rank, backend="triton", **options)
-    same(mine, pulled(query, latent, keys, rank, backend="reference", **options))
+def run(given: Case, backend: str, *, deterministic: bool = True) -> Found:
+    query, latent = given.query.clone().requires_grad_(), given.latent.clone().requires_grad_()
+    found = sparse_attention(
+        query,
+        latent,
+        given.topk,
+        rank=given.rank,
+        scale=SCALE,
+        with_sum=True,
+        deterministic=deterministic,
+        backend=backend,
+    )
+    assert not found.lse_BTH.requires_grad
+    assert not found.sum_BTK.requires_grad
+    found.out_BTHR.backward(given.gradient)
+    return Found(found.out_BTHR.detach(), found.lse_BTH, found.sum_BTK, query.grad, latent.grad)
 
 
-@pytest.mark.parametrize("queries", [1, 2, 5])
-def test_packing_changes_rounding_alone(monkeypatch, queries):
-    query, latent, keys = drawn(2, 13, 4, 24), drawn(2, 13, 24, seed=1), causal_keys(2, 13, 6)
+def assert_close(found: Found, truth: Found, tolerance: float = 1e-5) -> None:
+    """Results within an absolute tolerance, gradients within one relative to the largest number."""
+    for name, ours, theirs in zip(Found._fields, found, truth, strict=True):
+        assert ours.shape == theirs.shape, name
+        assert ours.dtype == theirs.dtype, name
+        size = max(1.0, float(theirs.abs().nan_to_num(0, 0, 0).max())) if theirs.numel() else 1.0
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * size, msg=lambda text, name=name: name + text)
+
+
+def assert_same_bits(found: Found, again: Found) -> None:
+    for name, ours, theirs in zip(Found._fields, found, again, strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Memory that nobody wrote is NaN, or an absurd number."""
+    empty, empty_like = torch.empty, torch.empty_like
+
+    def poison(x: Tensor) -> Tensor:
+        return x.fill_(float("nan") if x.is_floating_point() else -(2**30))
+
+    monkeypatch.setattr(torch, "empty", lambda *args, **kwargs: poison(empty(*args, **kwargs)))
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **kwargs: poison(empty_like(*args, **kwargs)))
+
+
+def test_the_reference_is_dense_attention_where_every_key_is_selected(generator):
+    given = case(generator, (2, 3, 5, 4, 6, 2, 5))
+    every = torch.arange(5, dtype=torch.int32).expand(2, 3, 5)
+    found = sparse_attention(given.query, given.latent, every, rank=6, scale=SCALE, with_sum=True)
+    logits = torch.einsum("bthc,bsc->bths", given.query, given.latent) * SCALE
+    attention = logits.softmax(-1)
+    torch.testing.assert_close(found.out_BTHR, torch.einsum("bths,bsr->bthr", attention, given.latent[..., :6]))
+    torch.testing.assert_close(found.lse_BTH, logits.logsumexp(-1))
+    torch.testing.assert_close(found.sum_BTK, attention.sum(2))
+
+
+def test_the_reference_has_the_gradient_of_its_result():
+    generator = torch.Generator().manual_seed(1)
+    query = torch.randn(1, 4, 2, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    latent = torch.randn(1, 6, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    topk = torch.tensor([[[-1, -1, -1], [0, 0, 5], [-1, 3, 6], [1, 2, 4]]], dtype=torch.int32)
+
+    def attend(query: Tensor, latent: Tensor) -> Tensor:
+        return reference.attend(query, latent, topk, rank=3, scale=0.7)[0]
+
+    assert torch.autograd.gradcheck(attend, (query, latent))
+
+
+SIZES = {
+    "one-head": (1, 5, 9, 1, 16, 16, 4),
+    "three-heads": (2, 23, 11, 3, 24, 8, 5),
+    "four-heads": (1, 17, 36, 4, 16, 16, 33),
+    "eight-heads": (2, 9, 20, 8, 32, 16, 7),
+    "twelve-heads-rank-192": (1, 6, 12, 12, 192, 32, 6),
+    "sixteen-heads": (1, 6, 70, 16, 32, 16, 66),
+    "twenty-four-heads": (1, 3, 9, 24, 20, 12, 4),
+    "sixty-four-heads": (1, 2, 40, 64, 16, 16, 33),
+    "no-rotary-part": (1, 4, 9, 16, 16, 0, 4),
+    "one-query-one-key": (1, 1, 1, 2, 16, 4, 1),
+    "more-room-than-keys": (2, 3, 4, 4, 16, 16, 9),
+}
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+def test_kernels_equal_the_reference(generator, sizes):
+    given = case(generator, sizes)
+    assert_close(run(given, "triton"), run(given, "reference"))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("queries", [1, 2, 3, 7])
+def test_any_packing_gives_the_same(generator, monkeypatch, queries):
+    given = case(generator, (1, 8, 40, 4, 20, 16, 33))
     monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
-    same(pulled(query, latent, keys, 16, backend="triton"), pulled(query, latent, keys, 16, backend="reference"))
+    truth = run(given, "reference")
+    assert_close(run(given, "triton"), truth)
+    assert_close(run(given, "triton", deterministic=False), truth)
 
 
-def test_float16():
-    query, latent, keys = drawn(1, 12, 4, 24).half(), drawn(1, 12, 24, seed=1).half(), causal_keys(1, 12, 6)
-    mine = pulled(query, latent, keys, 16, backend="triton")
-    same(mine, pulled(query, latent, keys, 16, backend="reference"), 3e-3)
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("queries", [1, 4])
+def test_float16_equals_the_reference_to_its_rounding(generator, monkeypatch, queries):
+    given = case(generator, (1, 7, 80, 16, 128, 32, 70), torch.float16)
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
+    assert_close(run(given, "triton"), run(given, "reference"), 4e-3)
 
 
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("queries", [1, 4])
+def test_rows_with_few_or_many_visible_keys(generator, monkeypatch, queries):
+    given = case(generator, (1, 5, 8, 16, 16, 16, 4))
+    counts = torch.tensor([0, 1, 3, 4, 4])  # 0, 1, k-1, k, and k of k+1
+    topk = torch.arange(4).expand(1, 5, 4).masked_fill(torch.arange(4) >= counts[:, None], -1).to(torch.int32)
+    topk[0, 4] = torch.tensor([0, 2, 3, 4], dtype=torch.int32)
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
+    found = run(given._replace(topk=topk), "triton")
+    assert_close(found, run(given._replace(topk=topk), "reference"))
+    assert not found.out[:, 0].any()
+    assert not found.query[:, 0].any()
+    assert (found.lse[:, 0] == float("inf")).all()
+
+
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_skipped_entries_and_queries_without_keys(backend):
-    query, latent, keys = drawn(1, 6, 2, 24), drawn(1, 6, 24, seed=1), causal_keys(1, 6, 4)
-    noisy = keys.clone()
-    noisy[noisy < 0] = torch.tensor([-(2**31), -123456, 6, 2**31 - 1], dtype=torch.int32).repeat(6)[
-        : int((keys < 0).sum())
-    ]
-    keys[0, 3] = noisy[0, 3] = -1
-    plain = pulled(query, latent, keys, 16, backend=backend)
-    same(pulled(query, latent, noisy, 16, backend=backend), plain)
-    out, lse, total, to_query, _ = plain
-    assert not out[0, 3].any()
-    assert not to_query[0, 3].any()
-    assert (lse[0, 3] == math.inf).all()
-    assert not total[0, 3].any()
+@pytest.mark.parametrize("invalid", [-(2**31), -1, 10, 2**31 - 1])
+def test_invalid_keys_are_skipped_wherever_they_stand(generator, backend, invalid):
+    given = case(generator, (2, 3, 10, 16, 16, 16, 3))
+    topk = torch.tensor([1, 4, 7], dtype=torch.int32).repeat(2, 3, 1)
+    for place in range(3):
+        topk[0, place, place] = invalid
+    topk[1, 0] = invalid
+    found = run(given._replace(topk=topk), backend)
+    assert torch.isfinite(torch.cat([x.flatten() for x in (found.out, found.sums, found.query, found.latent)])).all()
+    assert (found.sums[topk == invalid] == 0).all()
+    without = given._replace(topk=torch.where(topk == invalid, -1, topk))
+    assert_close(found, run(without, "reference"))
 
 
+@pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_what_nobody_selected_is_not_read(backend):
-    query, latent = drawn(1, 9, 2, 24), drawn(1, 9, 24, seed=1)
-    keys = causal_keys(1, 9, 3)
-    keys[keys == 4] = -1
-    wanted = pulled(query, latent, keys, 16, backend=backend)
-    poisoned = latent.clone()
-    poisoned[0, 4] = math.nan
-    found = pulled(query, poisoned, keys, 16, backend=backend)
-    assert all(torch.equal(left, right) for left, right in zip(found, wanted, strict=True))
-    assert not found[-1][0, 4].any()
+@pytest.mark.parametrize("queries", [1, 4])
+def test_a_nan_in_a_latent_that_nobody_selects_reaches_nothing(generator, monkeypatch, backend, queries):
+    given = case(generator, (1, 6, 12, 16, 16, 16, 5))
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
+    topk = torch.where(given.topk % 3 == 0, -1, given.topk)
+    topk[0, 2] = -1
+    clean = run(given._replace(topk=topk), backend)
+    latent = given.latent.clone()
+    latent[:, ::3] = float("nan")
+    assert_same_bits(run(given._replace(topk=topk, latent=latent), backend), clean)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_a_key_named_twice_counts_twice(backend):
-    query, latent = drawn(1, 2, 2, 24), drawn(1, 2, 24, seed=1)
-    keys = torch.tensor([[[0, 0, -1], [0, 1, 1]]], dtype=torch.int32)
-    out, lse, total, *_ = pulled(query, latent, keys, 16, backend=backend)
-    logits = SCALE * torch.einsum("hc,sc->hs", query[0, 1], latent[0, [0, 1, 1]])
-    torch.testing.assert_close(out[0, 1], logits.softmax(-1) @ latent[0, [0, 1, 1], :16], rtol=0, atol=1e-5)
-    torch.testing.assert_close(lse[0, 1], logits.logsumexp(-1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(total[0, 1], logits.softmax(-1).sum(0), rtol=0, atol=1e-5)
+@pytest.mark.parametrize("queries", [1, 4])
+def test_a_key_named_twice_counts_twice(generator, monkeypatch, queries):
+    given = case(generator, (1, 4, 6, 16, 16, 16, 4))
+    topk = torch.tensor([[1, 1, 1, 2], [1, 1, 2, 3], [0, 1, 2, 3], [-1, 2, -1, 2]], dtype=torch.int32)[None]
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
+    truth = run(given._replace(topk=topk), "reference")
+    assert_close(run(given._replace(topk=topk), "triton"), truth)
+    torch.testing.assert_close(truth.sums[0, 0, 0], truth.sums[0, 0, 2])
+    once = run(given._replace(topk=torch.where(topk == topk.roll(1, -1), -1, topk)), "reference")
+    assert not torch.allclose(truth.out[0, 0], once.out[0, 0])
 
 
-def test_bits_are_the_same_again_and_in_another_order(monkeypatch):
-    query, latent, keys = drawn(3, 10, 4, 24), drawn(3, 10, 24, seed=1), causal_keys(3, 10, 5)
-    first = pulled(query, latent, keys, 16, backend="triton")
-    empty = torch.empty
-
-    def poisoned(*shape: object, **options: object) -> Tensor:
-        made = empty(*shape, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return made.fill_(math.nan) if made.is_floating_point() else made.fill_(2**30)
-
-    for module in (forward.torch, backward.torch):
-        monkeypatch.setattr(module, "empty", poisoned)
-    again = pulled(query, latent, keys, 16, backend="triton")
-    monkeypatch.undo()
-    assert all(torch.equal(left, right) for left, right in zip(first, again, strict=True))
+def test_the_same_bits_come_again_and_in_any_order_of_sequences(generator, monkeypatch):
+    given = case(generator, (3, 7, 12, 8, 16, 16, 5))
+    # Rounds of one tile of each sequence, so that gradients are added up over several rounds.
+    monkeypatch.setattr(configs, "WORKSPACE_BYTES", 1)
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: 2)
+    found = run(given, "triton")
+    assert_same_bits(run(given, "triton"), found)
     order = torch.tensor([2, 0, 1])
-    gradient = drawn(3, 10, 4, 16, seed=9)
-    leaves = [item[order].clone().requires_grad_() for item in (query, latent)]
-    turned = sparse_attention(leaves[0], leaves[1], keys[order], rank=16, scale=SCALE, with_sum=True, backend="triton")
-    gradients = torch.autograd.grad((turned.out_BTHR * gradient[order]).sum(), leaves)
-    found = [turned.out_BTHR.detach(), turned.lse_BTH, turned.sum_BTK, *gradients]
-    assert all(torch.equal(left[order], right) for left, right in zip(first, found, strict=True))
+    turned = Case(*(x[order] for x in given[:4]), given.rank)
+    assert_same_bits(run(turned, "triton"), Found(*(x[order] for x in found)))
+    assert_close(found, run(given, "reference"))
 
 
-def test_the_workspace_is_bounded_and_chunks_change_rounding_alone(monkeypatch):
-    query, latent, keys = drawn(2, 40, 4, 24), drawn(2, 40, 24, seed=1), causal_keys(2, 40, 5)
-    whole = pulled(query, latent, keys, 16, backend="triton")
-    gradients, limit, largest, empty = backward.gradients, 60_000, [], torch.empty
+def test_without_any_query_or_key_the_result_is_zero(generator):
+    for sizes in ((0, 2, 3, 2, 16, 16, 2), (1, 0, 3, 2, 16, 16, 2), (1, 2, 0, 2, 16, 16, 2), (1, 2, 3, 2, 16, 16, 0)):
+        given = case(generator, sizes)
+        found, truth = run(given, "triton"), run(given, "reference")
+        assert_close(found, truth)
+        assert not found.out.any()
+        assert (found.lse == float("inf")).all()
+        assert not found.latent.any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_inputs_need_not_be_contiguous(generator, backend):
+    given = case(generator, (2, 4, 6, 4, 16, 16, 3))
+    spread = Case(*(x.repeat_interleave(2, -1)[..., ::2] for x in given[:4]), given.rank)
+    assert not spread.query.is_contiguous()
+    assert_same_bits(run(spread, backend), run(given, backend))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_decode_gives_the_last_row_of_a_whole_sequence(generator, monkeypatch, dtype):
+    given = case(generator, (3, 5, 9, 8, 24, 8, 6))
+    whole = run(given, "triton").out[:, -1]
+    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: 1)
+    alone = run(given, "triton").out[:, -1]
+    cache = torch.full((5, 9, 32), float("nan"))
+    slots = torch.tensor([4, 0, 2], dtype=dtype)
+    cache[slots.long()] = given.latent
+    arguments = (given.query[:, -1], cache, slots, given.topk[:, -1])
+    found = sparse_attention_decode(*arguments, rank=24, scale=SCALE, backend="triton")
+    assert torch.equal(found, alone), "the same steps, where nothing is packed"
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
+    truth = sparse_attention_decode(*arguments, rank=24, scale=SCALE)
+    torch.testing.assert_close(found, truth, rtol=0, atol=1e-5)
+    turned = [x.flip(0) if x is not cache else x for x in arguments]
+    assert torch.equal(sparse_attention_decode(*turned, rank=24, scale=SCALE, backend="triton").flip(0), found)
+    nobody = sparse_attention_decode(*(x[:0] if x is not cache else x for x in arguments), rank=24, scale=SCALE)
+    assert nobody.shape == (0, 8, 24)
+
+
+def test_decode_refuses_a_cache_that_it_would_have_to_copy(generator):
+    given = case(generator, (2, 1, 6, 4, 16, 16, 3))
+    cache = given.latent.transpose(0, 1).contiguous().transpose(0, 1)
+    with pytest.raises(operator.UnsupportedError, match="make it contiguous"):
+        sparse_attention_decode(
+            given.query[:, 0], cache, torch.arange(2), given.topk[:, 0], rank=16, scale=SCALE, backend="triton"
+        )
+    with pytest.raises(ValueError, match=r"\[N, H, C\], \[N\] and \[N, K\]"):
+        sparse_attention_decode(given.query[:, 0], cache, torch.arange(3), given.topk[:, 0], rank=16, scale=SCALE)
+
+
+def test_what_cannot_be_handled_is_refused(generator):
+    given = case(generator, (1, 2, 3, 4, 16, 16, 2))
+
+    def attend(**changes: object) -> None:
+        found = given._replace(**{name: value for name, value in changes.items() if name in Case._fields})
+        sparse_attention(found.query, found.latent, found.topk, rank=found.rank, scale=SCALE, backend="triton")
+
+    with pytest.raises(ValueError, match="rank must be 1 to 32"):
+        attend(rank=33)
+    with pytest.raises(ValueError, match=r"\[B, S, C\] and \[B, T, K\], got"):
+        attend(topk=given.topk[:, :1])
+    with pytest.raises(operator.UnsupportedError, match="make both float32"):
+        attend(query=given.query.double(), latent=given.latent.double())
+    with pytest.raises(operator.UnsupportedError, match="make both float32"):
+        attend(query=given.query.half())
+    with pytest.raises(operator.UnsupportedError, match=r"topk is torch\.int64"):
+        attend(topk=given.topk.long())
+    with pytest.raises(operator.UnsupportedError, match="129 heads, at most 128"):
+        attend(query=given.query[:, :, :1].expand(-1, -1, 129, -1))
+    with pytest.raises(operator.UnsupportedError, match="rank 520, at most 512"):
+        attend(query=given.query.repeat(1, 1, 1, 20), latent=given.latent.repeat(1, 1, 20), rank=520)
+
+
+def test_the_workspace_is_bounded_and_its_chunks_change_rounding_alone(generator, monkeypatch):
+    given = case(generator, (2, 40, 40, 4, 16, 8, 5))
+    whole = run(given, "triton")
+    limit, largest, empty = 130_000, [], torch.empty
 
     def watched(*shape: object, **options: object) -> Tensor:
         made = empty(*shape, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
         largest.append(made.numel() * made.element_size())
         return made
 
-    monkeypatch.setattr(backward, "gradients", lambda *a, **k: gradients(*a, **k, workspace_bytes=limit))
-    monkeypatch.setattr(backward.torch, "empty", watched)
-    same(pulled(query, latent, keys, 16, backend="triton"), whole, 1e-6)
+    monkeypatch.setattr(configs, "WORKSPACE_BYTES", limit)
+    monkeypatch.setattr(torch, "empty", watched)
+    assert_close(run(given, "triton"), whole, 1e-6)
     assert limit / 3 < max(largest) <= limit
-
-
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_decoding_is_the_last_row_of_the_whole(backend):
-    query, latent, keys = drawn(3, 12, 4, 24), drawn(3, 12, 24, seed=1), causal_keys(3, 12, 5)
-    whole = sparse_attention(query, latent, keys, rank=16, scale=SCALE, backend=backend).out_BTHR
-    cache = torch.full((5, 20, 24), math.nan)
-    rows = torch.tensor([4, 0, 2])
-    cache[rows, :12] = latent
-    step = sparse_attention_decode(query[:, -1], cache, rows, keys[:, -1], rank=16, scale=SCALE, backend=backend)
-    torch.testing.assert_close(step, whole[:, -1], rtol=0, atol=1e-5)
-    alone = sparse_attention_decode(
-        query[1:2, -1], cache, rows[1:2], keys[1:2, -1], rank=16, scale=SCALE, backend=backend
-    )
-    assert torch.equal(alone, step[1:2])
-
-
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_nothing_to_do(backend):
-    none = torch.zeros(1, 3, 0, dtype=torch.int32)
-    out, lse, *_, to_query, to_latent = pulled(drawn(1, 3, 2, 24), drawn(1, 3, 24), none, 16, backend=backend)
-    assert not (out.any())
-    assert not (to_query.any())
-    assert not (to_latent.any())
-    assert (lse == math.inf).all()
-
-
-def test_what_is_refused():
-    query, latent, keys = drawn(1, 3, 2, 24), drawn(1, 3, 24), causal_keys(1, 3, 2)
-    with pytest.raises(ValueError, match="must be"):
-        sparse_attention(query, latent[..., :20], keys, rank=16, scale=SCALE)
-    with pytest.raises(ValueError, match="rank must be 1 to 24"):
-        sparse_attention(query, latent, keys, rank=25, scale=SCALE)
-    with pytest.raises(UnsupportedError, match="float64"):
-        sparse_attention(query.double(), latent.double(), keys, rank=16, scale=SCALE, backend="triton")
-    with pytest.raises(UnsupportedError, match=r"topk is torch\.int64; make it int32"):
-        sparse_attention(query, latent, keys.long(), rank=16, scale=SCALE, backend="triton")
-    with pytest.raises(UnsupportedError, match="129 heads, at most 128"):
-        sparse_attention(drawn(1, 3, 129, 24), latent, keys, rank=16, scale=SCALE, backend="triton")
-    with pytest.raises(UnsupportedError, match="rank 2048"):
-        sparse_attention(drawn(1, 3, 1, 2048), drawn(1, 3, 2048), keys, rank=2048, scale=SCALE, backend="triton")

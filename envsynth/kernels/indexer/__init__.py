@@ -140,7 +140,8 @@ def gathered_scores(
 ) -> Tensor:
     """Score the selected keys of each query, with gradients for queries, keys and weights.
 
-    The gradient's sums have a fixed order, so it repeats bitwise. The kernels keep what queries give to their keys for
+    The sums of the kernels' gradients have a fixed order, so they repeat bitwise; those of the reference may not, because
+    torch adds up what several queries give to one key in any order. The kernels keep what queries give to their keys for
     a chunk of queries, at most `configs.GRADIENT_WORKSPACE_BYTES`, or one row.
 
     Args:
@@ -194,12 +195,15 @@ def selected_kl(scores_BTK: Tensor, target_BTK: Tensor, topk_BTK: Tensor, *, bac
 
     Raises:
         ValueError: shapes disagree.
+        UnsupportedError: the kernels are given float64, or devices differ.
     """
     if scores_BTK.shape != target_BTK.shape or scores_BTK.shape != topk_BTK.shape:
         shapes = [tuple(item.shape) for item in (scores_BTK, target_BTK, topk_BTK)]
         raise ValueError(f"selected_kl: scores, target and selection must have one shape; shapes are {shapes}")
     where = choose("selected_kl", scores_BTK, target_BTK, topk_BTK, backend=backend)
-    if where == "reference" or scores_BTK.dtype == torch.float64 or scores_BTK.numel() == 0:
+    if where == "triton" and torch.float64 in (scores_BTK.dtype, target_BTK.dtype):
+        raise UnsupportedError("selected_kl: kernels work in float32, got float64; use backend='reference'")
+    if where == "reference" or scores_BTK.numel() == 0:
         return reference.selected_kl(scores_BTK, target_BTK, topk_BTK)
     rows = [item.detach().flatten(0, -2).contiguous() for item in (target_BTK, topk_BTK)]
     return _SelectedKl.apply(scores_BTK.flatten(0, -2).contiguous(), *rows).unflatten(0, scores_BTK.shape[:-1])

@@ -187,7 +187,12 @@ class _Kernels(torch.autograd.Function):
         saved = kernels.Saved(query, latent, out, lse, union.Entries(keys, bits, counts, ctx.saved_entries))
         call = ctx.call
         found = kernels.gradients(
-            saved, gradient_BTHR.contiguous(), rank=call.rank, scale=call.scale, deterministic=call.deterministic
+            saved,
+            gradient_BTHR.contiguous(),
+            rank=call.rank,
+            scale=call.scale,
+            deterministic=call.deterministic,
+            workspace_bytes=configs.WORKSPACE_BYTES,
         )
         return *found, None, None
 

@@ -274,7 +274,7 @@ def gradients(
     rank: int,
     scale: float,
     deterministic: bool,
-    workspace_bytes: int = configs.WORKSPACE_BYTES,
+    workspace_bytes: int,
 ) -> tuple[Tensor, Tensor]:
     """Give the gradients of query and latent.
 

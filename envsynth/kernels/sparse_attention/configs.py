@@ -48,20 +48,18 @@ class Tiles(NamedTuple):
         return min(self.columns, padded(rank))
 
 
+_FLOAT32 = Tiles(16, 32, 8, 1, 64)
+"""Float32 has no matrix instruction of its own precision, so rows are few enough to stay in registers."""
 FORWARD = {
-    256: Tiles(64, 64, 4, 3, 128),
-    512: Tiles(64, 64, 4, 2, 64),
-    1024: Tiles(64, 64, 8, 2, 512),
-    2048: Tiles(16, 32, 8, 1, 64),
+    2: {128: Tiles(64, 64, 4, 3, 128), 256: Tiles(64, 64, 4, 2, 64), 512: Tiles(64, 64, 8, 2, 512)},
+    4: {512: _FLOAT32},
 }
-"""Forward tiles by the most bytes of one padded value."""
+"""Forward tiles by the bytes of a number, and by the most columns of a padded value."""
 BACKWARD = {
-    256: Tiles(64, 64, 4, 2, 64),
-    512: Tiles(64, 64, 4, 2, 64),
-    1024: Tiles(16, 32, 8, 1, 64),
-    2048: Tiles(16, 16, 8, 1, 64),
+    2: {256: Tiles(64, 64, 4, 2, 64), 512: Tiles(16, 32, 8, 1, 64)},
+    4: {128: _FLOAT32, 512: _FLOAT32._replace(keys=16)},
 }
-"""Backward tiles by the most bytes of one padded value."""
+"""Backward tiles, likewise."""
 
 
 def padded(width: int) -> int:
@@ -89,14 +87,14 @@ def queries_per_tile(heads: int, topk: int) -> int:
     return max(1, min(PACKED_ROWS // heads, LONGEST_SORT // max(topk, 1), MOST_QUERIES))
 
 
-def tiles(table: dict[int, Tiles], *, rows: int, rank: int, item_bytes: int) -> Tiles:
+def tiles(table: dict[int, dict[int, Tiles]], *, rows: int, rank: int, item_bytes: int) -> Tiles:
     """Choose a kernel's tiles.
 
     Args:
         table: `FORWARD` or `BACKWARD`.
         rows: Rows of (query, head) in a tile of queries.
         rank: Width of a value (numbers).
-        item_bytes: Bytes of a number.
+        item_bytes: Bytes of a number, 2 or 4.
 
     Returns:
         The tiles, with no more rows than are needed.
@@ -104,11 +102,10 @@ def tiles(table: dict[int, Tiles], *, rows: int, rank: int, item_bytes: int) -> 
     Raises:
         UnsupportedError: a value is too wide.
     """
-    size = padded(rank) * item_bytes
-    for most, found in table.items():
-        if size <= most:
+    sizes = table[item_bytes]
+    for most, found in sizes.items():
+        if padded(rank) <= most:
             return found._replace(rows=min(found.rows, padded(rows)))
     raise UnsupportedError(
-        f"sparse_attention: values of rank {rank} take {size} bytes each when padded, at most {max(table)} fit;"
-        " use a lower rank or a narrower dtype, or backend='reference'"
+        f"sparse_attention: values of rank {rank}, at most {max(sizes)} fit; use a lower rank or backend='reference'"
     )

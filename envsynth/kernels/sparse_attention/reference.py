@@ -30,7 +30,8 @@ def attend(
     S, K = latent_BSC.shape[1], topk_BTK.shape[-1]
     wide = torch.promote_types(query_BTHC.dtype, torch.float32)
     if S == 0 or K == 0:
-        out = (query_BTHC[..., :rank] * 0).nan_to_num(0.0)
+        # Zero, yet with a gradient for both.
+        out = (query_BTHC[..., :rank] * 0 + latent_BSC.sum() * 0).nan_to_num(0.0)
         return out, out.new_full((B, T, H), float("inf"), dtype=wide), out.new_zeros((B, T, K), dtype=wide)
     valid_BTK = (topk_BTK >= 0) & (topk_BTK < S)
     key_BTK = topk_BTK.clamp(0, S - 1).to(torch.int64)
