@@ -1,205 +1,384 @@
-"""Sparse attention on a GPU: checked against float64 and for equal bits, then timed beside plain torch and dense attention.
+"""Attention over selected keys on a GPU: `python -m benchmarks.kernels.sparse_attention [--out FILE] [--quick] [--tune]`.
 
-Run it as `python -m benchmarks.kernels.sparse_attention --out FILE.json`; `--quick` checks alone. It needs a GPU.
+First every kernel is checked against the reference in float64, with fresh numbers and with NaN in all memory that it is
+to write; on a red check nothing is timed. Then forward, sum over heads and backward are timed at shapes like our own
+policies', beside the same computation in plain torch (gather, two products) and beside dense attention by cuDNN: of full
+heads, 96 wide with values of 64, and of latents that all heads share, 160 wide with values of 128.
 
-Baselines of the same run: the policy's own way in plain torch (gather, multiply, softmax), and the library's fused dense
-attention, causal, as heads of 96/64 and over the latents themselves (160/128). Keys are random, or shared by
-neighbouring queries to about four fifths, as an indexer's are; how many keys a tile of queries reads is in the record.
+Keys are drawn one from each of K equal parts of what a query sees. `rand`: anew for every query. `corr`: each key stays
+for five queries, so neighbours share four fifths. `--peer FILE` times another implementation: the file defines
+`forward(query_BTHC, latent_BSC, topk_BTK, rank, scale)` and may define `backward`, which takes the gradient of the
+result and what `forward` returned.
 """
-
-# ruff: noqa: N803, N806 - shape letters
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor
-from torch.nn import attention, functional
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.kernels.topk import median_ms, poisoned
-from envsynth.kernels.sparse_attention import configs, sparse_attention, sparse_attention_decode
-from envsynth.kernels.sparse_attention.reference import attend
+from envsynth.kernels.dispatch import load_kernels
+from envsynth.kernels.sparse_attention import configs, reference, sparse_attention, sparse_attention_decode
+from envsynth.kernels.sparse_attention.configs import Tiles
 
-SCALE = 0.1
-TOLERANCE = {torch.bfloat16: 1e-2, torch.float16: 2e-3, torch.float32: 2e-5}
-CHECKED = (  # batch, tokens, heads, keys, rank, rope
-    (2, 301, 16, 64, 128, 32),
-    (1, 130, 8, 33, 128, 32),
-    (3, 77, 4, 100, 64, 16),
-    (1, 65, 1, 16, 32, 16),
-    (1, 64, 24, 20, 192, 32),
-    (1, 96, 64, 40, 512, 64),
+PERIODS = {"rand": 1, "corr": 5}
+"""Queries for which a key stays selected."""
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+"""Largest relative error of a result or gradient, by norms; a single number may be four times as far off."""
+REPEAT_MS = 60
+
+
+class Shape(NamedTuple):
+    """Sizes of one call."""
+
+    B: int
+    T: int
+    H: int
+    rank: int
+    rope: int
+    K: int
+
+    @property
+    def scale(self) -> float:
+        return (self.rank + self.rope) ** -0.5
+
+    def __str__(self) -> str:
+        return f"B{self.B} L{self.T} H{self.H} {self.rank}+{self.rope} k{self.K}"
+
+
+CHECKED = (
+    Shape(2, 203, 16, 128, 32, 96),
+    Shape(2, 203, 8, 128, 32, 96),
+    Shape(1, 131, 12, 192, 32, 96),
+    Shape(2, 75, 4, 64, 16, 30),
+    Shape(1, 77, 1, 64, 16, 9),
+    Shape(1, 67, 64, 128, 32, 65),
+    Shape(1, 33, 128, 512, 64, 130),
+    Shape(1, 61, 16, 512, 64, 64),
+    Shape(1, 61, 3, 100, 20, 20),
 )
-TIMED = ((8, 4096), (4, 8192), (2, 16384), (1, 32768))
-"""Batch and tokens."""
+"""The first two are checked in float16 too, the last ones in float32 too."""
+TIMED = tuple(Shape(B, 32768 // B, H, 128, 32, 256) for H in (16, 8) for B in (8, 4, 2, 1))
 
 
-def random_keys(B: int, T: int, k: int, *, shared: bool) -> Tensor:
-    """Ascending causal keys, int32 [B, T, k] padded with -1; shared ones change by a fifth from query to query."""
-    keys = torch.full((B, T, k), -1, dtype=torch.int32, device="cuda")
-    place = torch.arange(T, device="cuda")
-    for row in range(B):
-        for first in range(0, T, 1024):
-            here = place[first : first + 1024]
-            scores = torch.rand(len(here), T, device="cuda")
-            if shared:
-                # A slowly changing part decides most, a fresh part the rest.
-                scores = 0.2 * scores + torch.rand(len(here) // 16 + 1, T, device="cuda")[here // 16 - first // 16]
-            scores = scores.masked_fill(place > here[:, None], -1.0)
-            best = scores.topk(min(k, T), dim=1)
-            found = best.indices.masked_fill(best.values < 0, T).sort(1).values
-            keys[row, here, : found.shape[1]] = found.masked_fill(found == T, -1).to(torch.int32)
-    return keys
+class Inputs(NamedTuple):
+    """Tensors of one call."""
+
+    query: Tensor
+    latent: Tensor
+    topk: Tensor
+    gradient: Tensor
 
 
-def inputs(B: int, T: int, H: int, C: int, kind: torch.dtype) -> list[Tensor]:
-    """Queries and latents."""
-    return [torch.randn(B, T, H, C, device="cuda").to(kind), torch.randn(B, T, C, device="cuda").to(kind)]
+def select(shape: Shape, period: int, generator: torch.Generator) -> Tensor:
+    """Draw causal keys: part k of what was visible when key k was last drawn, int32 [B, T, K]."""
+    time = torch.arange(shape.T, device="cuda")[:, None]
+    part = torch.arange(shape.K, device="cuda")
+    drawn = (time - part % period).div(period, rounding_mode="floor") + 1
+    visible = ((drawn - 1) * period + part % period).clamp(min=0) + 1
+    draws = torch.rand(shape.B, shape.T // period + 2, shape.K, generator=generator, device="cuda")
+    draw = draws.gather(1, drawn.expand(shape.B, -1, -1))
+    key = ((part + draw) * visible / shape.K).long().clamp(max=time)
+    key = torch.where(time < shape.K + period, torch.where(part <= time, part, -1), key).sort(-1).values
+    # Parts of unlike sizes can give the same key, which then counts once.
+    key[..., 1:].masked_fill_(key[..., 1:] == key[..., :-1], -1)
+    return key.to(torch.int32)
 
 
-def error(got: Tensor, want: Tensor) -> float:
-    """Relative error in the norm of all; infinite where only one is not finite."""
-    got, want = got.detach().double(), want.detach().double()
-    same = got == want
-    if not (got.isfinite() | same).all():
-        return float("inf")
-    got, want = got.masked_fill(same, 0.0), want.masked_fill(same & ~want.isfinite(), 0.0)
-    return float((got - want.masked_fill(same, 0.0)).norm() / want.norm().clamp(min=1e-30))
+def inputs(shape: Shape, dtype: torch.dtype, period: int, seed: int) -> Inputs:
+    generator = torch.Generator("cuda").manual_seed(seed)
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator, device="cuda").to(dtype)
+
+    width = shape.rank + shape.rope
+    heads = (shape.B, shape.T, shape.H)
+    topk = select(shape, period, generator)
+    return Inputs(draw(*heads, width), draw(shape.B, shape.T, width), topk, draw(*heads, shape.rank))
 
 
-def run(pair: list[Tensor], keys: Tensor, rank: int, gradient: Tensor, **options: Any) -> list[Tensor]:
-    """Result, log-sum-exp, sum over heads, gradients."""
-    query, latent = (item.detach().requires_grad_() for item in pair)
-    found = sparse_attention(query, latent, keys, rank=rank, scale=SCALE, with_sum=True, **options)
+@contextmanager
+def poisoned() -> Iterator[None]:
+    """Fill memory that nobody wrote with NaN, or with an absurd number."""
+    empty, empty_like = torch.empty, torch.empty_like
+
+    def poison(x: Tensor) -> Tensor:
+        return x.fill_(float("nan") if x.is_floating_point() else -(2**30))
+
+    with (
+        mock.patch.object(torch, "empty", lambda *args, **kwargs: poison(empty(*args, **kwargs))),
+        mock.patch.object(torch, "empty_like", lambda *args, **kwargs: poison(empty_like(*args, **kwargs))),
+    ):
+        yield
+
+
+@contextmanager
+def packing(queries: int | None) -> Iterator[None]:
+    """Put so many queries into a tile; None leaves the choice to the operator."""
+    if queries is None:
+        yield
+        return
+    with mock.patch.object(configs, "queries_per_tile", return_value=queries):
+        yield
+
+
+def differentiate(given: Inputs, shape: Shape, *, deterministic: bool) -> tuple[Tensor, ...]:
+    """Result, log-sum-exp, sum over heads, gradients of query and latent."""
+    query, latent = given.query.clone().requires_grad_(), given.latent.clone().requires_grad_()
+    numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale, "with_sum": True, "backend": "triton"}
+    found = sparse_attention(query, latent, given.topk, deterministic=deterministic, **numbers)
+    found.out_BTHR.backward(given.gradient)
+    assert query.grad is not None
+    assert latent.grad is not None
     assert found.sum_BTK is not None
-    gradients = torch.autograd.grad((found.out_BTHR * gradient.to(found.out_BTHR.dtype)).sum(), (query, latent))
-    return [found.out_BTHR.detach(), found.lse_BTH, found.sum_BTK, *gradients]
+    return found.out_BTHR.detach(), found.lse_BTH, found.sum_BTK, query.grad, latent.grad
 
 
-def check() -> list[str]:
-    """Name what is red."""
-    red = []
-    for B, T, H, k, rank, rope in CHECKED:
-        for kind, limit in TOLERANCE.items():
-            pair, keys = inputs(B, T, H, rank + rope, kind), random_keys(B, T, k, shared=True)
-            keys[:, 5] = -1
-            keys[keys == 3] = 2**31 - 1
-            pair[1][:, 3] = float("nan")
-            gradient = torch.randn(B, T, H, rank, device="cuda")
-            want = run([item.double().nan_to_num() for item in pair], keys, rank, gradient, backend="reference")
-            name = f"{B}x{T} heads {H} k {k} rank {rank}+{rope} {kind}"
-            with mock.patch.object(torch, "empty", poisoned):
-                found = run(pair, keys, rank, gradient)
-            worst = max(error(*pair_) for pair_ in zip(found, want, strict=True))
-            if not worst <= limit:
-                red.append(f"{name}: relative error {worst:.1e}, at most {limit:g}")
-            loose = run(pair, keys, rank, gradient, deterministic=False)
-            if not error(loose[-1], want[-1]) <= limit:
-                red.append(f"{name}: with atomics")
-            for _ in range(20):
-                again = run(pair, keys, rank, gradient)
-                if any(not torch.equal(*pair_) for pair_ in zip(found, again, strict=True)):
-                    red.append(f"{name}: other bits in another run")
-                    break
-            turn = torch.arange(B - 1, -1, -1, device="cuda")
-            turned = run([item[turn] for item in pair], keys[turn], rank, gradient[turn])
-            if any(not torch.equal(left[turn], right) for left, right in zip(found, turned, strict=True)):
-                red.append(f"{name}: other bits in another order of sequences")
-            rows, last = torch.arange(B, device="cuda"), pair[0][:, -1].contiguous()
-            step = sparse_attention_decode(last, pair[1], rows, keys[:, -1].contiguous(), rank=rank, scale=SCALE)
-            if not error(step, want[0][:, -1]) <= limit:
-                red.append(f"{name}: decoding")
-    return red
+def truth_of(given: Inputs, shape: Shape) -> tuple[Tensor, ...]:
+    query, latent = (x.double().requires_grad_() for x in (given.query, given.latent))
+    out, lse, sums = reference.attend(query, latent, given.topk, rank=shape.rank, scale=shape.scale)
+    out.backward(given.gradient.double())
+    assert query.grad is not None
+    assert latent.grad is not None
+    return out.detach(), lse, sums, query.grad, latent.grad
 
 
-def both(way: Callable[[], Tensor], leaves: list[Tensor]) -> dict[str, float]:
-    """Milliseconds forward, and forward with backward."""
-    gradient = torch.randn_like(way())
-    with torch.no_grad():
-        forward = median_ms(way)
-    return {"forward_ms": forward, "both_ms": median_ms(lambda: torch.autograd.grad(way(), leaves, gradient))}
+def error(found: Tensor, truth: Tensor) -> float:
+    """Relative error by norms, or a quarter of the largest one over the largest number; infinite on NaN."""
+    found, finite = found.double(), torch.isfinite(truth)
+    if not torch.equal(torch.isfinite(found), finite) or not torch.equal(found[~finite], truth[~finite]):
+        return float("inf")
+    away = (found - truth)[finite]
+    whole = away.norm() / truth[finite].norm().clamp(min=1e-30)
+    single = away.abs().max() / truth[finite].abs().max().clamp(min=1e-30) / 4
+    return float(torch.maximum(whole, single))
 
 
-def dense(B: int, T: int, H: int, widths: tuple[int, int], heads_of_keys: int) -> dict[str, float]:
-    """The library's fused dense attention with its fastest backend, causal."""
-    shapes = ((H, widths[0]), (heads_of_keys, widths[0]), (heads_of_keys, widths[1]))
-    leaves = [torch.randn(B, heads, T, width, device="cuda").bfloat16().requires_grad_() for heads, width in shapes]
+def check(shape: Shape, dtype: torch.dtype, queries: int | None) -> dict[str, Any]:
+    """Compare every output with the truth, and bits with bits."""
+    given = inputs(shape, dtype, PERIODS["corr"], seed=shape.T)
+    given.topk[:, shape.T // 2] = -1  # a row without any key
+    given.topk[:, 1::7, 0] = 2**31 - 1
+    given.topk[:, 2::7, shape.K // 2] = -(2**31)
+    unread = torch.ones(shape.B, shape.T + 1, dtype=torch.bool, device="cuda")
+    named = torch.where((given.topk < 0) | (given.topk >= shape.T), shape.T, given.topk).flatten(1).long()
+    unread.scatter_(1, named, value=False)
+    given.latent[unread[:, :-1]] = float("nan")
+    truth = truth_of(given, shape)
+    names = ("out", "lse", "sum", "query gradient", "latent gradient")
+    limits = (TOLERANCE[dtype], 1e-5, TOLERANCE[dtype], TOLERANCE[dtype], TOLERANCE[dtype])
+    with packing(queries), poisoned():
+        found = differentiate(given, shape, deterministic=True)
+        again = differentiate(given, shape, deterministic=True)
+        atomic = differentiate(given, shape, deterministic=False)
+        turned = differentiate(Inputs(*(x.flip(0) for x in given)), shape, deterministic=True)
+        with mock.patch.object(configs, "WORKSPACE_BYTES", 1):
+            rounds = differentiate(given, shape, deterministic=True)
+    errors = {name: error(x, y) for name, x, y in zip(names, found, truth, strict=True)}
+    errors["atomic latent gradient"] = error(atomic[4], truth[4])
+    errors["latent gradient in rounds"] = error(rounds[4], truth[4])
+    red = [name for name, limit in zip(names, limits, strict=True) if errors[name] > limit]
+    red += [name for name in list(errors)[5:] if errors[name] > TOLERANCE[dtype]]
+    red += ["reruns"] if not all(map(torch.equal, found, again)) else []
+    red += (
+        ["order of sequences"] if not all(torch.equal(x.flip(0), y) for x, y in zip(found, turned, strict=True)) else []
+    )
+    if queries == 1:
+        rows = torch.arange(shape.B, device="cuda")
+        last = (given.query[:, -1], given.latent, rows, given.topk[:, -1])
+        decoded = sparse_attention_decode(*last, rank=shape.rank, scale=shape.scale, backend="triton")
+        red += ["decode"] if not torch.equal(decoded, found[0][:, -1]) else []
+    return {"shape": str(shape), "dtype": str(dtype)[6:], "queries": queries, "errors": errors, "red": red}
 
-    def way() -> Tensor:
-        with attention.sdpa_kernel([attention.SDPBackend.CUDNN_ATTENTION]):
-            return functional.scaled_dot_product_attention(
-                leaves[0], leaves[1], leaves[2], is_causal=True, enable_gqa=heads_of_keys < H
+
+def check_all() -> list[dict[str, Any]]:
+    """Run every check, several at a time because most of their time is compiling, and print them."""
+    jobs = []
+    for number, shape in enumerate(CHECKED):
+        usual = configs.queries_per_tile(shape.H, shape.K)
+        dtypes = [torch.bfloat16, *([torch.float16] if number < 2 else []), *([torch.float32] if number > 6 else [])]
+        jobs += [(shape, dtype, queries) for dtype in dtypes for queries in sorted({1, usual})]
+    results = []
+    with ProcessPoolExecutor(8, multiprocessing.get_context("spawn")) as pool:
+        for one in pool.map(check, *zip(*jobs, strict=True)):
+            results.append(one)
+            worst = max(one["errors"].values())
+            print(
+                f"{one['shape']} {one['dtype']} {one['queries']} a tile: {worst:.1e} {one['red'] or 'ok'}", flush=True
             )
+    return results
 
-    return both(way, leaves)
+
+def milliseconds(function: Callable[[], object]) -> float:
+    from triton import testing  # noqa: PLC0415 - a machine without a GPU need not have it
+
+    return float(testing.do_bench(function, warmup=15, rep=REPEAT_MS, return_mode="median"))
 
 
-def measure() -> Iterator[dict[str, Any]]:
-    """Time the shapes of the policy: rank 128 + 32."""
-    for H in (16, 8):
-        for B, T in TIMED:
-            for k, shared in ((256, False), (256, True), (512, True)):
-                pair, keys = inputs(B, T, H, 160, torch.bfloat16), random_keys(B, T, k, shared=shared)
-                leaves = [item.requires_grad_() for item in pair]
+def gather_attention(query: Tensor, latent: Tensor, topk: Tensor, rank: int, scale: float) -> Tensor:
+    """What the policy does in plain torch."""
+    first = torch.arange(len(latent), device=latent.device)[:, None, None] * latent.shape[1]
+    flat = (first + topk.clamp(min=0)).flatten()
+    read = latent.float().flatten(0, 1).index_select(0, flat).unflatten(0, topk.shape).to(latent.dtype)
+    logits = ((query * scale) @ read.transpose(-1, -2)).float()
+    attention = logits.masked_fill((topk < 0)[..., None, :], float("-inf")).softmax(-1)
+    return attention.to(read.dtype) @ read[..., :rank]
 
-                def ours(leaves: list[Tensor] = leaves, keys: Tensor = keys, **options: Any) -> Tensor:
-                    return sparse_attention(leaves[0], leaves[1], keys, rank=128, scale=SCALE, **options).out_BTHR
 
-                record: dict[str, Any] = {"batch": B, "tokens": T, "heads": H, "k": k, "shared": shared}
-                record["read_per_tile"] = union(keys, configs.queries_per_tile(H, k))
-                record["ours"] = both(ours, leaves)
-                record["ours, atomics"] = both(lambda ours=ours: ours(deterministic=False), leaves)
-                record["ours, with the sum over heads"] = both(lambda ours=ours: ours(with_sum=True), leaves)
-                if T <= 8192 and k == 256 and shared:
-                    part = [leaves[0][:1], leaves[1][:1]]
-                    way = lambda part=part, keys=keys: attend(part[0], part[1], keys[:1], rank=128, scale=SCALE)[0]  # noqa: E731
+def forward_and_backward(function: Callable[..., Tensor], *leaves: Tensor) -> tuple[float, float]:
+    """Time the forward pass alone, and both passes."""
+    with torch.no_grad():
+        alone = milliseconds(lambda: function(*leaves))
+    needing = [x.detach().requires_grad_() for x in leaves]
+    gradient = torch.randn_like(function(*needing))
+    return alone, milliseconds(lambda: torch.autograd.grad(function(*needing), needing, gradient))
+
+
+def dense(shape: Shape, width: int, value: int, *, shared: bool) -> tuple[float, float]:
+    """Time dense causal attention by cuDNN."""
+    heads = 1 if shared else shape.H
+    query = torch.randn(shape.B, shape.H, shape.T, width, device="cuda", dtype=torch.bfloat16)
+    key = torch.randn(shape.B, heads, shape.T, width, device="cuda", dtype=torch.bfloat16)
+    values = torch.randn(shape.B, heads, shape.T, value, device="cuda", dtype=torch.bfloat16)
+
+    def attend(query: Tensor, key: Tensor, values: Tensor) -> Tensor:
+        key, values = (x.expand(-1, shape.H, -1, -1) for x in (key, values))
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+            return functional.scaled_dot_product_attention(query, key, values, is_causal=True)
+
+    try:
+        return forward_and_backward(attend, query, key, values)
+    except RuntimeError as refusal:
+        print(f"cuDNN refuses {width}/{value}: {refusal}", file=sys.stderr)
+        return float("nan"), float("nan")
+
+
+def kernels_of(given: Inputs, shape: Shape, queries: int) -> dict[str, Any]:
+    """Time our kernels with so many queries in a tile, and count what a tile reads."""
+    forward, backward, union = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward", "union"))
+    numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
+    found = forward.attend(*given[:3], queries=queries, **numbers)
+    saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
+    budget = {"workspace_bytes": configs.WORKSPACE_BYTES}
+    counts = (given.topk >= 0).sum(-1) if found.entries.counts is None else found.entries.counts
+    times = {
+        "prepare": milliseconds(lambda: union.entries_of(given.topk, shape.T, queries)) if queries > 1 else 0.0,
+        "forward": milliseconds(lambda: forward.attend(*given[:3], queries=queries, **numbers)),
+        "sum": milliseconds(lambda: forward.sum_heads(*given[:3], found.lse, **numbers)),
+        "backward": milliseconds(
+            lambda: backward.gradients(saved, given.gradient, deterministic=True, **budget, **numbers)
+        ),
+        "backward, atomics": milliseconds(
+            lambda: backward.gradients(saved, given.gradient, deterministic=False, **budget, **numbers)
+        ),
+    }
+    return {"queries": queries, "read": float(counts.float().mean()), "ms": times}
+
+
+def peer_of(peer: Any, given: Inputs, shape: Shape) -> dict[str, float]:
+    """Time another implementation."""
+    arguments = (*given[:3], shape.rank, shape.scale)
+    kept = peer.forward(*arguments)
+    times = {"forward": milliseconds(lambda: peer.forward(*arguments))}
+    if hasattr(peer, "backward"):
+        times["backward"] = milliseconds(lambda: peer.backward(given.gradient, kept, *arguments))
+    return times
+
+
+def time_all(peer: Any | None) -> list[dict[str, Any]]:
+    """Time every shape and print it."""
+    results = []
+    for shape in TIMED:
+        mha, mqa = dense(shape, 96, 64, shared=False), dense(shape, 160, 128, shared=True)
+        print(f"\n{shape}: dense MHA {mha[0]:.2f} / {mha[1]:.2f} ms, dense MQA {mqa[0]:.2f} / {mqa[1]:.2f} ms")
+        for name, period in PERIODS.items():
+            given = inputs(shape, torch.bfloat16, period, seed=1)
+
+            def gather(query: Tensor, latent: Tensor, given: Inputs = given, shape: Shape = shape) -> Tensor:
+                return gather_attention(query, latent, given.topk, shape.rank, shape.scale)
+
+            plain = forward_and_backward(gather, given.query, given.latent)
+            choices = sorted({1, max(1, 16 // shape.H), 32 // shape.H, 64 // shape.H})
+            ours = [kernels_of(given, shape, queries) for queries in choices]
+            others = None if peer is None else peer_of(peer, given, shape)
+            print(f"  {name}: gather {plain[0]:.2f} / {plain[1]:.2f} ms", "" if others is None else f"peer {others}")
+            for one in ours:
+                numbers = ", ".join(f"{what} {ms:.3f}" for what, ms in one["ms"].items())
+                print(f"    {one['queries']} queries a tile, {one['read']:.0f} keys: {numbers}", flush=True)
+            results.append(
+                {
+                    "shape": str(shape), "indices": name, "gather": plain, "dense mha": mha, "dense mqa": mqa,
+                    "ours": ours, "peer": others,
+                }
+            )  # fmt: skip
+    return results
+
+
+def tune() -> list[dict[str, Any]]:
+    """Try other tiles at the longest shape of 16 heads, and print them from best to worst."""
+    shape, results = TIMED[3], []
+    for name, period in PERIODS.items():
+        given = inputs(shape, torch.bfloat16, period, seed=1)
+        for queries in (1, 4):
+            for keys, warps, stages, columns in (
+                (64, 4, 2, 64), (64, 4, 2, 128), (64, 4, 3, 64), (64, 4, 3, 128), (64, 4, 4, 128), (32, 4, 3, 128),
+                (128, 4, 2, 128), (128, 8, 2, 64), (64, 8, 2, 64), (32, 4, 2, 64), (64, 2, 3, 128), (32, 2, 4, 128),
+            ):  # fmt: skip
+                table = {2: {512: Tiles(64, keys, warps, stages, columns)}, 4: {}}
+                with mock.patch.object(configs, "FORWARD", table), mock.patch.object(configs, "BACKWARD", table):
                     try:
-                        record["plain torch, one sequence"] = both(way, leaves)
-                    except torch.OutOfMemoryError:
-                        record["plain torch, one sequence"] = "out of memory"
-                if k == 256 and shared:
-                    for name, widths, keys_heads in (("dense, 96/64", (96, 64), H), ("dense, 160/128", (160, 128), 1)):
-                        try:
-                            record[name] = dense(B, T, H, widths, keys_heads)
-                        except RuntimeError as problem:
-                            record[name] = str(problem).splitlines()[0]
-                print(json.dumps(record), flush=True)
-                yield record
-
-
-def union(keys: Tensor, queries: int) -> float:
-    """Mean number of different keys of a tile of queries, in the first sequence."""
-    tiles = keys[0, : len(keys[0]) // queries * queries].reshape(-1, queries * keys.shape[2]).sort(1).values
-    fresh = (tiles[:, 1:] != tiles[:, :-1]) & (tiles[:, 1:] >= 0)
-    return float((fresh.sum(1) + (tiles[:, 0] >= 0)).double().mean())
+                        found = kernels_of(given, shape, queries)
+                    except Exception as refusal:  # noqa: BLE001 - any failure to compile is an answer here
+                        print(f"{name} {queries} {table[2][512]}: {str(refusal).splitlines()[0][:80]}", flush=True)
+                        continue
+                numbers = ", ".join(f"{what} {ms:.3f}" for what, ms in found["ms"].items())
+                print(f"{name} {queries} {tuple(table[2][512])}: {numbers}", flush=True)
+                results.append({"indices": name, "tiles": table[2][512], **found})
+    return results
 
 
 def main() -> int:
-    """Check, then time."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="the checks alone")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="file for the results, as JSON")
+    parser.add_argument("--quick", action="store_true", help="only check")
+    parser.add_argument("--tune", action="store_true", help="also try other tiles")
+    parser.add_argument("--peer", type=Path, help="Python file of another implementation")
+    arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("this needs a GPU; on a CPU the tests run the kernels through Triton's interpreter", file=sys.stderr)
+        print("needs a GPU", file=sys.stderr)
         return 2
-    red = check()
-    for line in red:
-        print(f"RED  {line}", file=sys.stderr)
-    if red or options.quick:
-        print(f"{len(red)} red checks")
-        return 1 if red else 0
-    result = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cases": list(measure())}
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    return 0
+    results: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    results["checks"] = check_all()
+    red = [one for one in results["checks"] if one["red"]]
+    if red:
+        print(f"{len(red)} checks are red: nothing is timed", file=sys.stderr)
+    elif not arguments.quick:
+        peer = None
+        if arguments.peer is not None:
+            spec = importlib.util.spec_from_file_location("peer", arguments.peer)
+            assert spec is not None
+            assert spec.loader is not None
+            peer = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(peer)
+        results["times"] = time_all(peer)
+        if arguments.tune:
+            results["tune"] = tune()
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps(results, indent=1, default=str) + "\n")
+    return 1 if red else 0
 
 
 if __name__ == "__main__":

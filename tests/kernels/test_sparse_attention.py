@@ -119,10 +119,10 @@ def test_the_reference_has_the_gradient_of_its_result():
 SIZES = {
     "one-head": (1, 5, 9, 1, 16, 16, 4),
     "three-heads": (2, 23, 11, 3, 24, 8, 5),
-    "four-heads": (1, 17, 36, 4, 16, 16, 33),
+    "four-heads": (1, 17, 19, 4, 16, 16, 17),
     "eight-heads": (2, 9, 20, 8, 32, 16, 7),
     "twelve-heads-rank-192": (1, 6, 12, 12, 192, 32, 6),
-    "sixteen-heads": (1, 6, 70, 16, 32, 16, 66),
+    "sixteen-heads": (1, 5, 36, 16, 32, 16, 33),
     "twenty-four-heads": (1, 3, 9, 24, 20, 12, 4),
     "sixty-four-heads": (1, 2, 40, 64, 16, 16, 33),
     "no-rotary-part": (1, 4, 9, 16, 16, 0, 4),
@@ -151,7 +151,7 @@ def test_any_packing_gives_the_same(generator, monkeypatch, queries):
 @pytest.mark.usefixtures("poisoned")
 @pytest.mark.parametrize("queries", [1, 4])
 def test_float16_equals_the_reference_to_its_rounding(generator, monkeypatch, queries):
-    given = case(generator, (1, 7, 80, 16, 128, 32, 70), torch.float16)
+    given = case(generator, (1, 5, 80, 16, 128, 32, 66), torch.float16)
     monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: queries)
     assert_close(run(given, "triton"), run(given, "reference"), 4e-3)
 
@@ -214,7 +214,7 @@ def test_a_key_named_twice_counts_twice(generator, monkeypatch, queries):
 
 
 def test_the_same_bits_come_again_and_in_any_order_of_sequences(generator, monkeypatch):
-    given = case(generator, (3, 7, 12, 8, 16, 16, 5))
+    given = case(generator, (3, 5, 12, 4, 16, 16, 5))
     # Rounds of one tile of each sequence, so that gradients are added up over several rounds.
     monkeypatch.setattr(configs, "WORKSPACE_BYTES", 1)
     monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: 2)
@@ -295,6 +295,8 @@ def test_what_cannot_be_handled_is_refused(generator):
         attend(topk=given.topk.long())
     with pytest.raises(operator.UnsupportedError, match="129 heads, at most 128"):
         attend(query=given.query[:, :, :1].expand(-1, -1, 129, -1))
+    with pytest.raises(operator.UnsupportedError, match="split the batch"):
+        attend(latent=given.latent[:, :1].expand(-1, 2**26, -1))
     with pytest.raises(operator.UnsupportedError, match="rank 520, at most 512"):
         attend(query=given.query.repeat(1, 1, 1, 20), latent=given.latent.repeat(1, 1, 20), rank=520)
 

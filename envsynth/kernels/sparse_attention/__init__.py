@@ -14,12 +14,9 @@ selects is never read.
 A key that a row names twice counts twice. `rank` need not be a power of two: it is padded where it is multiplied.
 """
 
-# What a backward pass needs are attributes of its context:
-# pyright: reportAttributeAccessIssue=false, reportIncompatibleMethodOverride=false
-
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +25,7 @@ from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_ke
 from envsynth.kernels.sparse_attention import configs, reference
 
 _NAME = "sparse_attention"
+_MOST_LATENTS = 2**31 // configs.MOST_QUERIES
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -148,7 +146,7 @@ class _Kernels(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         query_BTHC: Tensor,
         latent_BSC: Tensor,
         topk_BTK: Tensor,
@@ -175,9 +173,10 @@ class _Kernels(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, gradient_BTHR: Tensor, *_: Tensor | None
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the names
+        ctx: Any, *gradients: Any
     ) -> tuple[Tensor, Tensor, None, None]:
+        gradient_BTHR: Tensor = gradients[0]  # the others have none
         query_shape, latent_shape = ctx.shapes
         if ctx.saved_entries is None:
             zeros = gradient_BTHR.new_zeros
@@ -229,9 +228,10 @@ def _check_kernels(query: Tensor, latent: Tensor, topk: Tensor, rank: int) -> No
         raise UnsupportedError(
             f"{_NAME}: {query.shape[2]} heads, at most {configs.MOST_HEADS}; call it for groups of heads"
         )
-    if latent.shape[0] * latent.shape[1] >= 2**31 // configs.MOST_QUERIES:
+    if len(latent) * latent.shape[1] >= _MOST_LATENTS or latent.shape[1] * latent.shape[2] >= 2**31:
+        # Kernels number latents, and the bit of a query beside them, in 32 bits; and the numbers of one sequence.
         raise UnsupportedError(
-            f"{_NAME}: {latent.shape[0]} x {latent.shape[1]} latents, fewer than"
-            f" {2**31 // configs.MOST_QUERIES} can be numbered; split the batch"
+            f"{_NAME}: latents are {list(latent.shape)}, of which fewer than {_MOST_LATENTS} in all, and fewer than"
+            " 2**31 numbers in a sequence, can be numbered; split the batch"
         )
     configs.tiles(configs.FORWARD, rows=1, rank=rank, item_bytes=query.element_size())

@@ -8,7 +8,7 @@ run nor another order of the sequences changes a bit.
 """
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Saved(NamedTuple):
     """What each tile read."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def _row_products(out, gradient, delta, N, RANK: tl.constexpr, RANK_PADDED: tl.constexpr, ROWS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     left = read_rows(out, row * RANK, row < N, RANK, RANK_PADDED).to(tl.float32)
@@ -70,37 +70,38 @@ def _give(base, offset, there, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr, 
 
 
 @triton.jit
-def _gradients(  # noqa: PLR0913, PLR0915
-    query,
-    latent,
-    gradient,
-    lse,
-    delta,
-    keys,
-    bits,
-    counts,
-    query_gradient,
-    given,
-    T,
-    S,
-    tiles,
-    first_tile,
-    chunk,
-    width,
-    scale,
-    log2_e,
-    HEADS: tl.constexpr,
-    RANK: tl.constexpr,
-    ROPE: tl.constexpr,
-    PIECE: tl.constexpr,
-    ROPE_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    ROWS: tl.constexpr,
-    ROW_BLOCKS: tl.constexpr,
-    KEYS: tl.constexpr,
-    PACKED: tl.constexpr,
+def _add_step(slope, value, rope, value_sum, rope_sum, COUNT: tl.constexpr):
+    """Add what a step's keys give to the queries."""
+    sums = ()
+    for index in tl.static_range(COUNT):
+        sums = sums + (tl.dot(slope, value[index], value_sum[index], input_precision="ieee"),)  # noqa: RUF005
+    return sums, tl.dot(slope, rope, rope_sum, input_precision="ieee")
+
+
+@triton.jit
+def _give_step(  # noqa: PLR0913
+    given, place, inside, weight, slope, query_value, query_rope, out_gradient,
+    RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr, COUNT: tl.constexpr,
     ATOMIC: tl.constexpr,
-):
+):  # fmt: skip
+    """Give a step's keys what they get from the queries, piece by piece."""
+    turned_weight, turned_slope = tl.trans(weight), tl.trans(slope)
+    for index in tl.static_range(COUNT):
+        to_piece = tl.dot(turned_weight, out_gradient[index], input_precision="ieee")
+        to_piece = tl.dot(turned_slope, query_value[index], to_piece, input_precision="ieee")
+        _give(given + index * PIECE, place, inside, to_piece, min(PIECE, RANK - index * PIECE), PIECE, ATOMIC)
+    to_rope = tl.dot(turned_slope, query_rope, input_precision="ieee")
+    _give(given + RANK, place, inside, to_rope, ROPE, ROPE_PADDED, ATOMIC)
+
+
+@triton.jit(do_not_specialize=["T", "S", "tiles", "first_tile", "chunk"])
+def _gradients(  # noqa: PLR0913, PLR0915
+    query, latent, gradient, lse, delta, keys, bits, counts, query_gradient, given,
+    T, S, tiles, first_tile, chunk, width, scale, log2_e,
+    HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
+    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr,
+    PACKED: tl.constexpr, ATOMIC: tl.constexpr,
+):  # fmt: skip
     one = tl.program_id(0) // ROW_BLOCKS
     block = tl.program_id(0) % ROW_BLOCKS
     row = block * ROWS + tl.arange(0, ROWS)
@@ -143,18 +144,13 @@ def _gradients(  # noqa: PLR0913, PLR0915
         weight = tl.exp2(tl.where(reads, score * (scale * log2_e) - level[:, None], float("-inf")))
         slope = products(out_gradient, value, COUNT) - product[:, None]
         slope = (weight * slope * scale).to(rope.dtype)
-        turned_weight, turned_slope = tl.trans(weight.to(rope.dtype)), tl.trans(slope)
-        sums = ()
+        value_sum, rope_sum = _add_step(slope, value, rope, value_sum, rope_sum, COUNT)
         place_given = offset if ATOMIC else entry * WIDTH
-        for index in tl.static_range(COUNT):
-            sums = sums + (tl.dot(slope, value[index], value_sum[index], input_precision="ieee"),)  # noqa: RUF005
-            to_piece = tl.dot(turned_weight, out_gradient[index], input_precision="ieee")
-            to_piece = tl.dot(turned_slope, query_value[index], to_piece, input_precision="ieee")
-            _give(given + index * PIECE, place_given, inside, to_piece, min(PIECE, RANK - index * PIECE), PIECE, ATOMIC)
-        value_sum = sums
-        rope_sum = tl.dot(slope, rope, rope_sum, input_precision="ieee")
-        to_rope = tl.dot(turned_slope, query_rope, input_precision="ieee")
-        _give(given + RANK, place_given, inside, to_rope, ROPE, ROPE_PADDED, ATOMIC)
+        weight = weight.to(rope.dtype)
+        _give_step(
+            given, place_given, inside, weight, slope, query_value, query_rope, out_gradient,
+            RANK, ROPE, PIECE, ROPE_PADDED, COUNT, ATOMIC,
+        )  # fmt: skip
     write_pieces(query_gradient, row * WIDTH, live, value_sum, RANK, PIECE)
     write_rows(query_gradient + RANK, row * WIDTH, live, rope_sum, ROPE, ROPE_PADDED)
 
@@ -215,7 +211,7 @@ def _plan(saved: Saved, *, rank: int, deterministic: bool, workspace_bytes: int)
     B, T, H, C = saved.query.shape
     rows, dtype = saved.entries.queries * H, saved.query.dtype
     sizes = configs.tiles(configs.BACKWARD, rows=rows, rank=rank, item_bytes=dtype.itemsize)
-    blocks, tiles = triton.cdiv(rows, sizes.rows), triton.cdiv(T, saved.entries.queries)
+    blocks, tiles = -(-rows // sizes.rows), -(-T // saved.entries.queries)
     partial = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     # Rows, and the key, its copy in order and the place of each entry while they are sorted.
     tile_bytes = B * saved.entries.width * (blocks * C * partial.itemsize + 24)
@@ -240,31 +236,6 @@ def _by_key(entries: Entries, first: int, last: int, *, tiles: int, batch: int, 
     in_order, order = torch.where(used, place, batch * size).flatten().sort(stable=True)
     every = torch.arange(batch * size + 1, dtype=torch.int32, device=keys.device)
     return order, torch.searchsorted(in_order, every)
-
-
-def _add_up(
-    given: Tensor,
-    entries: Entries,
-    chunk: tuple[int, int],
-    plan: _Plan,
-    latent_gradient: Tensor,
-    widths: dict[str, int],
-) -> None:
-    """Add what a chunk of tiles gave to the gradients of the latents."""
-    B, S, _ = latent_gradient.shape
-    order, bounds = _by_key(entries, *chunk, tiles=plan.tiles, batch=B, size=S)
-    _sum_by_key[(B * S,)](
-        given,
-        order,
-        bounds,
-        latent_gradient,
-        entries.width,
-        RANK_PADDED=configs.padded(widths["RANK"]),
-        ROW_BLOCKS=plan.blocks,
-        ENTRIES=16,
-        num_warps=4,
-        **widths,
-    )
 
 
 def gradients(
@@ -294,7 +265,7 @@ def gradients(
     plan = _plan(saved, rank=rank, deterministic=deterministic, workspace_bytes=workspace_bytes)
     widths = {"RANK": rank, "ROPE": C - rank, "ROPE_PADDED": configs.padded(C - rank)}
     delta = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
-    _row_products[(triton.cdiv(B * T * H, 32),)](
+    _row_products[(-(-(B * T * H) // 32),)](
         saved.out, gradient_BTHR, delta, B * T * H, RANK=rank, RANK_PADDED=configs.padded(rank), ROWS=32
     )
     query_gradient = torch.empty_like(query)
@@ -306,36 +277,26 @@ def gradients(
     for first in range(0, plan.tiles, plan.chunk):
         last = min(first + plan.chunk, plan.tiles)
         _gradients[(B * (last - first) * plan.blocks,)](
-            query,
-            latent,
-            gradient_BTHR,
-            saved.lse,
-            delta,
-            entries.keys,
+            query, latent, gradient_BTHR, saved.lse, delta, entries.keys,
             entries.keys if entries.bits is None else entries.bits,
             entries.keys if entries.counts is None else entries.counts,
-            query_gradient,
-            given,
-            T,
-            S,
-            plan.tiles,
-            first,
-            last - first,
-            entries.width,
-            scale,
-            LOG2_E,
-            HEADS=H,
-            PIECE=plan.sizes.piece(rank),
-            QUERIES=entries.queries,
-            ROWS=plan.sizes.rows,
-            ROW_BLOCKS=plan.blocks,
-            KEYS=plan.sizes.keys,
-            PACKED=entries.bits is not None,
-            ATOMIC=not deterministic,
-            num_warps=plan.sizes.warps,
-            num_stages=plan.sizes.stages,
-            **widths,
-        )
+            query_gradient, given, T, S, plan.tiles, first, last - first, entries.width, scale, LOG2_E,
+            HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
+            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, PACKED=entries.bits is not None, ATOMIC=not deterministic,
+            num_warps=plan.sizes.warps, num_stages=plan.sizes.stages, **widths,
+        )  # fmt: skip
         if deterministic:
-            _add_up(given, entries, (first, last), plan, latent_gradient, widths)
+            order, bounds = _by_key(entries, first, last, tiles=plan.tiles, batch=B, size=S)
+            _sum_by_key[(B * S,)](
+                given,
+                order,
+                bounds,
+                latent_gradient,
+                entries.width,
+                RANK_PADDED=configs.padded(rank),
+                ROW_BLOCKS=plan.blocks,
+                ENTRIES=16,
+                num_warps=4,
+                **widths,
+            )
     return query_gradient, latent_gradient.to(latent.dtype)

@@ -1,7 +1,7 @@
 """Attention over selected keys in one pass, and the sum of its probabilities over heads."""
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
 from __future__ import annotations
 
@@ -43,33 +43,14 @@ class Attended(NamedTuple):
     """What each tile read, for the backward pass."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "S", "tiles"])
 def _attend(  # noqa: PLR0913, PLR0915
-    query,
-    latent,
-    keys,
-    bits,
-    counts,
-    slots,
-    out,
-    lse,
-    T,
-    S,
-    tiles,
-    width,
-    scale_log2,
-    HEADS: tl.constexpr,
-    RANK: tl.constexpr,
-    ROPE: tl.constexpr,
-    PIECE: tl.constexpr,
-    ROPE_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr,
-    ROWS: tl.constexpr,
-    ROW_BLOCKS: tl.constexpr,
-    KEYS: tl.constexpr,
-    PACKED: tl.constexpr,
-    CACHED: tl.constexpr,
-):
+    query, latent, keys, bits, counts, slots, out, lse,
+    T, S, tiles, width, scale_log2,
+    HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
+    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr,
+    PACKED: tl.constexpr, CACHED: tl.constexpr,
+):  # fmt: skip
     tile = tl.program_id(0) // ROW_BLOCKS
     row = (tl.program_id(0) % ROW_BLOCKS) * ROWS + tl.arange(0, ROWS)
     sequence = tile // tiles
@@ -117,7 +98,7 @@ def _attend(  # noqa: PLR0913, PLR0915
     tl.store(lse + place + row, tl.where(empty, float("inf"), (highest + tl.log2(total)) * _LN2), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "S"])
 def _sum_heads(  # noqa: PLR0913
     query,
     latent,
@@ -175,7 +156,7 @@ def _launch(
     lse = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
     rows = entries.queries * H
     sizes = configs.tiles(configs.FORWARD, rows=rows, rank=rank, item_bytes=query.element_size())
-    blocks, tiles = triton.cdiv(rows, sizes.rows), triton.cdiv(T, entries.queries)
+    blocks, tiles = -(-rows // sizes.rows), -(-T // entries.queries)
     packed = entries.bits is not None
     _attend[(B * tiles * blocks,)](
         query,
@@ -285,7 +266,7 @@ def sum_heads(
         PIECE=sizes.piece(rank),
         ROPE_PADDED=configs.padded(C - rank),
         ROWS=sizes.rows,
-        ROW_BLOCKS=triton.cdiv(H, sizes.rows),
+        ROW_BLOCKS=-(-H // sizes.rows),
         KEYS=sizes.keys,
         num_warps=sizes.warps,
         num_stages=sizes.stages,

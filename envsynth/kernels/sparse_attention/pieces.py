@@ -5,7 +5,7 @@ so that a result can leave piece by piece. The rotary columns are one piece of t
 """
 
 # ruff: noqa: ANN001, ANN201 - Triton types the parameters of its kernels itself
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
 

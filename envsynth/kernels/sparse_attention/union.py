@@ -1,7 +1,7 @@
 """The keys of a tile of queries: each key once, in ascending order, with a bit for each query that selected it."""
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
-# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _either(starts_left, bits_left, starts_right, bits_right):
     return starts_left | starts_right, tl.where(starts_right != 0, bits_right, bits_left | bits_right)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "S", "tiles"])
 def _unite(  # noqa: PLR0913
     topk,
     keys,
@@ -91,7 +91,7 @@ def entries_of(topk_BTK: Tensor, size: int, queries: int) -> Entries:
     B, T, K = topk_BTK.shape
     if queries == 1:
         return Entries(topk_BTK.view(B * T, K), None, None, 1)
-    tiles = triton.cdiv(T, queries)
+    tiles = -(-T // queries)
     keys = torch.empty(B * tiles, queries * K, dtype=torch.int32, device=topk_BTK.device)
     bits = torch.empty_like(keys)
     counts = torch.empty(B * tiles, dtype=torch.int32, device=topk_BTK.device)
