@@ -327,26 +327,68 @@ def time_all(peer: Any | None) -> list[dict[str, Any]]:
     return results
 
 
+QUERIES_TRIED = {16: (1, 2, 4), 8: (1, 2, 4, 8)}
+TILES_TRIED = (  # rows, keys, warps, stages, columns
+    (64, 64, 4, 2, 64), (64, 64, 4, 2, 128), (64, 64, 4, 3, 64), (64, 64, 4, 3, 128), (64, 64, 4, 4, 128),
+    (64, 32, 4, 3, 128), (64, 32, 4, 4, 128), (64, 128, 4, 2, 128), (64, 128, 8, 2, 64), (64, 64, 8, 2, 64),
+    (64, 32, 4, 2, 64), (32, 64, 4, 2, 128), (16, 64, 4, 2, 128), (16, 128, 4, 2, 128), (64, 32, 2, 3, 128),
+)  # fmt: skip
+
+
+@contextmanager
+def tiles_of(tiles: Tiles) -> Iterator[None]:
+    """Use these tiles everywhere."""
+    table = {2: {512: tiles}, 4: {}}
+    with mock.patch.object(configs, "FORWARD", table), mock.patch.object(configs, "BACKWARD", table):
+        yield
+
+
+def compile_one(heads: int, queries: int, tiles: tuple[int, ...]) -> str | None:
+    """Compile what one choice needs, into the cache of compiled kernels; give what went wrong."""
+    shape = Shape(1, 512, heads, *TIMED[0][3:])
+    try:
+        with tiles_of(Tiles(*tiles)):
+            run_once(inputs(shape, torch.bfloat16, 16, seed=1), shape, queries)
+    except Exception as refusal:  # noqa: BLE001 - any failure to compile is an answer here
+        return f"{type(refusal).__name__}: {str(refusal).splitlines()[0][:80]}"
+    return None
+
+
+def run_once(given: Inputs, shape: Shape, queries: int) -> None:
+    """Run each kernel once."""
+    forward, backward = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward"))
+    numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
+    found = forward.attend(*given[:3], queries=queries, **numbers)
+    saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
+    forward.sum_heads(*given[:3], found.lse, **numbers)
+    for deterministic in (True, False):
+        backward.gradients(
+            saved, given.gradient, deterministic=deterministic, workspace_bytes=configs.WORKSPACE_BYTES, **numbers
+        )
+
+
 def tune() -> list[dict[str, Any]]:
-    """Try other tiles at the longest shape of 16 heads, and print them from best to worst."""
-    shape, results = TIMED[3], []
-    for name, period in PERIODS.items():
-        given = inputs(shape, torch.bfloat16, period, seed=1)
-        for queries in (1, 4):
-            for keys, warps, stages, columns in (
-                (64, 4, 2, 64), (64, 4, 2, 128), (64, 4, 3, 64), (64, 4, 3, 128), (64, 4, 4, 128), (32, 4, 3, 128),
-                (128, 4, 2, 128), (128, 8, 2, 64), (64, 8, 2, 64), (32, 4, 2, 64), (64, 2, 3, 128), (32, 2, 4, 128),
-            ):  # fmt: skip
-                table = {2: {512: Tiles(64, keys, warps, stages, columns)}, 4: {}}
-                with mock.patch.object(configs, "FORWARD", table), mock.patch.object(configs, "BACKWARD", table):
-                    try:
-                        found = kernels_of(given, shape, queries)
-                    except Exception as refusal:  # noqa: BLE001 - any failure to compile is an answer here
-                        print(f"{name} {queries} {table[2][512]}: {str(refusal).splitlines()[0][:80]}", flush=True)
-                        continue
+    """Try other tiles at the longest shapes, and print them."""
+    results = []
+    jobs = [
+        (heads, queries, tiles) for heads, tried in QUERIES_TRIED.items() for queries in tried for tiles in TILES_TRIED
+    ]
+    with ProcessPoolExecutor(14, multiprocessing.get_context("spawn")) as pool:
+        refused = dict(zip(jobs, pool.map(compile_one, *zip(*jobs, strict=True)), strict=True))
+    for shape in (TIMED[3], TIMED[7]):
+        for name, period in PERIODS.items():
+            given = inputs(shape, torch.bfloat16, period, seed=1)
+            for heads, queries, tiles in jobs:
+                if heads != shape.H:
+                    continue
+                if refused[heads, queries, tiles] is not None:
+                    print(f"H={heads} {name} {queries} {tiles}: {refused[heads, queries, tiles]}", flush=True)
+                    continue
+                with tiles_of(Tiles(*tiles)):
+                    found = kernels_of(given, shape, queries)
                 numbers = ", ".join(f"{what} {ms:.3f}" for what, ms in found["ms"].items())
-                print(f"{name} {queries} {tuple(table[2][512])}: {numbers}", flush=True)
-                results.append({"indices": name, "tiles": table[2][512], **found})
+                print(f"H={heads} {name} {queries} {tiles}: {numbers}", flush=True)
+                results.append({"shape": str(shape), "indices": name, "tiles": tiles, **found})
     return results
 
 

@@ -129,7 +129,7 @@ def sparse_attention_decode(
     with torch.no_grad():
         if chosen == "reference":
             return reference.attend_cached(query_NHC, latent_cache, rows_N, topk_NK, rank=rank, scale=scale)
-        _check_kernels(query_NHC, latent_cache, topk_NK, rank)
+        _check_kernels(query_NHC[:, None], latent_cache, topk_NK[:, None], rank)
         if query_NHC.numel() == 0 or topk_NK.numel() == 0:
             return query_NHC.new_zeros(*query_NHC.shape[:2], rank)
         if not latent_cache.is_contiguous():
