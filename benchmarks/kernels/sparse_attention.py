@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from unittest import mock
 
 import torch
@@ -38,7 +38,6 @@ PERIODS = {"rand": 1, "corr": 5}
 """Queries for which a key stays selected."""
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """Largest relative error of a result or gradient, by norms; a single number may be four times as far off."""
-REPEAT_MS = 60
 
 
 class Shape(NamedTuple):
@@ -222,10 +221,10 @@ def check_all() -> list[dict[str, Any]]:
     return results
 
 
-def milliseconds(function: Callable[[], object]) -> float:
+def milliseconds(function: Callable[[], object], repeat_ms: int = 60) -> float:
     from triton import testing  # noqa: PLC0415 - a machine without a GPU need not have it
 
-    return float(testing.do_bench(function, warmup=15, rep=REPEAT_MS, return_mode="median"))
+    return cast("float", testing.do_bench(function, warmup=repeat_ms // 4, rep=repeat_ms, return_mode="median"))
 
 
 def gather_attention(query: Tensor, latent: Tensor, topk: Tensor, rank: int, scale: float) -> Tensor:
@@ -266,7 +265,7 @@ def dense(shape: Shape, width: int, value: int, *, shared: bool) -> tuple[float,
         return float("nan"), float("nan")
 
 
-def kernels_of(given: Inputs, shape: Shape, queries: int) -> dict[str, Any]:
+def kernels_of(given: Inputs, shape: Shape, queries: int, repeat_ms: int = 60) -> dict[str, Any]:
     """Time our kernels with so many queries in a tile, and count what a tile reads."""
     forward, backward, union = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward", "union"))
     numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
@@ -274,14 +273,17 @@ def kernels_of(given: Inputs, shape: Shape, queries: int) -> dict[str, Any]:
     saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
     budget = {"workspace_bytes": configs.WORKSPACE_BYTES}
     counts = (given.topk >= 0).sum(-1) if found.entries.counts is None else found.entries.counts
+
+    def time_of(function: Callable[[], object]) -> float:
+        return milliseconds(function, repeat_ms)
+
     times = {
-        "prepare": milliseconds(lambda: union.entries_of(given.topk, shape.T, queries)) if queries > 1 else 0.0,
-        "forward": milliseconds(lambda: forward.attend(*given[:3], queries=queries, **numbers)),
-        "sum": milliseconds(lambda: forward.sum_heads(*given[:3], found.lse, **numbers)),
-        "backward": milliseconds(
-            lambda: backward.gradients(saved, given.gradient, deterministic=True, **budget, **numbers)
-        ),
-        "backward, atomics": milliseconds(
+        "prepare": time_of(lambda: union.entries_of(given.topk, shape.T, queries)) if queries > 1 else 0.0,
+        "forward": time_of(lambda: forward.attend(*given[:3], queries=queries, **numbers)),
+        "forward with sum": time_of(lambda: forward.attend(*given[:3], queries=queries, with_sum=True, **numbers)),
+        "sum": time_of(lambda: forward.sum_heads(*given[:3], found.lse, **numbers)),
+        "backward": time_of(lambda: backward.gradients(saved, given.gradient, deterministic=True, **budget, **numbers)),
+        "backward, atomics": time_of(
             lambda: backward.gradients(saved, given.gradient, deterministic=False, **budget, **numbers)
         ),
     }
@@ -327,11 +329,17 @@ def time_all(peer: Any | None) -> list[dict[str, Any]]:
     return results
 
 
-QUERIES_TRIED = {16: (1, 2, 4), 8: (1, 2, 4, 8)}
+TUNED = {  # queries of a tile that are tried
+    Shape(1, 32768, 16, 128, 32, 256): (1,),
+    Shape(1, 32768, 12, 192, 32, 256): (1,),
+    Shape(1, 32768, 8, 128, 32, 256): (1, 2),
+    Shape(1, 32768, 4, 128, 32, 256): (1, 2, 4),
+    Shape(1, 32768, 1, 128, 32, 256): (1, 4, 16),
+    Shape(1, 8192, 16, 128, 32, 512): (1,),
+}
 TILES_TRIED = (  # rows, keys, warps, stages, columns
-    (64, 64, 4, 2, 64), (64, 64, 4, 2, 128), (64, 64, 4, 3, 64), (64, 64, 4, 3, 128), (64, 64, 4, 4, 128),
-    (64, 32, 4, 3, 128), (64, 32, 4, 4, 128), (64, 128, 4, 2, 128), (64, 128, 8, 2, 64), (64, 64, 8, 2, 64),
-    (64, 32, 4, 2, 64), (32, 64, 4, 2, 128), (16, 64, 4, 2, 128), (16, 128, 4, 2, 128), (64, 32, 2, 3, 128),
+    (64, 64, 4, 2, 64), (64, 64, 4, 3, 64), (64, 128, 4, 2, 64), (64, 128, 4, 2, 128), (64, 128, 4, 1, 128),
+    (64, 256, 4, 1, 128), (64, 256, 8, 1, 128), (64, 64, 2, 2, 64), (64, 64, 2, 3, 128), (64, 32, 2, 3, 128),
 )  # fmt: skip
 
 
@@ -343,9 +351,9 @@ def tiles_of(tiles: Tiles) -> Iterator[None]:
         yield
 
 
-def compile_one(heads: int, queries: int, tiles: tuple[int, ...]) -> str | None:
+def compile_one(shape: Shape, queries: int, tiles: tuple[int, ...]) -> str | None:
     """Compile what one choice needs, into the cache of compiled kernels; give what went wrong."""
-    shape = Shape(1, 512, heads, *TIMED[0][3:])
+    shape = shape._replace(T=512)
     try:
         with tiles_of(Tiles(*tiles)):
             run_once(inputs(shape, torch.bfloat16, 16, seed=1), shape, queries)
@@ -358,7 +366,8 @@ def run_once(given: Inputs, shape: Shape, queries: int) -> None:
     """Run each kernel once."""
     forward, backward = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward"))
     numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
-    found = forward.attend(*given[:3], queries=queries, **numbers)
+    found = forward.attend(*given[:3], queries=queries, with_sum=True, **numbers)
+    forward.attend(*given[:3], queries=queries, **numbers)
     saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
     forward.sum_heads(*given[:3], found.lse, **numbers)
     for deterministic in (True, False):
@@ -368,27 +377,22 @@ def run_once(given: Inputs, shape: Shape, queries: int) -> None:
 
 
 def tune() -> list[dict[str, Any]]:
-    """Try other tiles at the longest shapes, and print them."""
+    """Try other tiles, and print them."""
     results = []
-    jobs = [
-        (heads, queries, tiles) for heads, tried in QUERIES_TRIED.items() for queries in tried for tiles in TILES_TRIED
-    ]
+    jobs = [(shape, queries, tiles) for shape, tried in TUNED.items() for queries in tried for tiles in TILES_TRIED]
     with ProcessPoolExecutor(14, multiprocessing.get_context("spawn")) as pool:
         refused = dict(zip(jobs, pool.map(compile_one, *zip(*jobs, strict=True)), strict=True))
-    for shape in (TIMED[3], TIMED[7]):
+    for shape, queries, tiles in jobs:
         for name, period in PERIODS.items():
+            what = f"{shape} {name} {queries} a tile {tiles}"
+            if refused[shape, queries, tiles] is not None:
+                print(f"{what}: {refused[shape, queries, tiles]}", flush=True)
+                continue
             given = inputs(shape, torch.bfloat16, period, seed=1)
-            for heads, queries, tiles in jobs:
-                if heads != shape.H:
-                    continue
-                if refused[heads, queries, tiles] is not None:
-                    print(f"H={heads} {name} {queries} {tiles}: {refused[heads, queries, tiles]}", flush=True)
-                    continue
-                with tiles_of(Tiles(*tiles)):
-                    found = kernels_of(given, shape, queries)
-                numbers = ", ".join(f"{what} {ms:.3f}" for what, ms in found["ms"].items())
-                print(f"H={heads} {name} {queries} {tiles}: {numbers}", flush=True)
-                results.append({"shape": str(shape), "indices": name, "tiles": tiles, **found})
+            with tiles_of(Tiles(*tiles)):
+                found = kernels_of(given, shape, queries, repeat_ms=20)
+            print(f"{what}: " + ", ".join(f"{part} {ms:.3f}" for part, ms in found["ms"].items()), flush=True)
+            results.append({"shape": str(shape), "indices": name, "tiles": tiles, **found})
     return results
 
 

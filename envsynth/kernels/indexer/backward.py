@@ -4,9 +4,9 @@ Shape letters: B sequences, T queries, S keys, I indexer heads, J indexer head w
 
 One program for each query recomputes its products a = k . q and has its own gradients: dw = sum over keys of dI relu(a),
 and dq = sum over keys of da k, where da = dI w where a > 0. What a query gives to a key, the sum over heads of da q, is
-written down for each pair. A stable sort of the pairs by key then lists who selected a key, in the order of queries,
-and one program for each key adds them up in that order. Pairs exist for a bounded chunk of queries at a time; chunks
-never depend on a sequence's place in the batch.
+written down for each pair, at its place in the order of keys and queries, in bfloat16 for bfloat16 inputs. One program
+for each key adds up, in float32 and in that order. Pairs exist for a bounded chunk of queries at a time; chunks never
+depend on a sequence's place in the batch.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
@@ -21,6 +21,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from envsynth.kernels import by_key
+from envsynth.kernels.by_key import place_of
 from envsynth.kernels.indexer import configs
 
 KEY_BLOCK = 64
@@ -52,11 +54,14 @@ def pair_gradients_kernel(  # noqa: PLR0913
     grad_query_ptr,
     grad_weight_ptr,
     pairs_ptr,
+    ranks_ptr,
+    before_ptr,
+    bounds_ptr,
     first_batch,
     first_query,
     chunk_queries,
     n_queries,
-    n_selected,
+    n_keys,
     stride_qb,
     stride_qt,
     stride_qi,
@@ -65,6 +70,8 @@ def pair_gradients_kernel(  # noqa: PLR0913
     stride_wb,
     stride_wt,
     WITH_PAIRS: tl.constexpr,
+    N_SELECTED: tl.constexpr,
+    BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
     N_HEADS: tl.constexpr,
     N_WIDTH: tl.constexpr,
@@ -85,22 +92,26 @@ def pair_gradients_kernel(  # noqa: PLR0913
     weight = tl.load(weight_row + head, mask=head < N_HEADS, other=0.0).to(tl.float32)
     grad_query = tl.zeros((HEADS, WIDTH), tl.float32)
     grad_weight = tl.zeros((HEADS,), tl.float32)
-    for base in tl.range(0, n_selected, KEYS):
+    for base in tl.range(0, N_SELECTED, KEYS):
         offsets = base + tl.arange(0, KEYS)
-        selected = tl.load(topk_ptr + row * n_selected + offsets, mask=offsets < n_selected, other=-1)
+        selected = tl.load(topk_ptr + row * N_SELECTED + offsets, mask=offsets < N_SELECTED, other=-1)
         kept = selected >= 0
         key_places = tl.maximum(selected, 0).to(tl.int64)[:, None] * stride_ks + lane[None, :]
         readable = kept[:, None] & (lane < N_WIDTH)[None, :]
         key = tl.load(key_ptr + batch * stride_kb + key_places, mask=readable, other=0.0)
-        grad = tl.load(grad_ptr + row * n_selected + offsets, mask=kept, other=0.0).to(tl.float32)
+        grad = tl.load(grad_ptr + row * N_SELECTED + offsets, mask=kept, other=0.0).to(tl.float32)
         dots = tl.dot(key, tl.trans(query), input_precision="ieee")
         grad_weight += tl.sum(grad[:, None] * tl.maximum(dots, 0.0), axis=0)
         grad_dots = tl.where(dots > 0, grad[:, None] * weight[None, :], 0.0)
         grad_query += _product(tl.trans(grad_dots), key, PRECISION)
         if WITH_PAIRS:
             pairs = _product(grad_dots, query, PRECISION)
-            pair_places = (place * n_selected + offsets)[:, None] * N_WIDTH + lane[None, :]
-            tl.store(pairs_ptr + pair_places, pairs, mask=readable)
+            pair = place_of(
+                ranks_ptr, before_ptr, bounds_ptr, place // chunk_queries, place % chunk_queries, chunk_queries,
+                offsets, selected, kept, n_keys, N_SELECTED, BLOCK,
+            )  # fmt: skip
+            pair_places = pair.to(tl.int64)[:, None] * N_WIDTH + lane[None, :]
+            tl.store(pairs_ptr + pair_places, pairs.to(pairs_ptr.dtype.element_ty), mask=readable)
     own_places = (row * N_HEADS + head)[:, None] * N_WIDTH + lane[None, :]
     tl.store(grad_query_ptr + own_places, grad_query, mask=own)
     tl.store(grad_weight_ptr + row * N_HEADS + head, grad_weight, mask=head < N_HEADS)
@@ -109,7 +120,6 @@ def pair_gradients_kernel(  # noqa: PLR0913
 @triton.jit
 def key_sum_kernel(
     pairs_ptr,
-    order_ptr,
     bounds_ptr,
     grad_key_ptr,
     ADDS: tl.constexpr,
@@ -122,15 +132,15 @@ def key_sum_kernel(
     begin, end = tl.load(bounds_ptr + key), tl.load(bounds_ptr + key + 1)
     lane = tl.arange(0, WIDTH)
     exists = lane < N_WIDTH
-    total = tl.zeros((WIDTH,), tl.float32)
-    if ADDS:
-        total = tl.load(grad_key_ptr + key * N_WIDTH + lane, mask=exists, other=0.0)
+    sums = tl.zeros((ROWS, WIDTH), tl.float32)
     for base in tl.range(begin, end, ROWS):
-        offsets = base + tl.arange(0, ROWS)
-        pair = tl.load(order_ptr + offsets, mask=offsets < end, other=0).to(tl.int64)
-        readable = (offsets < end)[:, None] & exists[None, :]
-        given = tl.load(pairs_ptr + pair[:, None] * N_WIDTH + lane[None, :], mask=readable, other=0.0)
-        total += tl.sum(given, axis=0)
+        pair = base + tl.arange(0, ROWS)
+        readable = (pair < end)[:, None] & exists[None, :]
+        given = tl.load(pairs_ptr + pair.to(tl.int64)[:, None] * N_WIDTH + lane[None, :], mask=readable, other=0.0)
+        sums += given.to(tl.float32)
+    total = tl.sum(sums, axis=0)
+    if ADDS:
+        total += tl.load(grad_key_ptr + key * N_WIDTH + lane, mask=exists, other=0.0)
     tl.store(grad_key_ptr + key * N_WIDTH + lane, total, mask=exists)
 
 
@@ -167,27 +177,31 @@ def gradients(
     grad_query = torch.empty(query_BTIJ.shape, dtype=torch.float32, device=device)
     grad_weight = torch.empty(weight_BTI.shape, dtype=torch.float32, device=device)
     grad_key = torch.empty(key_BSJ.shape, dtype=torch.float32, device=device) if with_key else None
-    chunk = max(1, configs.GRADIENT_WORKSPACE_BYTES // (4 * selected * width)) if with_key else B * T
-    pairs = torch.empty(min(chunk, B * T) * selected if with_key else 0, width, dtype=torch.float32, device=device)
+    kind = torch.bfloat16 if query_BTIJ.dtype == torch.bfloat16 else torch.float32
+    # Pairs, the rank of each, and each query's part of its block's counters.
+    row_bytes = selected * (width * kind.itemsize + 4) + 4 * n_keys // by_key.ROWS
+    chunk = max(1, configs.GRADIENT_WORKSPACE_BYTES // row_bytes) if with_key else B * T
+    pairs = torch.empty(min(chunk, B * T) * selected if with_key else 0, width, dtype=kind, device=device)
     batches, queries = max(1, chunk // T), min(chunk, T)
     for first_batch in range(0, B, batches):
         n_batches = min(batches, B - first_batch)
         for first_query in range(0, T, queries):
             n_queries = min(queries, T - first_query)
+            order = None
+            if grad_key is not None:
+                batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
+                order = by_key.order_by_key(topk_BTK[batch], None, n_keys, rows)
             _pair_gradients(
                 (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
                 (grad_query, grad_weight, pairs),
                 (first_batch, first_query),
                 (n_batches, n_queries),
-                with_key=with_key,
+                order,
             )
-            if grad_key is not None:
-                chosen = topk_BTK[first_batch : first_batch + n_batches, first_query : first_query + n_queries]
-                order, bounds = inverse_index(chosen, n_keys)
+            if grad_key is not None and order is not None:
                 key_sum_kernel[(n_batches * n_keys,)](
                     pairs,
-                    order,
-                    bounds,
+                    order.bounds,
                     grad_key[first_batch:],
                     ADDS=first_query > 0,
                     N_WIDTH=width,
@@ -198,33 +212,12 @@ def gradients(
     return Gradients(grad_query, grad_key, grad_weight)
 
 
-def inverse_index(topk_BTK: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
-    """List for each key who selected it, in the order of queries.
-
-    Args:
-        topk_BTK: Selected keys, int32 [B, T, K], padded with -1.
-        n_keys: Keys S of a sequence.
-
-    Returns:
-        Pairs, counted in [B, T, K], ordered by (sequence, key, query), int64 [B * T * K], and where the pairs of each
-        key begin, with the end of the last, int64 [B * S + 1]; padding comes after that end.
-    """
-    batch = len(topk_BTK)
-    kind = torch.int32 if (batch + 1) * n_keys < 2**31 else torch.int64
-    first_B11 = torch.arange(batch, device=topk_BTK.device, dtype=kind)[:, None, None] * n_keys
-    flat = torch.where(topk_BTK < 0, batch * n_keys, topk_BTK.to(kind) + first_B11).flatten()
-    ordered, order = torch.sort(flat, stable=True)
-    every = torch.arange(batch * n_keys + 1, device=topk_BTK.device, dtype=kind)
-    return order, torch.searchsorted(ordered, every)
-
-
 def _pair_gradients(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
     outputs: tuple[Tensor, Tensor, Tensor],
     first: tuple[int, int],
     count: tuple[int, int],
-    *,
-    with_key: bool,
+    order: by_key.Order | None,
 ) -> None:
     """Write the gradients of a chunk of queries: `count` (sequences, queries) from `first` (sequence, query) on."""
     query_BTIJ, key_BSJ, weight_BTI, topk_BTK, _ = inputs
@@ -233,14 +226,17 @@ def _pair_gradients(
     pair_gradients_kernel[(count[0] * count[1],)](
         *inputs,
         *outputs,
+        *((topk_BTK,) * 3 if order is None else order),
         *first,
         count[1],
         T,
-        topk_BTK.shape[2],
+        key_BSJ.shape[1],
         *query_BTIJ.stride()[:3],
         *key_BSJ.stride()[:2],
         *weight_BTI.stride()[:2],
-        WITH_PAIRS=with_key,
+        WITH_PAIRS=order is not None,
+        N_SELECTED=topk_BTK.shape[2],
+        BLOCK=by_key.ROWS,
         PRECISION="tf32" if query_BTIJ.dtype == torch.float16 else "ieee",
         N_HEADS=heads,
         N_WIDTH=width,

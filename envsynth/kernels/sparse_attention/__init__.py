@@ -164,8 +164,8 @@ class _Kernels(torch.autograd.Function):
             query, latent, topk = (x.contiguous() for x in (query_BTHC, latent_BSC, topk_BTK))
             numbers = {"rank": call.rank, "scale": call.scale}
             queries = configs.queries_per_tile(H, K)
-            out, lse, entries = kernels.attend(query, latent, topk, queries=queries, **numbers)
-            sums = kernels.sum_heads(query, latent, topk, lse, **numbers) if call.with_sum else None
+            found = kernels.attend(query, latent, topk, queries=queries, with_sum=call.with_sum, **numbers)
+            out, lse, entries, sums = found
             ctx.save_for_backward(query, latent, out, lse, entries.keys, entries.bits, entries.counts)
             ctx.saved_entries = entries.queries
         ctx.mark_non_differentiable(lse, *(() if sums is None else (sums,)))

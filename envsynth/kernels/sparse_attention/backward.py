@@ -1,10 +1,10 @@
 """Gradients of attention over selected keys: probabilities are formed again from the log-sum-exp.
 
 A latent gets a gradient from every query that read it. With atomics these are added in the order in which programs
-happen to run. The deterministic way writes what each tile gives to each of its entries as a row, sorts the entries by
-key without changing the order of tiles, and adds up the rows of a key one after the other, in float32. Tiles are taken
-in chunks of equal places in all sequences, so the rows never need more than a bounded workspace, and neither another
-run nor another order of the sequences changes a bit.
+happen to run. The deterministic way writes what each tile gives to each of its entries as a row, at its place in the
+order of keys and tiles, and adds up the rows of a key one after the other, in float32; for bfloat16 inputs the rows are
+rounded to bfloat16. Tiles are taken in chunks of equal places in all sequences, so the rows never need more than a
+bounded workspace, and neither another run nor another order of the sequences changes a bit.
 """
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from envsynth.kernels import by_key
+from envsynth.kernels.by_key import place_of
 from envsynth.kernels.sparse_attention import configs
 from envsynth.kernels.sparse_attention.forward import LOG2_E
 from envsynth.kernels.sparse_attention.pieces import (
@@ -48,14 +50,6 @@ class Saved(NamedTuple):
     """What each tile read."""
 
 
-@triton.jit(do_not_specialize=["N"])
-def _row_products(out, gradient, delta, N, RANK: tl.constexpr, RANK_PADDED: tl.constexpr, ROWS: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    left = read_rows(out, row * RANK, row < N, RANK, RANK_PADDED).to(tl.float32)
-    right = read_rows(gradient, row * RANK, row < N, RANK, RANK_PADDED).to(tl.float32)
-    tl.store(delta + row, tl.sum(left * right, 1), mask=row < N)
-
-
 @triton.jit
 def _give(base, offset, there, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr, ATOMIC: tl.constexpr):
     """Write rows of [rows, PADDED], or add them in no order to float32 memory."""
@@ -67,6 +61,16 @@ def _give(base, offset, there, rows, WIDTH: tl.constexpr, PADDED: tl.constexpr, 
         tl.atomic_add(base + offset[:, None] + column[None, :], rows, mask=mask, sem="relaxed")
     else:
         write_rows(base, offset, there, rows, WIDTH, PADDED)
+
+
+@triton.jit
+def _row_products(left, base, offset, there, WIDTH: tl.constexpr, PIECE: tl.constexpr):
+    """Multiply each row with the row in memory: [rows]."""
+    right = read_pieces(base, offset, there, WIDTH, PIECE)
+    total = tl.sum(left[0].to(tl.float32) * right[0].to(tl.float32), 1)
+    for index in tl.static_range(1, (WIDTH + PIECE - 1) // PIECE):
+        total += tl.sum(left[index].to(tl.float32) * right[index].to(tl.float32), 1)
+    return total
 
 
 @triton.jit
@@ -96,11 +100,11 @@ def _give_step(  # noqa: PLR0913
 
 @triton.jit(do_not_specialize=["T", "S", "tiles", "first_tile", "chunk"])
 def _gradients(  # noqa: PLR0913, PLR0915
-    query, latent, gradient, lse, delta, keys, bits, counts, query_gradient, given,
-    T, S, tiles, first_tile, chunk, width, scale, log2_e,
+    query, latent, gradient, out, lse, keys, bits, counts, ranks, before, bounds, query_gradient, given,
+    T, S, tiles, first_tile, chunk, scale, log2_e,
     HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr,
-    PACKED: tl.constexpr, ATOMIC: tl.constexpr,
+    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr, ENTRIES: tl.constexpr,
+    BLOCK: tl.constexpr, PACKED: tl.constexpr, ATOMIC: tl.constexpr,
 ):  # fmt: skip
     one = tl.program_id(0) // ROW_BLOCKS
     block = tl.program_id(0) % ROW_BLOCKS
@@ -118,17 +122,15 @@ def _gradients(  # noqa: PLR0913, PLR0915
     query_rope = read_rows(query + RANK, row * WIDTH, live, ROPE, ROPE_PADDED)
     out_gradient = read_pieces(gradient + place * RANK, row * RANK, live, RANK, PIECE)
     level = tl.load(lse + place + row, mask=live, other=float("inf")) * log2_e
-    product = tl.load(delta + place + row, mask=live, other=0.0)
-    base = (sequence * tiles + tile) * width
-    count = width
+    product = _row_products(out_gradient, out + place * RANK, row * RANK, live, RANK, PIECE)
+    base = (sequence * tiles + tile) * ENTRIES
+    count = ENTRIES
     if PACKED:
         count = tl.load(counts + sequence * tiles + tile)
     shift = tl.minimum(member, 31)
     latent += sequence * S * WIDTH
     if ATOMIC:
         given += sequence * S * WIDTH
-    else:
-        given += (one.to(tl.int64) * ROW_BLOCKS + block) * width * WIDTH
     query_gradient += place * WIDTH
     value_sum = no_pieces(ROWS, RANK, PIECE)
     rope_sum = tl.zeros([ROWS, ROPE_PADDED], tl.float32)
@@ -145,7 +147,13 @@ def _gradients(  # noqa: PLR0913, PLR0915
         slope = products(out_gradient, value, COUNT) - product[:, None]
         slope = (weight * slope * scale).to(rope.dtype)
         value_sum, rope_sum = _add_step(slope, value, rope, value_sum, rope_sum, COUNT)
-        place_given = offset if ATOMIC else entry * WIDTH
+        if ATOMIC:
+            place_given = offset
+        else:
+            row_given = place_of(
+                ranks, before, bounds, sequence, one % chunk, chunk, entry, key, inside, S, ENTRIES, BLOCK
+            )
+            place_given = (row_given.to(tl.int64) * ROW_BLOCKS + block) * WIDTH
         weight = weight.to(rope.dtype)
         _give_step(
             given, place_given, inside, weight, slope, query_value, query_rope, out_gradient,
@@ -158,31 +166,25 @@ def _gradients(  # noqa: PLR0913, PLR0915
 @triton.jit
 def _sum_by_key(  # noqa: PLR0913
     given,
-    order,
     bounds,
     latent_gradient,
-    width,
     RANK: tl.constexpr,
     ROPE: tl.constexpr,
     RANK_PADDED: tl.constexpr,
     ROPE_PADDED: tl.constexpr,
     ROW_BLOCKS: tl.constexpr,
-    ENTRIES: tl.constexpr,
+    ROWS: tl.constexpr,
 ):
     key = tl.program_id(0).to(tl.int64)
-    begin, end = tl.load(bounds + key), tl.load(bounds + key + 1)
+    begin = tl.load(bounds + key).to(tl.int64) * ROW_BLOCKS
+    end = tl.load(bounds + key + 1).to(tl.int64) * ROW_BLOCKS
     WIDTH: tl.constexpr = RANK + ROPE
-    value_sum = tl.zeros([ENTRIES, RANK_PADDED], tl.float32)
-    rope_sum = tl.zeros([ENTRIES, ROPE_PADDED], tl.float32)
-    for start in range(begin, end, ENTRIES):
-        place = start + tl.arange(0, ENTRIES)
-        inside = place < end
-        entry = tl.load(order + place, mask=inside, other=0).to(tl.int64)
-        room = (entry // width) * (ROW_BLOCKS * width) + entry % width
-        for block in tl.static_range(ROW_BLOCKS):
-            offset = (room + block * width) * WIDTH
-            value_sum += read_rows(given, offset, inside, RANK, RANK_PADDED).to(tl.float32)
-            rope_sum += read_rows(given + RANK, offset, inside, ROPE, ROPE_PADDED).to(tl.float32)
+    value_sum = tl.zeros([ROWS, RANK_PADDED], tl.float32)
+    rope_sum = tl.zeros([ROWS, ROPE_PADDED], tl.float32)
+    for start in range(begin, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        value_sum += read_rows(given, row * WIDTH, row < end, RANK, RANK_PADDED).to(tl.float32)
+        rope_sum += read_rows(given + RANK, row * WIDTH, row < end, ROPE, ROPE_PADDED).to(tl.float32)
     column, rope_column = tl.arange(0, RANK_PADDED), tl.arange(0, ROPE_PADDED)
     mine = latent_gradient + key * WIDTH
     touched = begin < end
@@ -213,29 +215,11 @@ def _plan(saved: Saved, *, rank: int, deterministic: bool, workspace_bytes: int)
     sizes = configs.tiles(configs.BACKWARD, rows=rows, rank=rank, item_bytes=dtype.itemsize)
     blocks, tiles = -(-rows // sizes.rows), -(-T // saved.entries.queries)
     partial = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-    # Rows, and the key, its copy in order and the place of each entry while they are sorted.
-    tile_bytes = B * saved.entries.width * (blocks * C * partial.itemsize + 24)
+    # Rows, the rank of each entry, and each tile's part of its block's counters.
+    counters = 4 * saved.latent.shape[1] // by_key.ROWS
+    tile_bytes = B * (saved.entries.width * (blocks * C * partial.itemsize + 4) + counters)
     chunk = max(1, min(tiles, workspace_bytes // tile_bytes)) if deterministic else tiles
     return _Plan(sizes, blocks, tiles, chunk, partial)
-
-
-def _by_key(entries: Entries, first: int, last: int, *, tiles: int, batch: int, size: int) -> tuple[Tensor, Tensor]:
-    """Order a chunk's entries by key and then by tile.
-
-    Returns:
-        Their places in the chunk, int64; and where each key's run begins, int64 [B * S + 1].
-    """
-    keys = entries.keys.view(batch, tiles, entries.width)[:, first:last]
-    if entries.counts is None:
-        used = (keys >= 0) & (keys < size)
-    else:
-        room = torch.arange(entries.width, device=keys.device)
-        used = room < entries.counts.view(batch, tiles, 1)[:, first:last]
-    place = torch.arange(batch, dtype=torch.int32, device=keys.device)[:, None, None] * size + keys
-    # Stable, so the entries of a key stay in the order of tiles; unused entries go behind the last key.
-    in_order, order = torch.where(used, place, batch * size).flatten().sort(stable=True)
-    every = torch.arange(batch * size + 1, dtype=torch.int32, device=keys.device)
-    return order, torch.searchsorted(in_order, every)
 
 
 def gradients(
@@ -264,38 +248,37 @@ def gradients(
     (B, T, H, C), S = query.shape, latent.shape[1]
     plan = _plan(saved, rank=rank, deterministic=deterministic, workspace_bytes=workspace_bytes)
     widths = {"RANK": rank, "ROPE": C - rank, "ROPE_PADDED": configs.padded(C - rank)}
-    delta = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
-    _row_products[(-(-(B * T * H) // 32),)](
-        saved.out, gradient_BTHR, delta, B * T * H, RANK=rank, RANK_PADDED=configs.padded(rank), ROWS=32
-    )
     query_gradient = torch.empty_like(query)
     latent_gradient = torch.zeros(B, S, C, dtype=torch.float32, device=query.device)
     given = latent_gradient
     if deterministic:
         rows = B * plan.chunk * plan.blocks * entries.width
         given = torch.empty(rows, C, dtype=plan.partial, device=query.device)
+    keys_BRW = entries.keys.view(B, plan.tiles, entries.width)
+    counts_BR = None if entries.counts is None else entries.counts.view(B, plan.tiles)
+    places = (entries.keys, entries.keys, entries.keys)
     for first in range(0, plan.tiles, plan.chunk):
         last = min(first + plan.chunk, plan.tiles)
+        if deterministic:
+            places = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last))
         _gradients[(B * (last - first) * plan.blocks,)](
-            query, latent, gradient_BTHR, saved.lse, delta, entries.keys,
+            query, latent, gradient_BTHR, saved.out, saved.lse, entries.keys,
             entries.keys if entries.bits is None else entries.bits,
             entries.keys if entries.counts is None else entries.counts,
-            query_gradient, given, T, S, plan.tiles, first, last - first, entries.width, scale, LOG2_E,
+            *places, query_gradient, given, T, S, plan.tiles, first, last - first, scale, LOG2_E,
             HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
-            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, PACKED=entries.bits is not None, ATOMIC=not deterministic,
+            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width, BLOCK=by_key.ROWS,
+            PACKED=entries.bits is not None, ATOMIC=not deterministic,
             num_warps=plan.sizes.warps, num_stages=plan.sizes.stages, **widths,
         )  # fmt: skip
         if deterministic:
-            order, bounds = _by_key(entries, first, last, tiles=plan.tiles, batch=B, size=S)
             _sum_by_key[(B * S,)](
                 given,
-                order,
-                bounds,
+                places[2],
                 latent_gradient,
-                entries.width,
                 RANK_PADDED=configs.padded(rank),
                 ROW_BLOCKS=plan.blocks,
-                ENTRIES=16,
+                ROWS=configs.SUMMED_ROWS,
                 num_warps=4,
                 **widths,
             )

@@ -20,6 +20,8 @@ LONGEST_SORT = 4096
 """Entries that one program sorts to find a tile's union."""
 WORKSPACE_BYTES = 1 << 30
 """Bound of the deterministic backward pass's workspace; a single tile per sequence may exceed it."""
+SUMMED_ROWS = 32
+"""Rows of a key's gradient that are added up at a time."""
 
 
 class Tiles(NamedTuple):

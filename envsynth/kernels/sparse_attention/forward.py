@@ -41,15 +41,17 @@ class Attended(NamedTuple):
     """Log-sum-exp of the logits, float32 [B, T, H]; +inf where nothing was read."""
     entries: Entries
     """What each tile read, for the backward pass."""
+    sums: Tensor | None
+    """Probabilities of each entry summed over heads, float32 [B, T, K]; None unless asked for."""
 
 
 @triton.jit(do_not_specialize=["T", "S", "tiles"])
 def _attend(  # noqa: PLR0913, PLR0915
-    query, latent, keys, bits, counts, slots, out, lse,
-    T, S, tiles, width, scale_log2,
+    query, latent, keys, bits, counts, slots, out, lse, sums,
+    T, S, tiles, scale_log2,
     HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr,
-    PACKED: tl.constexpr, CACHED: tl.constexpr,
+    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr, ENTRIES: tl.constexpr,
+    PACKED: tl.constexpr, CACHED: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
     tile = tl.program_id(0) // ROW_BLOCKS
     row = (tl.program_id(0) % ROW_BLOCKS) * ROWS + tl.arange(0, ROWS)
@@ -66,8 +68,8 @@ def _attend(  # noqa: PLR0913, PLR0915
     if CACHED:
         sequence = tl.load(slots + sequence)
     latent += sequence.to(tl.int64) * S * WIDTH
-    base = tile.to(tl.int64) * width
-    count = width
+    base = tile.to(tl.int64) * ENTRIES
+    count = ENTRIES
     if PACKED:
         count = tl.load(counts + tile)
     shift = tl.minimum(member, 31)
@@ -95,7 +97,19 @@ def _attend(  # noqa: PLR0913, PLR0915
     for index in tl.static_range(COUNT):
         divided = divided + (result[index] / total[:, None],)  # noqa: RUF005
     write_pieces(out + place * RANK, row * RANK, live, divided, RANK, PIECE)
-    tl.store(lse + place + row, tl.where(empty, float("inf"), (highest + tl.log2(total)) * _LN2), mask=live)
+    level = tl.where(empty, float("inf"), highest + tl.log2(total))
+    tl.store(lse + place + row, level * _LN2, mask=live)
+    if SUMMED:
+        # The keys of one query are read again while they are near.
+        for start in range(0, count, KEYS):
+            entry = start + tl.arange(0, KEYS)
+            key, inside, _ = read_entries(keys, bits, base, entry, count, S, PACKED)
+            value = read_pieces(latent, key * WIDTH, inside, RANK, PIECE)
+            rope = read_rows(latent + RANK, key * WIDTH, inside, ROPE, ROPE_PADDED)
+            score = products(query_value, value, COUNT)
+            score = tl.dot(query_rope, tl.trans(rope), score, input_precision="ieee")
+            score = tl.where(inside[None, :] & live[:, None], score * scale_log2 - level[:, None], float("-inf"))
+            tl.store(sums + base + entry, tl.sum(tl.exp2(score), 0), mask=entry < ENTRIES)
 
 
 @triton.jit(do_not_specialize=["T", "S"])
@@ -148,9 +162,9 @@ def _sum_heads(  # noqa: PLR0913
 
 
 def _launch(
-    query: Tensor, latent: Tensor, entries: Entries, slots: Tensor | None, *, rank: int, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Run the kernel over all tiles."""
+    query: Tensor, latent: Tensor, entries: Entries, slots: Tensor | None, *, rank: int, scale: float, with_sum: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run the kernel over all tiles; give sums over heads only where one program has all heads of one query."""
     B, T, H, C = query.shape
     out = torch.empty(B, T, H, rank, dtype=query.dtype, device=query.device)
     lse = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
@@ -158,6 +172,8 @@ def _launch(
     sizes = configs.tiles(configs.FORWARD, rows=rows, rank=rank, item_bytes=query.element_size())
     blocks, tiles = -(-rows // sizes.rows), -(-T // entries.queries)
     packed = entries.bits is not None
+    summed = with_sum and not packed and blocks == 1
+    sums = torch.empty(B, T, entries.width, dtype=torch.float32, device=query.device) if summed else None
     _attend[(B * tiles * blocks,)](
         query,
         latent,
@@ -167,10 +183,10 @@ def _launch(
         entries.keys if slots is None else slots,
         out,
         lse,
+        lse if sums is None else sums,
         T,
         latent.shape[1],
         tiles,
-        entries.width,
         scale * LOG2_E,
         HEADS=H,
         RANK=rank,
@@ -181,16 +197,25 @@ def _launch(
         ROWS=sizes.rows,
         ROW_BLOCKS=blocks,
         KEYS=sizes.keys,
+        ENTRIES=entries.width,
         PACKED=packed,
         CACHED=slots is not None,
+        SUMMED=summed,
         num_warps=sizes.warps,
         num_stages=sizes.stages,
     )
-    return out, lse
+    return out, lse, sums
 
 
 def attend(
-    query_BTHC: Tensor, latent_BSC: Tensor, topk_BTK: Tensor, *, rank: int, scale: float, queries: int
+    query_BTHC: Tensor,
+    latent_BSC: Tensor,
+    topk_BTK: Tensor,
+    *,
+    rank: int,
+    scale: float,
+    queries: int,
+    with_sum: bool = False,
 ) -> Attended:
     """Attend to the selected latents of each query.
 
@@ -201,13 +226,16 @@ def attend(
         rank: Width R of a value.
         scale: Factor on the logits.
         queries: Queries of a tile; 1 packs nothing.
+        with_sum: Also sum the probabilities over heads.
 
     Returns:
-        Result, log-sum-exp and the entries of each tile.
+        Result, log-sum-exp, the entries of each tile and the sums.
     """
     entries = entries_of(topk_BTK, latent_BSC.shape[1], queries)
-    out, lse = _launch(query_BTHC, latent_BSC, entries, None, rank=rank, scale=scale)
-    return Attended(out, lse, entries)
+    out, lse, sums = _launch(query_BTHC, latent_BSC, entries, None, rank=rank, scale=scale, with_sum=with_sum)
+    if with_sum and sums is None:
+        sums = sum_heads(query_BTHC, latent_BSC, topk_BTK, lse, rank=rank, scale=scale)
+    return Attended(out, lse, entries, sums)
 
 
 def attend_cached(
@@ -226,7 +254,8 @@ def attend_cached(
     Returns:
         Result, [N, H, R].
     """
-    out, _ = _launch(query_NHC[:, None], latent_cache, Entries(topk_NK, None, None, 1), rows_N, rank=rank, scale=scale)
+    entries = Entries(topk_NK, None, None, 1)
+    out, *_ = _launch(query_NHC[:, None], latent_cache, entries, rows_N, rank=rank, scale=scale, with_sum=False)
     return out[:, 0]
 
 

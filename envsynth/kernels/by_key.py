@@ -1,0 +1,172 @@
+"""The place of each entry when the entries of many rows are ordered by key, then by row: a counting sort.
+
+A backward pass adds up what many queries give to one key. If each of them knows its place in that order, it can write
+there at once, and what belongs together lies together. Rows are cut into blocks. One program walks the rows of a block
+one after the other, with a counter for each key that is its own, so that no order is open and nothing is atomic; then
+the counters of the blocks are added up.
+
+Shape letters: B sequences, R rows of a sequence, W entries of a row, S keys of a sequence, N blocks of a sequence.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
+# pyright: reportCallIssue=false, reportArgumentType=false
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ROWS = 64
+"""Rows of a block: more make fewer counters, and a longer walk."""
+_BLOCKS_AT_ONCE = tl.constexpr(16)
+_KEYS_AT_ONCE = tl.constexpr(128)
+
+
+class Order(NamedTuple):
+    """Places of entries: `bounds[b * S + key] + before[b, row // ROWS, key] + ranks[b, row, entry]`."""
+
+    ranks_BRW: Tensor
+    """How many earlier entries of the row's block have the same key, int32; of no meaning where there is no entry."""
+    before_BNS: Tensor
+    """How many entries of earlier blocks have the key, int32."""
+    bounds: Tensor
+    """Where the entries of each key begin, and the end of the last, int32 [B * S + 1]."""
+
+
+@triton.jit
+def _larger(left, right):
+    return tl.maximum(left, right)
+
+
+@triton.jit
+def _keys_of(keys, counts, row, entry, S, WIDTH: tl.constexpr, COUNTED: tl.constexpr):
+    """Load a row's keys; -1 where there is no entry."""
+    count = WIDTH
+    if COUNTED:
+        count = tl.minimum(tl.load(counts + row), WIDTH)
+    key = tl.load(keys + row * WIDTH + entry, mask=entry < count, other=-1)
+    return tl.where(key < S, key, -1)
+
+
+# Few rows would make a constant of 1, which cannot be a bound of a loop.
+@triton.jit(do_not_specialize=["all_rows", "first", "rows", "S", "blocks"])
+def _rank(  # noqa: PLR0913
+    keys,
+    counts,
+    ranks,
+    counters,
+    all_rows,
+    first,
+    rows,
+    S,
+    blocks,
+    WIDTH: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    COUNTED: tl.constexpr,
+):
+    sequence, block = (tl.program_id(0) // blocks).to(tl.int64), tl.program_id(0) % blocks
+    counters += (sequence * blocks + block) * S
+    begin, end = block * BLOCK, tl.minimum(block * BLOCK + BLOCK, rows)
+    place = sequence * all_rows + first
+    out = sequence * rows
+    entry = tl.arange(0, SIZE)
+    ahead = _keys_of(keys, counts, place + begin, entry, S, WIDTH, COUNTED)
+    for row in range(begin, end):
+        key = ahead
+        # Read one row ahead; the last row is read twice.
+        ahead = _keys_of(keys, counts, place + tl.minimum(row + 1, end - 1), entry, S, WIDTH, COUNTED)
+        real = key >= 0
+        if COUNTED:
+            # Entries of one key stand next to each other, and may hold different sums: their order must not be open.
+            before = tl.gather(key, tl.maximum(entry - 1, 0), 0)
+            after = tl.gather(key, tl.minimum(entry + 1, SIZE - 1), 0)
+            starts = (entry == 0) | (before != key)
+            ends = (entry == SIZE - 1) | (after != key)
+            rank = entry - tl.associative_scan(tl.where(starts, entry, 0), 0, _larger)
+            rank += tl.load(counters + key, mask=real, other=0)
+            tl.store(ranks + (out + row) * WIDTH + entry, rank, mask=real & (entry < WIDTH))
+            # All have read before anyone counts, and all have counted before the next row reads.
+            tl.debug_barrier()
+            tl.store(counters + key, rank + 1, mask=real & ends)
+        else:
+            # A query that names a key several times gives it the same each time, so they may take any of its places.
+            rank = tl.atomic_add(counters + key, 1, mask=real, sem="relaxed", scope="cta")
+            tl.store(ranks + (out + row) * WIDTH + entry, rank, mask=real & (entry < WIDTH))
+        tl.debug_barrier()
+
+
+@triton.jit(do_not_specialize=["blocks", "S"])
+def _add_up(counters, totals, blocks, S, BLOCKS: tl.constexpr, KEYS: tl.constexpr):
+    """Turn the counters of a sequence's blocks into what came before each block."""
+    parts = tl.cdiv(S, KEYS)
+    sequence = (tl.program_id(0) // parts).to(tl.int64)
+    key = (tl.program_id(0) % parts) * KEYS + tl.arange(0, KEYS)
+    total = tl.zeros((KEYS,), tl.int32)
+    for first in range(0, blocks, BLOCKS):
+        block = first + tl.arange(0, BLOCKS)
+        here = counters + (sequence * blocks + block)[:, None] * S + key[None, :]
+        mask = (block < blocks)[:, None] & (key < S)[None, :]
+        counted = tl.load(here, mask=mask, other=0)
+        tl.store(here, tl.cumsum(counted, 0) - counted + total[None, :], mask=mask)
+        total += tl.sum(counted, 0)
+    tl.store(totals + sequence * S + key, total, mask=key < S)
+
+
+@triton.jit
+def place_of(  # noqa: PLR0913
+    ranks, before, bounds, sequence, row, rows, entry, key, there, S, WIDTH: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Give the places of entries of a row, which is counted from the first of the `rows` that were ordered."""
+    blocks = tl.cdiv(rows, BLOCK)
+    place = tl.load(bounds + sequence * S + key, mask=there, other=0)
+    place += tl.load(before + (sequence * blocks + row // BLOCK) * S + key, mask=there, other=0)
+    return place + tl.load(ranks + (sequence * rows + row) * WIDTH + entry, mask=there, other=0)
+
+
+def order_by_key(keys_BRW: Tensor, counts_BR: Tensor | None, n_keys: int, rows: slice) -> Order:
+    """Give the place of each entry of some rows in the order of sequence, key and row.
+
+    Args:
+        keys_BRW: Keys of each row, contiguous int32 [B, R, W]. Those below 0 or from S on are no entries.
+        counts_BR: Entries of each row, contiguous int32 [B, R], of which equal ones stand next to each other; None: all
+            W, of which equal ones are exchangeable.
+        n_keys: Keys S of a sequence.
+        rows: Rows of each sequence that are ordered.
+
+    Returns:
+        The places, which lie without gaps; rows are counted from the first of these.
+    """
+    B, R, W = keys_BRW.shape
+    n_rows = rows.stop - rows.start
+    blocks, device = -(-n_rows // ROWS), keys_BRW.device
+    ranks = torch.empty(B, n_rows, W, dtype=torch.int32, device=device)
+    counters = torch.zeros(B, blocks, n_keys, dtype=torch.int32, device=device)
+    size = triton.next_power_of_2(W)
+    _rank[(B * blocks,)](
+        keys_BRW,
+        keys_BRW if counts_BR is None else counts_BR,
+        ranks,
+        counters,
+        R,
+        rows.start,
+        n_rows,
+        n_keys,
+        blocks,
+        WIDTH=W,
+        SIZE=size,
+        BLOCK=ROWS,
+        COUNTED=counts_BR is not None,
+        num_warps=max(1, min(8, size // 128)),
+    )
+    bounds = torch.zeros(B * n_keys + 1, dtype=torch.int32, device=device)
+    totals = torch.empty(B * n_keys, dtype=torch.int32, device=device)
+    _add_up[(B * -(-n_keys // _KEYS_AT_ONCE.value),)](
+        counters, totals, blocks, n_keys, BLOCKS=_BLOCKS_AT_ONCE, KEYS=_KEYS_AT_ONCE
+    )
+    torch.cumsum(totals, 0, dtype=torch.int32, out=bounds[1:])
+    return Order(ranks, counters, bounds)
