@@ -18,7 +18,7 @@ import importlib.util
 import json
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +70,12 @@ CHECKED = (
     Shape(1, 61, 3, 100, 20, 20),
 )
 """The first two are checked in float16 too, the last ones in float32 too."""
-TIMED = tuple(Shape(B, 32768 // B, H, 128, 32, 256) for H in (16, 8) for B in (8, 4, 2, 1))
+TIMED = (
+    *(Shape(B, 32768 // B, H, 128, 32, 256) for H in (16, 8) for B in (8, 4, 2, 1)),
+    Shape(1, 32768, 8, 128, 32, 128),
+    Shape(4, 8192, 12, 192, 32, 256),
+    Shape(1, 32768, 12, 192, 32, 512),
+)
 
 
 class Inputs(NamedTuple):
@@ -195,11 +200,12 @@ def check(shape: Shape, dtype: torch.dtype, queries: int | None) -> dict[str, An
     red += (
         ["order of sequences"] if not all(torch.equal(x.flip(0), y) for x, y in zip(found, turned, strict=True)) else []
     )
-    if queries == 1:
-        rows = torch.arange(shape.B, device="cuda")
-        last = (given.query[:, -1], given.latent, rows, given.topk[:, -1])
-        decoded = sparse_attention_decode(*last, rank=shape.rank, scale=shape.scale, backend="triton")
-        red += ["decode"] if not torch.equal(decoded, found[0][:, -1]) else []
+    rows = torch.arange(shape.B, device="cuda")
+    last = (given.query[:, -1], given.latent, rows, given.topk[:, -1])
+    decoded = sparse_attention_decode(*last, rank=shape.rank, scale=shape.scale, backend="triton")
+    red += ["decode"] if not torch.equal(decoded, found[0][:, -1]) else []
+    without = sparse_attention(*given[:3], rank=shape.rank, scale=shape.scale, backend="triton")
+    red += ["without the sum"] if not torch.equal(without.out_BTHR, found[0]) else []
     return {"shape": str(shape), "dtype": str(dtype)[6:], "queries": queries, "errors": errors, "red": red}
 
 
@@ -265,29 +271,47 @@ def dense(shape: Shape, width: int, value: int, *, shared: bool) -> tuple[float,
         return float("nan"), float("nan")
 
 
-def kernels_of(given: Inputs, shape: Shape, queries: int, repeat_ms: int = 60) -> dict[str, Any]:
-    """Time our kernels with so many queries in a tile, and count what a tile reads."""
+def kernels_of(given: Inputs, shape: Shape, choices: Sequence[int], repeat_ms: int = 60) -> dict[str, Any]:
+    """Time our kernels, and the backward pass with so many queries in a tile; count what a tile reads."""
     forward, backward, union = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward", "union"))
     numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
-    found = forward.attend(*given[:3], queries=queries, **numbers)
-    saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
-    budget = {"workspace_bytes": configs.WORKSPACE_BYTES}
-    counts = (given.topk >= 0).sum(-1) if found.entries.counts is None else found.entries.counts
+    found = forward.attend(*given[:3], **numbers)
 
     def time_of(function: Callable[[], object]) -> float:
         return milliseconds(function, repeat_ms)
 
     times = {
-        "prepare": time_of(lambda: union.entries_of(given.topk, shape.T, queries)) if queries > 1 else 0.0,
-        "forward": time_of(lambda: forward.attend(*given[:3], queries=queries, **numbers)),
-        "forward with sum": time_of(lambda: forward.attend(*given[:3], queries=queries, with_sum=True, **numbers)),
-        "sum": time_of(lambda: forward.sum_heads(*given[:3], found.lse, **numbers)),
-        "backward": time_of(lambda: backward.gradients(saved, given.gradient, deterministic=True, **budget, **numbers)),
-        "backward, atomics": time_of(
-            lambda: backward.gradients(saved, given.gradient, deterministic=False, **budget, **numbers)
-        ),
+        "forward": time_of(lambda: forward.attend(*given[:3], **numbers)),
+        "forward with sum": time_of(lambda: forward.attend(*given[:3], with_sum=True, **numbers)),
     }
-    return {"queries": queries, "read": float(counts.float().mean()), "ms": times}
+    packed = []
+    for queries in choices:
+
+        def differentiate(*, deterministic: bool, queries: int = queries) -> None:
+            entries = union.entries_of(given.topk, shape.T, queries)
+            saved = backward.Saved(given.query, given.latent, found.out, found.lse, entries)
+            budget = configs.WORKSPACE_BYTES
+            backward.gradients(saved, given.gradient, deterministic=deterministic, workspace_bytes=budget, **numbers)
+
+        entries = union.entries_of(given.topk, shape.T, queries)
+        counts = (given.topk >= 0).sum(-1) if entries.counts is None else entries.counts
+        packed.append(
+            {
+                "queries": queries,
+                "read": float(counts.float().mean()),
+                "backward": time_of(lambda run=differentiate: run(deterministic=True)),
+                "backward, atomics": time_of(lambda run=differentiate: run(deterministic=False)),
+                "of that, union": time_of(lambda queries=queries: union.entries_of(given.topk, shape.T, queries)),
+            }
+        )
+    return {"ms": times, "backward": packed, "queries": configs.queries_per_tile(shape.H, shape.K)}
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what `kernels_of` gives."""
+    print("    " + ", ".join(f"{what} {ms:.3f}" for what, ms in found["ms"].items()))
+    for one in found["backward"]:
+        print("    " + ", ".join(f"{what} {number:.4g}" for what, number in one.items()), flush=True)
 
 
 def peer_of(peer: Any, given: Inputs, shape: Shape) -> dict[str, float]:
@@ -313,13 +337,10 @@ def time_all(peer: Any | None) -> list[dict[str, Any]]:
                 return gather_attention(query, latent, given.topk, shape.rank, shape.scale)
 
             plain = forward_and_backward(gather, given.query, given.latent)
-            choices = sorted({1, max(1, 16 // shape.H), 32 // shape.H, 64 // shape.H})
-            ours = [kernels_of(given, shape, queries) for queries in choices]
+            ours = kernels_of(given, shape, sorted({1, configs.queries_per_tile(shape.H, shape.K)}))
             others = None if peer is None else peer_of(peer, given, shape)
             print(f"  {name}: gather {plain[0]:.2f} / {plain[1]:.2f} ms", "" if others is None else f"peer {others}")
-            for one in ours:
-                numbers = ", ".join(f"{what} {ms:.3f}" for what, ms in one["ms"].items())
-                print(f"    {one['queries']} queries a tile, {one['read']:.0f} keys: {numbers}", flush=True)
+            show(ours)
             results.append(
                 {
                     "shape": str(shape), "indices": name, "gather": plain, "dense mha": mha, "dense mqa": mqa,
@@ -346,53 +367,46 @@ TILES_TRIED = (  # rows, keys, warps, stages, columns
 @contextmanager
 def tiles_of(tiles: Tiles) -> Iterator[None]:
     """Use these tiles everywhere."""
-    table = {2: {512: tiles}, 4: {}}
+    table: configs.Table = {2: ((128, 512, tiles),)}
     with mock.patch.object(configs, "FORWARD", table), mock.patch.object(configs, "BACKWARD", table):
         yield
 
 
-def compile_one(shape: Shape, queries: int, tiles: tuple[int, ...]) -> str | None:
+def compile_one(shape: Shape, tiles: tuple[int, ...]) -> str | None:
     """Compile what one choice needs, into the cache of compiled kernels; give what went wrong."""
-    shape = shape._replace(T=512)
+    tried, shape = TUNED[shape], shape._replace(T=512)
     try:
         with tiles_of(Tiles(*tiles)):
-            run_once(inputs(shape, torch.bfloat16, 16, seed=1), shape, queries)
+            run_once(inputs(shape, torch.bfloat16, 16, seed=1), shape, tried)
     except Exception as refusal:  # noqa: BLE001 - any failure to compile is an answer here
         return f"{type(refusal).__name__}: {str(refusal).splitlines()[0][:80]}"
     return None
 
 
-def run_once(given: Inputs, shape: Shape, queries: int) -> None:
+def run_once(given: Inputs, shape: Shape, choices: Sequence[int]) -> None:
     """Run each kernel once."""
-    forward, backward = (load_kernels(f"sparse_attention.{name}") for name in ("forward", "backward"))
-    numbers: dict[str, Any] = {"rank": shape.rank, "scale": shape.scale}
-    found = forward.attend(*given[:3], queries=queries, with_sum=True, **numbers)
-    forward.attend(*given[:3], queries=queries, **numbers)
-    saved = backward.Saved(given.query, given.latent, found.out, found.lse, found.entries)
-    forward.sum_heads(*given[:3], found.lse, **numbers)
-    for deterministic in (True, False):
-        backward.gradients(
-            saved, given.gradient, deterministic=deterministic, workspace_bytes=configs.WORKSPACE_BYTES, **numbers
-        )
+    for queries in choices:
+        for deterministic in (True, False):
+            with packing(queries):
+                differentiate(given, shape, deterministic=deterministic)
+    sparse_attention(*given[:3], rank=shape.rank, scale=shape.scale, backend="triton")
 
 
 def tune() -> list[dict[str, Any]]:
     """Try other tiles, and print them."""
     results = []
-    jobs = [(shape, queries, tiles) for shape, tried in TUNED.items() for queries in tried for tiles in TILES_TRIED]
+    jobs = [(shape, tiles) for shape in TUNED for tiles in TILES_TRIED]
     with ProcessPoolExecutor(14, multiprocessing.get_context("spawn")) as pool:
         refused = dict(zip(jobs, pool.map(compile_one, *zip(*jobs, strict=True)), strict=True))
-    for shape, queries, tiles in jobs:
+    for shape, tiles in jobs:
         for name, period in PERIODS.items():
-            what = f"{shape} {name} {queries} a tile {tiles}"
-            if refused[shape, queries, tiles] is not None:
-                print(f"{what}: {refused[shape, queries, tiles]}", flush=True)
-                continue
-            given = inputs(shape, torch.bfloat16, period, seed=1)
-            with tiles_of(Tiles(*tiles)):
-                found = kernels_of(given, shape, queries, repeat_ms=20)
-            print(f"{what}: " + ", ".join(f"{part} {ms:.3f}" for part, ms in found["ms"].items()), flush=True)
-            results.append({"shape": str(shape), "indices": name, "tiles": tiles, **found})
+            print(f"{shape} {name} {tiles}: {refused[shape, tiles] or ''}", flush=True)
+            if refused[shape, tiles] is None:
+                given = inputs(shape, torch.bfloat16, period, seed=1)
+                with tiles_of(Tiles(*tiles)):
+                    found = kernels_of(given, shape, TUNED[shape], repeat_ms=20)
+                show(found)
+                results.append({"shape": str(shape), "indices": name, "tiles": tiles, **found})
     return results
 
 

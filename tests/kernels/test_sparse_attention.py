@@ -245,18 +245,15 @@ def test_inputs_need_not_be_contiguous(generator, backend):
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_decode_gives_the_last_row_of_a_whole_sequence(generator, monkeypatch, dtype):
+def test_decode_gives_the_last_row_of_a_whole_sequence(generator, dtype):
     given = case(generator, (3, 5, 9, 8, 24, 8, 6))
     whole = run(given, "triton").out[:, -1]
-    monkeypatch.setattr(configs, "queries_per_tile", lambda heads, topk: 1)
-    alone = run(given, "triton").out[:, -1]
     cache = torch.full((5, 9, 32), float("nan"))
     slots = torch.tensor([4, 0, 2], dtype=dtype)
     cache[slots.long()] = given.latent
     arguments = (given.query[:, -1], cache, slots, given.topk[:, -1])
     found = sparse_attention_decode(*arguments, rank=24, scale=SCALE, backend="triton")
-    assert torch.equal(found, alone), "the same steps, where nothing is packed"
-    torch.testing.assert_close(found, whole, rtol=0, atol=1e-5)
+    assert torch.equal(found, whole)
     truth = sparse_attention_decode(*arguments, rank=24, scale=SCALE)
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-5)
     turned = [x.flip(0) if x is not cache else x for x in arguments]
@@ -302,9 +299,9 @@ def test_what_cannot_be_handled_is_refused(generator):
 
 
 def test_the_workspace_is_bounded_and_its_chunks_change_rounding_alone(generator, monkeypatch):
-    given = case(generator, (2, 40, 40, 4, 16, 8, 5))
+    given = case(generator, (2, 40, 40, 4, 16, 8, 16))
     whole = run(given, "triton")
-    limit, largest, empty = 130_000, [], torch.empty
+    limit, largest, empty = 70_000, [], torch.empty
 
     def watched(*shape: object, **options: object) -> Tensor:
         made = empty(*shape, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]

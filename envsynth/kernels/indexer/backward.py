@@ -4,9 +4,9 @@ Shape letters: B sequences, T queries, S keys, I indexer heads, J indexer head w
 
 One program for each query recomputes its products a = k . q and has its own gradients: dw = sum over keys of dI relu(a),
 and dq = sum over keys of da k, where da = dI w where a > 0. What a query gives to a key, the sum over heads of da q, is
-written down for each pair, at its place in the order of keys and queries, in bfloat16 for bfloat16 inputs. One program
-for each key adds up, in float32 and in that order. Pairs exist for a bounded chunk of queries at a time; chunks never
-depend on a sequence's place in the batch.
+written down for each pair, in bfloat16 for bfloat16 inputs. One program for each key adds up what is its own, in float32
+and in the order of queries. Pairs exist for a bounded chunk of queries at a time; chunks never depend on a sequence's
+place in the batch.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
@@ -22,12 +22,11 @@ import triton.language as tl
 from torch import Tensor
 
 from envsynth.kernels import by_key
-from envsynth.kernels.by_key import place_of
 from envsynth.kernels.indexer import configs
 
 KEY_BLOCK = 64
 """Selected keys that a program reads at a time."""
-SUM_BLOCK = 32
+SUM_BLOCK = 16
 """Pairs that are added up at a time."""
 
 
@@ -54,14 +53,10 @@ def pair_gradients_kernel(  # noqa: PLR0913
     grad_query_ptr,
     grad_weight_ptr,
     pairs_ptr,
-    ranks_ptr,
-    before_ptr,
-    bounds_ptr,
     first_batch,
     first_query,
     chunk_queries,
     n_queries,
-    n_keys,
     stride_qb,
     stride_qt,
     stride_qi,
@@ -71,7 +66,6 @@ def pair_gradients_kernel(  # noqa: PLR0913
     stride_wt,
     WITH_PAIRS: tl.constexpr,
     N_SELECTED: tl.constexpr,
-    BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
     N_HEADS: tl.constexpr,
     N_WIDTH: tl.constexpr,
@@ -106,11 +100,7 @@ def pair_gradients_kernel(  # noqa: PLR0913
         grad_query += _product(tl.trans(grad_dots), key, PRECISION)
         if WITH_PAIRS:
             pairs = _product(grad_dots, query, PRECISION)
-            pair = place_of(
-                ranks_ptr, before_ptr, bounds_ptr, place // chunk_queries, place % chunk_queries, chunk_queries,
-                offsets, selected, kept, n_keys, N_SELECTED, BLOCK,
-            )  # fmt: skip
-            pair_places = pair.to(tl.int64)[:, None] * N_WIDTH + lane[None, :]
+            pair_places = (place * N_SELECTED + offsets)[:, None] * N_WIDTH + lane[None, :]
             tl.store(pairs_ptr + pair_places, pairs.to(pairs_ptr.dtype.element_ty), mask=readable)
     own_places = (row * N_HEADS + head)[:, None] * N_WIDTH + lane[None, :]
     tl.store(grad_query_ptr + own_places, grad_query, mask=own)
@@ -120,6 +110,7 @@ def pair_gradients_kernel(  # noqa: PLR0913
 @triton.jit
 def key_sum_kernel(
     pairs_ptr,
+    entries_ptr,
     bounds_ptr,
     grad_key_ptr,
     ADDS: tl.constexpr,
@@ -133,10 +124,15 @@ def key_sum_kernel(
     lane = tl.arange(0, WIDTH)
     exists = lane < N_WIDTH
     sums = tl.zeros((ROWS, WIDTH), tl.float32)
+    offsets = begin + tl.arange(0, ROWS)
+    # Read one step ahead.
+    ahead = tl.load(entries_ptr + offsets, mask=offsets < end, other=0)
     for base in tl.range(begin, end, ROWS):
-        pair = base + tl.arange(0, ROWS)
-        readable = (pair < end)[:, None] & exists[None, :]
-        given = tl.load(pairs_ptr + pair.to(tl.int64)[:, None] * N_WIDTH + lane[None, :], mask=readable, other=0.0)
+        offsets = base + tl.arange(0, ROWS)
+        pair = ahead.to(tl.int64)
+        ahead = tl.load(entries_ptr + offsets + ROWS, mask=offsets + ROWS < end, other=0)
+        readable = (offsets < end)[:, None] & exists[None, :]
+        given = tl.load(pairs_ptr + pair[:, None] * N_WIDTH + lane[None, :], mask=readable, other=0.0)
         sums += given.to(tl.float32)
     total = tl.sum(sums, axis=0)
     if ADDS:
@@ -178,8 +174,8 @@ def gradients(
     grad_weight = torch.empty(weight_BTI.shape, dtype=torch.float32, device=device)
     grad_key = torch.empty(key_BSJ.shape, dtype=torch.float32, device=device) if with_key else None
     kind = torch.bfloat16 if query_BTIJ.dtype == torch.bfloat16 else torch.float32
-    # Pairs, the rank of each, and each query's part of its block's counters.
-    row_bytes = selected * (width * kind.itemsize + 4) + 4 * n_keys // by_key.ROWS
+    # Pairs, rank and place of each, and each query's part of its block's counters.
+    row_bytes = selected * (width * kind.itemsize + 8) + 4 * n_keys // by_key.ROWS
     chunk = max(1, configs.GRADIENT_WORKSPACE_BYTES // row_bytes) if with_key else B * T
     pairs = torch.empty(min(chunk, B * T) * selected if with_key else 0, width, dtype=kind, device=device)
     batches, queries = max(1, chunk // T), min(chunk, T)
@@ -187,27 +183,24 @@ def gradients(
         n_batches = min(batches, B - first_batch)
         for first_query in range(0, T, queries):
             n_queries = min(queries, T - first_query)
-            order = None
-            if grad_key is not None:
-                batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
-                order = by_key.order_by_key(topk_BTK[batch], None, n_keys, rows)
             _pair_gradients(
                 (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
                 (grad_query, grad_weight, pairs),
                 (first_batch, first_query),
                 (n_batches, n_queries),
-                order,
+                with_key=with_key,
             )
-            if grad_key is not None and order is not None:
+            if grad_key is not None:
+                batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
                 key_sum_kernel[(n_batches * n_keys,)](
                     pairs,
-                    order.bounds,
+                    *by_key.order_by_key(topk_BTK[batch], None, n_keys, rows),
                     grad_key[first_batch:],
                     ADDS=first_query > 0,
                     N_WIDTH=width,
                     ROWS=SUM_BLOCK,
                     WIDTH=configs.power_of_two(width),
-                    num_warps=2,
+                    num_warps=1,
                 )
     return Gradients(grad_query, grad_key, grad_weight)
 
@@ -217,7 +210,8 @@ def _pair_gradients(
     outputs: tuple[Tensor, Tensor, Tensor],
     first: tuple[int, int],
     count: tuple[int, int],
-    order: by_key.Order | None,
+    *,
+    with_key: bool,
 ) -> None:
     """Write the gradients of a chunk of queries: `count` (sequences, queries) from `first` (sequence, query) on."""
     query_BTIJ, key_BSJ, weight_BTI, topk_BTK, _ = inputs
@@ -226,17 +220,14 @@ def _pair_gradients(
     pair_gradients_kernel[(count[0] * count[1],)](
         *inputs,
         *outputs,
-        *((topk_BTK,) * 3 if order is None else order),
         *first,
         count[1],
         T,
-        key_BSJ.shape[1],
         *query_BTIJ.stride()[:3],
         *key_BSJ.stride()[:2],
         *weight_BTI.stride()[:2],
-        WITH_PAIRS=order is not None,
+        WITH_PAIRS=with_key,
         N_SELECTED=topk_BTK.shape[2],
-        BLOCK=by_key.ROWS,
         PRECISION="tf32" if query_BTIJ.dtype == torch.float16 else "ieee",
         N_HEADS=heads,
         N_WIDTH=width,

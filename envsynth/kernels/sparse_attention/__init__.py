@@ -6,10 +6,10 @@ keys: a latent's R numbers and its rotary part. A key is the whole latent, its v
 For query t, head h and the entries k of its row of selected keys: `logit_k = scale * query_th . latent_(topk_tk)`,
 `p = softmax(logit)`, `out_th = sum_k p_k * latent_(topk_tk)[:R]`.
 
-Few heads are too few rows for a matrix instruction. So the kernels take tiles of neighbouring queries, whose selections
-overlap, and read the union of their keys once; each query counts only its own keys. `configs` says how many queries.
-One consequence: a NaN in a latent reaches all queries of a tile in which any selects it; one that no query of the tile
-selects is never read.
+Few heads are too few rows for a matrix instruction. So the backward pass takes tiles of neighbouring queries, whose
+selections overlap, and reads the union of their keys once; each query counts only its own keys. `configs` says how many
+queries. One consequence: a NaN in a latent reaches the gradients of all queries of a tile in which any selects it; one
+that no query of the tile selects is never read. The forward pass, and decoding, read each query's own keys alone.
 
 A key that a row names twice counts twice. `rank` need not be a power of two: it is padded where it is multiplied.
 """
@@ -102,8 +102,7 @@ def sparse_attention_decode(
 ) -> Tensor:
     """Attend from one token per row to the selected latents of its slot of a cache; without gradient.
 
-    A row's bits depend on nothing but its own query, latents and keys. They equal those of `sparse_attention` where it
-    packs nothing (`configs.queries_per_tile` is 1); elsewhere they agree to rounding.
+    A row's bits depend on nothing but its own query, latents and keys, and equal those of `sparse_attention`.
 
     Args:
         query_NHC: Queries, float32, float16 or bfloat16, [N, H, C].
@@ -154,20 +153,17 @@ class _Kernels(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         B, T, H, _ = query_BTHC.shape
         K, wide = topk_BTK.shape[-1], {"dtype": torch.float32, "device": query_BTHC.device}
-        ctx.call, ctx.shapes = call, (query_BTHC.shape, latent_BSC.shape)
+        ctx.call, ctx.shapes, ctx.empty = call, (query_BTHC.shape, latent_BSC.shape), False
         if query_BTHC.numel() == 0 or topk_BTK.numel() == 0:
-            ctx.saved_entries = None
+            ctx.empty = True
             out, lse = query_BTHC.new_zeros(B, T, H, call.rank), torch.full((B, T, H), float("inf"), **wide)
             sums = torch.zeros((B, T, K), **wide) if call.with_sum else None
         else:
             kernels = load_kernels(f"{_NAME}.forward")
             query, latent, topk = (x.contiguous() for x in (query_BTHC, latent_BSC, topk_BTK))
             numbers = {"rank": call.rank, "scale": call.scale}
-            queries = configs.queries_per_tile(H, K)
-            found = kernels.attend(query, latent, topk, queries=queries, with_sum=call.with_sum, **numbers)
-            out, lse, entries, sums = found
-            ctx.save_for_backward(query, latent, out, lse, entries.keys, entries.bits, entries.counts)
-            ctx.saved_entries = entries.queries
+            out, lse, sums = kernels.attend(query, latent, topk, with_sum=call.with_sum, **numbers)
+            ctx.save_for_backward(query, latent, topk, out, lse)
         ctx.mark_non_differentiable(lse, *(() if sums is None else (sums,)))
         return out, lse, sums
 
@@ -178,13 +174,14 @@ class _Kernels(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, None, None]:
         gradient_BTHR: Tensor = gradients[0]  # the others have none
         query_shape, latent_shape = ctx.shapes
-        if ctx.saved_entries is None:
+        if ctx.empty:
             zeros = gradient_BTHR.new_zeros
             return zeros(query_shape), zeros(latent_shape), None, None
-        query, latent, out, lse, keys, bits, counts = ctx.saved_tensors
-        kernels, union = load_kernels(f"{_NAME}.backward"), load_kernels(f"{_NAME}.union")
-        saved = kernels.Saved(query, latent, out, lse, union.Entries(keys, bits, counts, ctx.saved_entries))
-        call = ctx.call
+        query, latent, topk, out, lse = ctx.saved_tensors
+        kernels, call = load_kernels(f"{_NAME}.backward"), ctx.call
+        queries = configs.queries_per_tile(query.shape[2], topk.shape[-1])
+        entries = load_kernels(f"{_NAME}.union").entries_of(topk, latent.shape[1], queries)
+        saved = kernels.Saved(query, latent, out, lse, entries)
         found = kernels.gradients(
             saved,
             gradient_BTHR.contiguous(),

@@ -1,10 +1,10 @@
 """Gradients of attention over selected keys: probabilities are formed again from the log-sum-exp.
 
 A latent gets a gradient from every query that read it. With atomics these are added in the order in which programs
-happen to run. The deterministic way writes what each tile gives to each of its entries as a row, at its place in the
-order of keys and tiles, and adds up the rows of a key one after the other, in float32; for bfloat16 inputs the rows are
-rounded to bfloat16. Tiles are taken in chunks of equal places in all sequences, so the rows never need more than a
-bounded workspace, and neither another run nor another order of the sequences changes a bit.
+happen to run. The deterministic way writes what each tile gives to each of its entries as a row, and adds up the rows of
+a key in the order of tiles, in float32; for bfloat16 inputs the rows are rounded to bfloat16. Tiles are taken in chunks
+of equal places in all sequences, so the rows never need more than a bounded workspace, and neither another run nor
+another order of the sequences changes a bit.
 """
 
 # ruff: noqa: ANN001, ANN202 - Triton types the parameters of its kernels itself
@@ -20,7 +20,6 @@ import triton.language as tl
 from torch import Tensor
 
 from envsynth.kernels import by_key
-from envsynth.kernels.by_key import place_of
 from envsynth.kernels.sparse_attention import configs
 from envsynth.kernels.sparse_attention.forward import LOG2_E
 from envsynth.kernels.sparse_attention.pieces import (
@@ -100,11 +99,11 @@ def _give_step(  # noqa: PLR0913
 
 @triton.jit(do_not_specialize=["T", "S", "tiles", "first_tile", "chunk"])
 def _gradients(  # noqa: PLR0913, PLR0915
-    query, latent, gradient, out, lse, keys, bits, counts, ranks, before, bounds, query_gradient, given,
+    query, latent, gradient, out, lse, keys, bits, counts, query_gradient, given,
     T, S, tiles, first_tile, chunk, scale, log2_e,
     HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
     QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr, ENTRIES: tl.constexpr,
-    BLOCK: tl.constexpr, PACKED: tl.constexpr, ATOMIC: tl.constexpr,
+    PACKED: tl.constexpr, ATOMIC: tl.constexpr,
 ):  # fmt: skip
     one = tl.program_id(0) // ROW_BLOCKS
     block = tl.program_id(0) % ROW_BLOCKS
@@ -131,6 +130,8 @@ def _gradients(  # noqa: PLR0913, PLR0915
     latent += sequence * S * WIDTH
     if ATOMIC:
         given += sequence * S * WIDTH
+    else:
+        given += (one.to(tl.int64) * ROW_BLOCKS + block) * ENTRIES * WIDTH
     query_gradient += place * WIDTH
     value_sum = no_pieces(ROWS, RANK, PIECE)
     rope_sum = tl.zeros([ROWS, ROPE_PADDED], tl.float32)
@@ -147,13 +148,7 @@ def _gradients(  # noqa: PLR0913, PLR0915
         slope = products(out_gradient, value, COUNT) - product[:, None]
         slope = (weight * slope * scale).to(rope.dtype)
         value_sum, rope_sum = _add_step(slope, value, rope, value_sum, rope_sum, COUNT)
-        if ATOMIC:
-            place_given = offset
-        else:
-            row_given = place_of(
-                ranks, before, bounds, sequence, one % chunk, chunk, entry, key, inside, S, ENTRIES, BLOCK
-            )
-            place_given = (row_given.to(tl.int64) * ROW_BLOCKS + block) * WIDTH
+        place_given = offset if ATOMIC else entry * WIDTH
         weight = weight.to(rope.dtype)
         _give_step(
             given, place_given, inside, weight, slope, query_value, query_rope, out_gradient,
@@ -166,25 +161,35 @@ def _gradients(  # noqa: PLR0913, PLR0915
 @triton.jit
 def _sum_by_key(  # noqa: PLR0913
     given,
+    entries,
     bounds,
     latent_gradient,
     RANK: tl.constexpr,
     ROPE: tl.constexpr,
     RANK_PADDED: tl.constexpr,
     ROPE_PADDED: tl.constexpr,
+    ENTRIES: tl.constexpr,
     ROW_BLOCKS: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     key = tl.program_id(0).to(tl.int64)
-    begin = tl.load(bounds + key).to(tl.int64) * ROW_BLOCKS
-    end = tl.load(bounds + key + 1).to(tl.int64) * ROW_BLOCKS
+    begin, end = tl.load(bounds + key), tl.load(bounds + key + 1)
     WIDTH: tl.constexpr = RANK + ROPE
     value_sum = tl.zeros([ROWS, RANK_PADDED], tl.float32)
     rope_sum = tl.zeros([ROWS, ROPE_PADDED], tl.float32)
+    place = begin + tl.arange(0, ROWS)
+    # Read one step ahead.
+    ahead = tl.load(entries + place, mask=place < end, other=0)
     for start in range(begin, end, ROWS):
-        row = start + tl.arange(0, ROWS)
-        value_sum += read_rows(given, row * WIDTH, row < end, RANK, RANK_PADDED).to(tl.float32)
-        rope_sum += read_rows(given + RANK, row * WIDTH, row < end, ROPE, ROPE_PADDED).to(tl.float32)
+        place = start + tl.arange(0, ROWS)
+        entry = ahead.to(tl.int64)
+        ahead = tl.load(entries + place + ROWS, mask=place + ROWS < end, other=0)
+        for block in tl.static_range(ROW_BLOCKS):
+            row = entry
+            if ROW_BLOCKS > 1:
+                row = (entry // ENTRIES * ROW_BLOCKS + block) * ENTRIES + entry % ENTRIES
+            value_sum += read_rows(given, row * WIDTH, place < end, RANK, RANK_PADDED).to(tl.float32)
+            rope_sum += read_rows(given + RANK, row * WIDTH, place < end, ROPE, ROPE_PADDED).to(tl.float32)
     column, rope_column = tl.arange(0, RANK_PADDED), tl.arange(0, ROPE_PADDED)
     mine = latent_gradient + key * WIDTH
     touched = begin < end
@@ -215,9 +220,9 @@ def _plan(saved: Saved, *, rank: int, deterministic: bool, workspace_bytes: int)
     sizes = configs.tiles(configs.BACKWARD, rows=rows, rank=rank, item_bytes=dtype.itemsize)
     blocks, tiles = -(-rows // sizes.rows), -(-T // saved.entries.queries)
     partial = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
-    # Rows, the rank of each entry, and each tile's part of its block's counters.
+    # Rows, rank and place of each entry, and each tile's part of its block's counters.
     counters = 4 * saved.latent.shape[1] // by_key.ROWS
-    tile_bytes = B * (saved.entries.width * (blocks * C * partial.itemsize + 4) + counters)
+    tile_bytes = B * (saved.entries.width * (blocks * C * partial.itemsize + 8) + counters)
     chunk = max(1, min(tiles, workspace_bytes // tile_bytes)) if deterministic else tiles
     return _Plan(sizes, blocks, tiles, chunk, partial)
 
@@ -256,30 +261,29 @@ def gradients(
         given = torch.empty(rows, C, dtype=plan.partial, device=query.device)
     keys_BRW = entries.keys.view(B, plan.tiles, entries.width)
     counts_BR = None if entries.counts is None else entries.counts.view(B, plan.tiles)
-    places = (entries.keys, entries.keys, entries.keys)
     for first in range(0, plan.tiles, plan.chunk):
         last = min(first + plan.chunk, plan.tiles)
-        if deterministic:
-            places = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last))
         _gradients[(B * (last - first) * plan.blocks,)](
             query, latent, gradient_BTHR, saved.out, saved.lse, entries.keys,
             entries.keys if entries.bits is None else entries.bits,
             entries.keys if entries.counts is None else entries.counts,
-            *places, query_gradient, given, T, S, plan.tiles, first, last - first, scale, LOG2_E,
+            query_gradient, given, T, S, plan.tiles, first, last - first, scale, LOG2_E,
             HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
-            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width, BLOCK=by_key.ROWS,
+            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width,
             PACKED=entries.bits is not None, ATOMIC=not deterministic,
             num_warps=plan.sizes.warps, num_stages=plan.sizes.stages, **widths,
         )  # fmt: skip
         if deterministic:
+            order = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last))
             _sum_by_key[(B * S,)](
                 given,
-                places[2],
+                *order,
                 latent_gradient,
                 RANK_PADDED=configs.padded(rank),
+                ENTRIES=entries.width,
                 ROW_BLOCKS=plan.blocks,
                 ROWS=configs.SUMMED_ROWS,
-                num_warps=4,
+                num_warps=configs.SUMMING_WARPS,
                 **widths,
             )
     return query_gradient, latent_gradient.to(latent.dtype)

@@ -14,14 +14,16 @@ MOST_HEADS = 128
 """Heads that the kernels take."""
 MOST_QUERIES = 32
 """Queries of a tile: each has a bit in an int32 of every key."""
-PACKED_ROWS = 64
-"""Rows that packing aims at: what one warpgroup multiplies at once."""
+PACKED_ROWS = 16
+"""Rows that packing aims at: the fewest that a matrix instruction multiplies."""
+PACKED_QUERIES = 4
+"""Most queries that are packed: finding the union of more takes longer than it saves."""
 LONGEST_SORT = 4096
 """Entries that one program sorts to find a tile's union."""
 WORKSPACE_BYTES = 1 << 30
 """Bound of the deterministic backward pass's workspace; a single tile per sequence may exceed it."""
-SUMMED_ROWS = 32
-"""Rows of a key's gradient that are added up at a time."""
+SUMMED_ROWS, SUMMING_WARPS = 16, 1
+"""Rows of a key's gradient that are added up at a time, and the warps that do it."""
 
 
 class Tiles(NamedTuple):
@@ -52,16 +54,21 @@ class Tiles(NamedTuple):
 
 _FLOAT32 = Tiles(16, 32, 8, 1, 64)
 """Float32 has no matrix instruction of its own precision, so rows are few enough to stay in registers."""
-FORWARD = {
-    2: {128: Tiles(64, 64, 4, 3, 128), 256: Tiles(64, 64, 4, 2, 64), 512: Tiles(64, 64, 8, 2, 512)},
-    4: {512: _FLOAT32},
+Table = dict[int, tuple[tuple[int, int, Tiles], ...]]
+"""Tiles by the bytes of a number: most rows, most columns of a padded value, tiles; the first that fits is taken."""
+FORWARD: Table = {
+    2: (
+        (32, 256, Tiles(32, 64, 2, 2, 64)),
+        (128, 128, Tiles(64, 64, 4, 3, 128)),
+        (128, 256, Tiles(64, 64, 4, 2, 64)),
+        (128, 512, Tiles(64, 64, 8, 2, 512)),
+    ),
+    4: ((128, 512, _FLOAT32),),
 }
-"""Forward tiles by the bytes of a number, and by the most columns of a padded value."""
-BACKWARD = {
-    2: {256: Tiles(64, 64, 4, 2, 64), 512: Tiles(16, 32, 8, 1, 64)},
-    4: {128: _FLOAT32, 512: _FLOAT32._replace(keys=16)},
+BACKWARD: Table = {
+    2: ((128, 256, Tiles(64, 64, 4, 3, 64)), (128, 512, Tiles(16, 32, 8, 1, 64))),
+    4: ((128, 128, _FLOAT32), (128, 512, _FLOAT32._replace(keys=16))),
 }
-"""Backward tiles, likewise."""
 
 
 def padded(width: int) -> int:
@@ -77,7 +84,10 @@ def padded(width: int) -> int:
 
 
 def queries_per_tile(heads: int, topk: int) -> int:
-    """Decide how many neighbouring queries share one gather.
+    """Decide how many neighbouring queries share one gather in the backward pass.
+
+    Sharing pays where neighbours select mostly the same keys, as indexers do, and costs about a tenth where they do not.
+    The forward pass shares nothing: it is so short that finding the union costs more than it saves (measured).
 
     Args:
         heads: Heads of a query.
@@ -86,10 +96,10 @@ def queries_per_tile(heads: int, topk: int) -> int:
     Returns:
         Queries of a tile; 1 means that nothing is packed.
     """
-    return max(1, min(PACKED_ROWS // heads, LONGEST_SORT // max(topk, 1), MOST_QUERIES))
+    return max(1, min(PACKED_ROWS // heads, LONGEST_SORT // max(topk, 1), PACKED_QUERIES))
 
 
-def tiles(table: dict[int, dict[int, Tiles]], *, rows: int, rank: int, item_bytes: int) -> Tiles:
+def tiles(table: Table, *, rows: int, rank: int, item_bytes: int) -> Tiles:
     """Choose a kernel's tiles.
 
     Args:
@@ -104,10 +114,10 @@ def tiles(table: dict[int, dict[int, Tiles]], *, rows: int, rank: int, item_byte
     Raises:
         UnsupportedError: a value is too wide.
     """
-    sizes = table[item_bytes]
-    for most, found in sizes.items():
-        if padded(rank) <= most:
+    for most_rows, most_columns, found in table[item_bytes]:
+        if rows <= most_rows and padded(rank) <= most_columns:
             return found._replace(rows=min(found.rows, padded(rows)))
+    widest = max(columns for _, columns, _ in table[item_bytes])
     raise UnsupportedError(
-        f"sparse_attention: values of rank {rank}, at most {max(sizes)} fit; use a lower rank or backend='reference'"
+        f"sparse_attention: values of rank {rank}, at most {widest} fit; use a lower rank or backend='reference'"
     )

@@ -18,12 +18,11 @@ from envsynth.kernels.sparse_attention.pieces import (
     add_products,
     no_pieces,
     products,
-    read_entries,
     read_pieces,
     read_rows,
+    read_selected,
     write_pieces,
 )
-from envsynth.kernels.sparse_attention.union import Entries, entries_of
 
 _LOWEST = tl.constexpr(-3.0e38)
 """Finite, so that a row without any key has no minus infinity less minus infinity."""
@@ -39,52 +38,43 @@ class Attended(NamedTuple):
     """Result, [B, T, H, R]."""
     lse: Tensor
     """Log-sum-exp of the logits, float32 [B, T, H]; +inf where nothing was read."""
-    entries: Entries
-    """What each tile read, for the backward pass."""
     sums: Tensor | None
     """Probabilities of each entry summed over heads, float32 [B, T, K]; None unless asked for."""
 
 
-@triton.jit(do_not_specialize=["T", "S", "tiles"])
+@triton.jit(do_not_specialize=["T", "S"])
 def _attend(  # noqa: PLR0913, PLR0915
-    query, latent, keys, bits, counts, slots, out, lse, sums,
-    T, S, tiles, scale_log2,
+    query, latent, topk, slots, out, lse, sums,
+    T, S, scale_log2,
     HEADS: tl.constexpr, RANK: tl.constexpr, ROPE: tl.constexpr, PIECE: tl.constexpr, ROPE_PADDED: tl.constexpr,
-    QUERIES: tl.constexpr, ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr, ENTRIES: tl.constexpr,
-    PACKED: tl.constexpr, CACHED: tl.constexpr, SUMMED: tl.constexpr,
+    ROWS: tl.constexpr, ROW_BLOCKS: tl.constexpr, KEYS: tl.constexpr, ENTRIES: tl.constexpr,
+    CACHED: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    tile = tl.program_id(0) // ROW_BLOCKS
-    row = (tl.program_id(0) % ROW_BLOCKS) * ROWS + tl.arange(0, ROWS)
-    sequence = tile // tiles
-    first = (tile % tiles) * QUERIES
-    member = row // HEADS
-    live = (row < QUERIES * HEADS) & (first + member < T)
-    place = (sequence.to(tl.int64) * T + first) * HEADS
+    one = (tl.program_id(0) // ROW_BLOCKS).to(tl.int64)
+    head = (tl.program_id(0) % ROW_BLOCKS) * ROWS + tl.arange(0, ROWS)
+    sequence = one // T
+    live = head < HEADS
+    place = one * HEADS
     WIDTH: tl.constexpr = RANK + ROPE
     COUNT: tl.constexpr = (RANK + PIECE - 1) // PIECE
     query += place * WIDTH
-    query_value = read_pieces(query, row * WIDTH, live, RANK, PIECE)
-    query_rope = read_rows(query + RANK, row * WIDTH, live, ROPE, ROPE_PADDED)
+    query_value = read_pieces(query, head * WIDTH, live, RANK, PIECE)
+    query_rope = read_rows(query + RANK, head * WIDTH, live, ROPE, ROPE_PADDED)
     if CACHED:
-        sequence = tl.load(slots + sequence)
-    latent += sequence.to(tl.int64) * S * WIDTH
-    base = tile.to(tl.int64) * ENTRIES
-    count = ENTRIES
-    if PACKED:
-        count = tl.load(counts + tile)
-    shift = tl.minimum(member, 31)
+        sequence = tl.load(slots + sequence).to(tl.int64)
+    latent += sequence * S * WIDTH
+    topk += one * ENTRIES
     highest = tl.full([ROWS], _LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     result = no_pieces(ROWS, RANK, PIECE)
-    for start in range(0, count, KEYS):
-        key, inside, chosen = read_entries(keys, bits, base, start + tl.arange(0, KEYS), count, S, PACKED)
+    for start in range(0, ENTRIES, KEYS):
+        key, inside = read_selected(topk, start + tl.arange(0, KEYS), ENTRIES, S)
         offset = key * WIDTH
         value = read_pieces(latent, offset, inside, RANK, PIECE)
         rope = read_rows(latent + RANK, offset, inside, ROPE, ROPE_PADDED)
         score = products(query_value, value, COUNT)
         score = tl.dot(query_rope, tl.trans(rope), score, input_precision="ieee")
-        reads = ((chosen[None, :] >> shift[:, None]) & 1) != 0
-        score = tl.where(reads & live[:, None], score * scale_log2, float("-inf"))
+        score = tl.where(inside[None, :] & live[:, None], score * scale_log2, float("-inf"))
         higher = tl.maximum(highest, tl.max(score, 1))
         shrink = tl.exp2(highest - higher)
         weight = tl.exp2(score - higher[:, None])
@@ -96,20 +86,20 @@ def _attend(  # noqa: PLR0913, PLR0915
     divided = ()
     for index in tl.static_range(COUNT):
         divided = divided + (result[index] / total[:, None],)  # noqa: RUF005
-    write_pieces(out + place * RANK, row * RANK, live, divided, RANK, PIECE)
+    write_pieces(out + place * RANK, head * RANK, live, divided, RANK, PIECE)
     level = tl.where(empty, float("inf"), highest + tl.log2(total))
-    tl.store(lse + place + row, level * _LN2, mask=live)
+    tl.store(lse + place + head, level * _LN2, mask=live)
     if SUMMED:
-        # The keys of one query are read again while they are near.
-        for start in range(0, count, KEYS):
+        # The keys of the query are read again while they are near.
+        for start in range(0, ENTRIES, KEYS):
             entry = start + tl.arange(0, KEYS)
-            key, inside, _ = read_entries(keys, bits, base, entry, count, S, PACKED)
+            key, inside = read_selected(topk, entry, ENTRIES, S)
             value = read_pieces(latent, key * WIDTH, inside, RANK, PIECE)
             rope = read_rows(latent + RANK, key * WIDTH, inside, ROPE, ROPE_PADDED)
             score = products(query_value, value, COUNT)
             score = tl.dot(query_rope, tl.trans(rope), score, input_precision="ieee")
             score = tl.where(inside[None, :] & live[:, None], score * scale_log2 - level[:, None], float("-inf"))
-            tl.store(sums + base + entry, tl.sum(tl.exp2(score), 0), mask=entry < ENTRIES)
+            tl.store(sums + one * ENTRIES + entry, tl.sum(tl.exp2(score), 0), mask=entry < ENTRIES)
 
 
 @triton.jit(do_not_specialize=["T", "S"])
@@ -146,7 +136,7 @@ def _sum_heads(  # noqa: PLR0913
         level = tl.load(lse + one * HEADS + head, mask=live, other=float("inf")) * log2_e
         for start in range(0, K, KEYS):
             entry = start + tl.arange(0, KEYS)
-            key, inside, _ = read_entries(topk, topk, one * K, entry, K, S, False)
+            key, inside = read_selected(topk + one * K, entry, K, S)
             offset = key * WIDTH
             value = read_pieces(latent, offset, inside, RANK, PIECE)
             rope = read_rows(latent + RANK, offset, inside, ROPE, ROPE_PADDED)
@@ -162,43 +152,36 @@ def _sum_heads(  # noqa: PLR0913
 
 
 def _launch(
-    query: Tensor, latent: Tensor, entries: Entries, slots: Tensor | None, *, rank: int, scale: float, with_sum: bool
+    query: Tensor, latent: Tensor, topk: Tensor, slots: Tensor | None, *, rank: int, scale: float, with_sum: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Run the kernel over all tiles; give sums over heads only where one program has all heads of one query."""
+    """Run the kernel over all queries; give sums over heads only where one program has all heads."""
     B, T, H, C = query.shape
     out = torch.empty(B, T, H, rank, dtype=query.dtype, device=query.device)
     lse = torch.empty(B, T, H, dtype=torch.float32, device=query.device)
-    rows = entries.queries * H
-    sizes = configs.tiles(configs.FORWARD, rows=rows, rank=rank, item_bytes=query.element_size())
-    blocks, tiles = -(-rows // sizes.rows), -(-T // entries.queries)
-    packed = entries.bits is not None
-    summed = with_sum and not packed and blocks == 1
-    sums = torch.empty(B, T, entries.width, dtype=torch.float32, device=query.device) if summed else None
-    _attend[(B * tiles * blocks,)](
+    sizes = configs.tiles(configs.FORWARD, rows=H, rank=rank, item_bytes=query.element_size())
+    blocks = -(-H // sizes.rows)
+    summed = with_sum and blocks == 1
+    sums = torch.empty(topk.shape, dtype=torch.float32, device=query.device) if summed else None
+    _attend[(B * T * blocks,)](
         query,
         latent,
-        entries.keys,
-        entries.bits if packed else entries.keys,
-        entries.counts if packed else entries.keys,
-        entries.keys if slots is None else slots,
+        topk,
+        topk if slots is None else slots,
         out,
         lse,
         lse if sums is None else sums,
         T,
         latent.shape[1],
-        tiles,
         scale * LOG2_E,
         HEADS=H,
         RANK=rank,
         ROPE=C - rank,
         PIECE=sizes.piece(rank),
         ROPE_PADDED=configs.padded(C - rank),
-        QUERIES=entries.queries,
         ROWS=sizes.rows,
         ROW_BLOCKS=blocks,
         KEYS=sizes.keys,
-        ENTRIES=entries.width,
-        PACKED=packed,
+        ENTRIES=topk.shape[-1],
         CACHED=slots is not None,
         SUMMED=summed,
         num_warps=sizes.warps,
@@ -214,7 +197,6 @@ def attend(
     *,
     rank: int,
     scale: float,
-    queries: int,
     with_sum: bool = False,
 ) -> Attended:
     """Attend to the selected latents of each query.
@@ -225,17 +207,15 @@ def attend(
         topk_BTK: Selected keys, contiguous int32 [B, T, K], K >= 1.
         rank: Width R of a value.
         scale: Factor on the logits.
-        queries: Queries of a tile; 1 packs nothing.
         with_sum: Also sum the probabilities over heads.
 
     Returns:
-        Result, log-sum-exp, the entries of each tile and the sums.
+        Result, log-sum-exp and sums.
     """
-    entries = entries_of(topk_BTK, latent_BSC.shape[1], queries)
-    out, lse, sums = _launch(query_BTHC, latent_BSC, entries, None, rank=rank, scale=scale, with_sum=with_sum)
+    out, lse, sums = _launch(query_BTHC, latent_BSC, topk_BTK, None, rank=rank, scale=scale, with_sum=with_sum)
     if with_sum and sums is None:
         sums = sum_heads(query_BTHC, latent_BSC, topk_BTK, lse, rank=rank, scale=scale)
-    return Attended(out, lse, entries, sums)
+    return Attended(out, lse, sums)
 
 
 def attend_cached(
@@ -254,8 +234,7 @@ def attend_cached(
     Returns:
         Result, [N, H, R].
     """
-    entries = Entries(topk_NK, None, None, 1)
-    out, *_ = _launch(query_NHC[:, None], latent_cache, entries, rows_N, rank=rank, scale=scale, with_sum=False)
+    out, *_ = _launch(query_NHC[:, None], latent_cache, topk_NK, rows_N, rank=rank, scale=scale, with_sum=False)
     return out[:, 0]
 
 

@@ -27,6 +27,13 @@ def read_entries(keys, bits, base, entry, count, S, PACKED: tl.constexpr):
 
 
 @triton.jit
+def read_selected(topk, entry, count, S):
+    """Give places and presence of selected keys."""
+    key = tl.load(topk + entry, mask=entry < count, other=-1)
+    return key, (key >= 0) & (key < S)
+
+
+@triton.jit
 def read_rows(base, offset, there, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     """Read whole rows [rows, PADDED]; what is not there, and what pads the width, is zero and is not touched."""
     column = tl.arange(0, PADDED)
