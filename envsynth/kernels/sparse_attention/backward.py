@@ -271,7 +271,7 @@ def gradients(
             HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
             ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width,
             PACKED=entries.bits is not None, ATOMIC=not deterministic,
-            num_warps=plan.sizes.warps, num_stages=plan.sizes.stages, **widths,
+            **plan.sizes.launch, **widths,
         )  # fmt: skip
         if deterministic:
             order = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last))

@@ -1,4 +1,4 @@
-"""Which tiles the kernels use, by shape. Plain numbers, from compiling for sm_90; nothing here is decided by data.
+"""Which tiles the kernels use, by shape. Plain numbers, measured on an H200; nothing here is decided by data.
 
 A tile is a group of consecutive queries of one sequence. Its rows are (query, head) pairs, which lie next to each other
 in memory, and its keys are the union of what its queries selected.
@@ -39,6 +39,14 @@ class Tiles(NamedTuple):
     """Steps whose loads are in flight."""
     columns: int
     """Most columns of a piece of a value."""
+    registers: int | None = None
+    """Most registers of a thread, so that more programs share a multiprocessor; None: what the compiler takes."""
+
+    @property
+    def launch(self) -> dict[str, int]:
+        """How Triton shall launch it."""
+        limit = {} if self.registers is None else {"maxnreg": self.registers}
+        return {"num_warps": self.warps, "num_stages": self.stages, **limit}
 
     def piece(self, rank: int) -> int:
         """Give the columns of a piece.
@@ -58,6 +66,7 @@ Table = dict[int, tuple[tuple[int, int, Tiles], ...]]
 """Tiles by the bytes of a number: most rows, most columns of a padded value, tiles; the first that fits is taken."""
 FORWARD: Table = {
     2: (
+        (16, 256, Tiles(16, 32, 1, 2, 64)),
         (32, 256, Tiles(32, 64, 2, 2, 64)),
         (128, 128, Tiles(64, 64, 4, 3, 128)),
         (128, 256, Tiles(64, 64, 4, 2, 64)),
@@ -66,7 +75,11 @@ FORWARD: Table = {
     4: ((128, 512, _FLOAT32),),
 }
 BACKWARD: Table = {
-    2: ((128, 256, Tiles(64, 64, 4, 3, 64)), (128, 512, Tiles(16, 32, 8, 1, 64))),
+    2: (
+        (16, 128, Tiles(16, 64, 4, 3, 64, registers=128)),
+        (128, 256, Tiles(64, 64, 4, 3, 64)),
+        (128, 512, Tiles(16, 32, 8, 1, 64)),
+    ),
     4: ((128, 128, _FLOAT32), (128, 512, _FLOAT32._replace(keys=16))),
 }
 

@@ -184,8 +184,7 @@ def _launch(
         ENTRIES=topk.shape[-1],
         CACHED=slots is not None,
         SUMMED=summed,
-        num_warps=sizes.warps,
-        num_stages=sizes.stages,
+        **sizes.launch,
     )
     return out, lse, sums
 
@@ -276,7 +275,6 @@ def sum_heads(
         ROWS=sizes.rows,
         ROW_BLOCKS=-(-H // sizes.rows),
         KEYS=sizes.keys,
-        num_warps=sizes.warps,
-        num_stages=sizes.stages,
+        **sizes.launch,
     )
     return sums
