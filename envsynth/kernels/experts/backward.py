@@ -245,4 +245,4 @@ def differentiate_hidden(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    return Hidden(to_gate_XF, to_up_XF, weighted_XF, shares_NAB.sum(-1))
+    return Hidden(to_gate_XF, to_up_XF, weighted_XF, shares_NAB[..., 0] if blocks == 1 else shares_NAB.sum(-1))
