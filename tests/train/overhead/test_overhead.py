@@ -153,6 +153,18 @@ def test_refusals_and_lack_of_memory_stand_in_the_record(tmp_path: Path, monkeyp
     assert summary(done.result)[0][3] == "-"
 
 
+def test_operator_that_cannot_run_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*args: Any, **options: Any) -> Any:
+        raise UnsupportedError("sparse_attention: 300 heads")
+
+    monkeypatch.setattr(parts, "sparse_attention", unsupported)
+    done = run_overhead(tmp_path, replace(TINY, lengths=(16,)))
+    assert done.complete
+    refused = {row["part"] for row in done.result["rows"] if row["refused"] == "refused: sparse_attention: 300 heads"}
+    assert refused == {name for name in PARTS if not name.startswith(("selection", "decode"))}
+    assert any(item["name"] == "selection, k 4: scores" for item in done.result["checks"]["nano"]["checks"])
+
+
 def test_backend_far_behind_is_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "check_all", lambda given, topks: [])
     monkeypatch.setattr(experiment, "PARTS", {})
