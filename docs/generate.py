@@ -58,6 +58,7 @@ CALLS = {
     "evaluate": "envsynth.evaluate.evaluate",
     "train": "envsynth.train.training.run_training",
     "experiment dsa-fidelity": "envsynth.train.fidelity.experiment.run_experiment",
+    "experiment dsa-overhead": "envsynth.train.overhead.experiment.run_overhead",
     "demo": "envsynth.demo.run_demo",
     "doctor": "envsynth.doctor.examine",
     "stats": "envsynth.yields.stored_yields",

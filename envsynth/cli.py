@@ -1865,6 +1865,81 @@ def experiment_dsa_fidelity(
         raise typer.Exit(EXIT_ERROR)
 
 
+@experiments.command("dsa-overhead")
+def experiment_dsa_overhead(
+    folder: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", help="Folder of the record; one of equal settings is gone on with."),
+    ] = Path("dsa-overhead"),
+    size: Annotated[
+        str,
+        typer.Option(
+            "--profile", help="smoke: seconds on a CPU, by references. gpu: kernels, 8,192 to 131,072 tokens."
+        ),
+    ] = "gpu",
+    presets: Annotated[str | None, typer.Option(help="Presets: base,large; the profile's when absent.")] = None,
+    lengths: Annotated[str | None, typer.Option(help="Tokens, ascending: 8192,16384.")] = None,
+    topk: Annotated[str | None, typer.Option(help="Keys kept per query, ascending: 256,512.")] = None,
+    budget_s: Annotated[
+        float | None, typer.Option("--budget-s", min=0, help="Seconds after which no measurement starts.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure time and memory of a sparse-attention layer's parts beside dense attention, as the length grows.
+
+    Everything is compared with references first. What a backend refuses, and what runs out of memory, is a result and
+    stands in the record; the exit code is 1 when the budget was over before the last measurement.
+    """
+    experiment = _torch_wing("overhead.experiment")
+    with _usage("--profile, --presets, --lengths and --topk"):
+        config = _torch_wing("overhead.config").profile(
+            size,
+            presets=None if presets is None else tuple(presets.split(",")),
+            lengths=_numbers(lengths, "--lengths"),
+            topks=_numbers(topk, "--topk"),
+        )
+    with _progress("measurements", len(experiment.measurements(config))) as advance:
+        done = experiment.run_overhead(folder, config, budget_s=budget_s, on_measured=advance)
+    picture = _draw_overhead(done)
+    if as_json:
+        _print_json(done.result)
+    else:
+        table = _table(*experiment.COLUMNS, right=experiment.COLUMNS[1:])
+        for row in experiment.summary(done.result):
+            table.add_row(*row)
+        _print_table(table)
+    _say(err, f"record: {done.file}" + (f"; picture: {picture}" if picture else ""), "dim")
+    for line in experiment.refusals(done.result):
+        _say(err, Text("no time: ", style="bold yellow") + Text(line))
+    if not done.complete:
+        _say(err, f"{_count(len(done.missing), 'measurement')} not started; the same command goes on", "yellow")
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _numbers(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Read numbers with commas between them.
+
+    Raises:
+        typer.BadParameter: a part is no number.
+    """
+    try:
+        return None if text is None else tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not numbers with commas between them", param_hint=option) from error
+
+
+def _draw_overhead(done: Any) -> Path | None:
+    """Draw the picture beside the record; without matplotlib say which extra brings it."""
+    from envsynth.errors import MissingExtra
+    from envsynth.plots import write_overhead_plot
+
+    try:
+        return write_overhead_plot(done.result, done.file.with_suffix(".svg"))
+    except MissingExtra as error:
+        _say(err, str(error), "yellow")
+    return None
+
+
 def _draw_fidelity(done: Any) -> Path | None:
     """Draw the picture beside the record; without matplotlib say which extra brings it."""
     from envsynth.errors import MissingExtra

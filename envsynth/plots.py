@@ -106,6 +106,34 @@ def write_fidelity_plot(result: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
+def write_overhead_plot(result: Mapping[str, Any], path: Path) -> Path:
+    """Draw what `envsynth experiment dsa-overhead` found: time above, memory below, one column for each preset.
+
+    Args:
+        result: The record of the experiment, as its file has it.
+        path: The picture; its end says the format. A file that is there is replaced.
+
+    Returns:
+        The picture.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    library, figures = _matplotlib()
+    presets = result["settings"]["presets"]
+    with library.rc_context({**_STYLE, "axes.titlesize": 10.5, "axes.titlepad": 6, "font.size": 8.5}):
+        figure = figures.Figure(figsize=(1.2 + 4.2 * len(presets), 6.6), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.05, wspace=0.05)
+        grid = figure.subplots(2, len(presets), squeeze=False)
+        for column, preset in enumerate(presets):
+            _overhead_axes(result, grid[0][column], preset, "ms", "milliseconds per layer")
+            _overhead_axes(result, grid[1][column], preset, "memory_bytes", "MiB per layer, beside inputs")
+        lines, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside upper center", ncols=3, fontsize=8.5)
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    return path
+
+
 def _matplotlib() -> tuple[Any, Any]:
     try:
         return importlib.import_module("matplotlib"), importlib.import_module("matplotlib.figure")
@@ -401,6 +429,47 @@ def _fidelity_entropy(result: Mapping[str, Any], axes: Any) -> None:
         known = [(topk, selection["entropy"]) for topk, selection in found if selection is not None]
         axes.plot([topk for topk, _ in known], [entropy for _, entropy in known], "o-", color=colour, markersize=4)
     axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
+
+
+# ------------------------------------------------------------------------------------------------------------- overhead
+
+_OVERHEAD_LINES = {
+    "selection": ("selection", "#5a9a68", "-"),
+    "core_forward": ("attention to selected keys", "#9a6fb0", "-"),
+    "layer_forward": ("sparse layer, forward", _ACCEPTED, "-"),
+    "layer_training": ("sparse layer, training", _ACCEPTED, "--"),
+    "dense_{}_forward": ("dense, forward", _SECOND, "-"),
+    "dense_{}_training": ("dense, training", _SECOND, "--"),
+}
+"""Part of the record -> label, colour and style; of dense attention the faster of its two forms is drawn."""
+
+
+def _overhead_axes(result: Mapping[str, Any], axes: Any, preset: str, measure: str, label: str) -> None:
+    """Draw one measure of a preset over lengths; a second number of keys has thinner lines, without names."""
+    lengths, topks = result["settings"]["lengths"], result["settings"]["topks"]
+    keys = ", thin: ".join(f"{k:,}" for k in topks)
+    axes.set(title=f"{preset}, k = {keys}", xlabel="tokens", ylabel=label, yscale="log")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
+    axes.minorticks_off()
+    for part, (name, colour, style) in _OVERHEAD_LINES.items():
+        for at, k in enumerate([None] if part.startswith("dense") else topks):
+            points = _overhead_points(result, (preset, part, k), measure)
+            look = {"color": colour, "linestyle": style, "linewidth": 1.5 if at == 0 else 0.7, "markersize": 3}
+            axes.plot(list(points), list(points.values()), marker="o", label=name if at == 0 else None, **look)
+
+
+def _overhead_points(result: Mapping[str, Any], line: tuple[str, str, int | None], measure: str) -> dict[int, float]:
+    """Length -> value of a line, where there is one; a logarithm has no place for zero."""
+    preset, part, k = line
+    names = [part.format(kind) for kind in ("mha", "mqa")]
+    found: dict[int, Any] = {}
+    for row in result["rows"]:
+        is_mine = row["preset"] == preset and row["part"] in names and row["k"] == k and row["ms"] is not None
+        if is_mine and row["ms"] < found.get(row["length"], {"ms": float("inf")})["ms"]:
+            found[row["length"]] = row
+    scale = 1 / 2**20 if measure == "memory_bytes" else 1.0
+    return {length: scale * row[measure] for length, row in sorted(found.items()) if row.get(measure)}
 
 
 _FIGURES: Mapping[str, Callable[[Yields, Any], bool]] = {

@@ -35,7 +35,9 @@ def main() -> int:
         began = time.monotonic()
         with (options.folder / f"kernels-{name}.log").open("w") as log:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
-        print(f"{name}: {'done' if code == 0 else f'FAILED with {code}'} in {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"{name}: {'done' if code == 0 else f'FAILED with {code}'} in {time.monotonic() - began:.0f} s", flush=True
+        )
         if code:
             failed.append(name)
     return 1 if failed else 0
