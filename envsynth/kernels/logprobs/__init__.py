@@ -135,12 +135,13 @@ class _Kernels(torch.autograd.Function):
             nothing = hidden.new_zeros(0, dtype=torch.float32)
             outputs = (nothing, nothing.clone(), nothing.clone(), targets >= 0)
         else:
-            kinds = (hidden.dtype, weight.dtype)
-            keep = may_keep and configs.keeps_logits(*hidden.shape, len(weight), kinds, precision)
+            (N, width), kinds = hidden.shape, (hidden.dtype, weight.dtype)
+            keep = may_keep and configs.keeps_logits(N, width, len(weight), kinds, precision)
             scores = load_kernels("logprobs.forward").scan(
                 hidden, weight, targets, words_NW, temperature=temperature, precision=precision, keep=keep
             )
-            ctx.save_for_backward(hidden, weight, targets, words_NW, scores.level_2N, scores.logits_NS)
+            left = (hidden, weight, targets, words_NW, scores.level_2N, scores.logits_NS)
+            ctx.save_for_backward(*left)  # pyright: ignore[reportArgumentType] - None may be saved
             outputs = scores[:4]
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs

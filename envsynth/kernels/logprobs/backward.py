@@ -42,7 +42,7 @@ class Kept(NamedTuple):
     """Logits without the temperature, float32 [N, S], or None: they are formed again."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "N", "W", "count"])
 def _slopes(  # noqa: PLR0913
     hidden,
     weight,
@@ -174,6 +174,7 @@ def _form(
         WIDEN=hidden_ND.dtype != parts_VPD.dtype, PRECISION=precision,
         MASKED=words_NW is not None, READ=logits_NS is not None, CUT=parts > 1,
         num_warps=tiles.warps, num_stages=tiles.stages,
+        enable_fp_fusion=configs.fuses(hidden_ND.dtype, kept.weight_VD.dtype),
     )  # fmt: skip
 
 

@@ -64,6 +64,14 @@ def halved(hidden: torch.dtype, weight: torch.dtype) -> bool:
     return (hidden == weight and hidden.itemsize == 2) or part_type(hidden, weight) is not None
 
 
+def fuses(hidden: torch.dtype, weight: torch.dtype) -> bool:
+    """Tell whether the compiler may fuse products and sums, which it may do in one variant of a kernel and not in another.
+
+    Only float32 products on scalar units need it; elsewhere it is off, so that all variants give the same bits.
+    """
+    return not halved(hidden, weight)
+
+
 def tiles_for(hidden: torch.dtype, weight: torch.dtype) -> Tiles:
     """Choose the tiles.
 

@@ -105,7 +105,7 @@ def _merge(highest, total, top, part, scale):
     return higher, total * shrink + part * share, shrink, share
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "W"])
 def _scan(  # noqa: PLR0913
     hidden,
     weight,
@@ -183,7 +183,7 @@ def _scan(  # noqa: PLR0913
             tl.store(base + 5 * N, kept_total, mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "W", "pieces"])
 def _join(  # noqa: PLR0913
     found,
     targets,
@@ -276,7 +276,7 @@ def scan(
         ROWS=tiles.rows, COLUMNS=tiles.columns, INNER=min(tiles.inner, triton.next_power_of_2(width)),
         WIDEN=hidden_ND.dtype != parts_VPD.dtype, PRECISION=precision,
         MASKED=masked, KEEP=keep, WHOLE=pieces == 1, EVEN=V % tiles.columns == 0,
-        num_warps=tiles.warps, num_stages=tiles.stages,
+        num_warps=tiles.warps, num_stages=tiles.stages, enable_fp_fusion=configs.fuses(hidden_ND.dtype, weight_VD.dtype),
     )  # fmt: skip
     if pieces > 1:
         _join[(triton.cdiv(N, configs.JOIN_ROWS),)](
