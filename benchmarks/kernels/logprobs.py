@@ -128,10 +128,10 @@ def check_case(case: list[Any], precision: Precision) -> list[str]:
     with keeping(True):
         kept = run("triton", wide=False)
     with torch.no_grad():
-        plain = linear_log_probs(hidden, weight, targets, keep_words_NW=keep, **options)
+        plain = linear_log_probs(hidden, weight, targets, keep_words_NW=keep, backend="triton", **options)
         some = slice(len(hidden) // 3, len(hidden) // 3 + 1)
         words = None if keep is None else keep[some]
-        alone = linear_log_probs(hidden[some], weight, targets[some], keep_words_NW=words, **options)
+        alone = linear_log_probs(hidden[some], weight, targets[some], keep_words_NW=words, backend="triton", **options)
     red = []
     limits = [1e-4 if weight.dtype == torch.float32 else TOLERANCE[torch.bfloat16]] * 3
     limits += [TOLERANCE[hidden.dtype], TOLERANCE[weight.dtype]]

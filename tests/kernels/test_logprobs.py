@@ -259,7 +259,8 @@ def test_the_budget_decides_whether_logits_are_kept(monkeypatch):
     assert configs.keeps_logits(65536, 512, 8192, mixed, "ieee")
     assert configs.keeps_logits(65536, 1024, 8192, half, "ieee")
     assert not configs.keeps_logits(16384, 1024, 129280, mixed, "ieee"), "8.5 GB"
-    assert configs.rows_at_once(65536, 8192, 3 * 8192 * 2) * 3 * 8192 * 2 <= 65536 * 8192 * 2, "half of the logits"
+    assert configs.rows_at_once(65536, 8192, 3 * 8192 * 2) == 21846, "half of the logits: a third of the rows"
+    assert configs.rows_at_once(65536, 592, 592 * 2) == 65536, "in half precision that is all rows"
     assert configs.rows_at_once(10, 10**9, 10**10) == 1
     hidden, weight, targets, _ = case(70, 64, 130)
     saved = []

@@ -144,7 +144,7 @@ def gradients(
                 _to_hidden(slopes_PnV, head_VPD, to_hidden[first : first + count])
             if wanted[1]:
                 again = hidden_nD if parts == 1 else hidden_nD.repeat(parts, 1)
-                share_VD = _product(slopes_PnS.flatten(0, 1)[:, :V].t(), again, torch.float32)
+                share_VD = _product(slopes_PnS.flatten(0, 1)[:, :V].t(), again)
                 to_weight = share_VD if to_weight is None else to_weight.add_(share_VD)
     return to_hidden, None if to_weight is None else to_weight.to(weight_VD.dtype)
 
@@ -181,19 +181,22 @@ def _form(
 def _to_hidden(slopes_PnV: Tensor, head_VPD: Tensor, out_nD: Tensor) -> None:
     """Write slopes . head [n, D]. Of parts, three products of the upper two remain: the result has eight bits anyway."""
     if len(slopes_PnV) == 1:
-        out_nD.copy_(_product(slopes_PnV[0], head_VPD[:, 0], out_nD.dtype))
+        if out_nD.dtype == slopes_PnV.dtype:
+            torch.mm(slopes_PnV[0], head_VPD[:, 0], out=out_nD)
+        else:
+            out_nD.copy_(slopes_PnV[0] @ head_VPD[:, 0])
         return
     width = out_nD.shape[1]
-    both = _product(slopes_PnV[2], head_VPD[:, 1:].flatten(1), torch.float32)
-    other = _product(slopes_PnV[1], head_VPD[:, 2], torch.float32)
+    both = _product(slopes_PnV[2], head_VPD[:, 1:].flatten(1))
+    other = _product(slopes_PnV[1], head_VPD[:, 2])
     out_nD.copy_(other.add_(both[:, :width]).add_(both[:, width:]))
 
 
-def _product(left: Tensor, right: Tensor, kind: torch.dtype) -> Tensor:
-    """Multiply matrices of one type; half precision is summed in float32 and rounded once where the library allows."""
-    if left.is_cuda and left.dtype != torch.float32 and kind == torch.float32:
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply matrices of one type into float32; half precision is not rounded between where the library allows it."""
+    if left.is_cuda and left.dtype != torch.float32:
         return torch.mm(left, right, out_dtype=torch.float32)
-    return torch.mm(left, right).to(kind)
+    return torch.mm(left, right).to(torch.float32)
 
 
 @contextmanager

@@ -127,7 +127,8 @@ def keeps_logits(
 def rows_at_once(rows: int, vocabulary: int, row_bytes: int) -> int:
     """Decide how many rows' gradients at the logits stand in the workspace.
 
-    It takes at most half of what all float32 logits would: with kept logits that is half of the memory of the plain way.
+    It takes at most half of what all float32 logits would, and up to one row more, so that the chunks are of equal size.
+    With kept logits that is half of the memory of the plain way, which has three tensors of that size.
 
     Args:
         rows: Rows N.
@@ -138,4 +139,5 @@ def rows_at_once(rows: int, vocabulary: int, row_bytes: int) -> int:
         Rows, at least 1.
     """
     limit = min(WORKSPACE_BYTES, max(WORKSPACE_FLOOR, 2 * rows * stride_for(vocabulary)))
-    return max(1, min(rows, limit // row_bytes))
+    chunks = min(rows, -(-rows * row_bytes // limit))
+    return -(-rows // chunks)
