@@ -94,7 +94,8 @@ def _slopes(  # noqa: PLR0913
     if MASKED:
         logits = tl.where(tile_kept(words, row, first_column, N, W, ROWS, COLUMNS), logits, float("-inf"))
     share = tl.exp2((logits - highest[:, None]) * scale - sum_log[:, None])
-    slope = (tl.where(column[None, :] == target[:, None], 1.0, 0.0) - share) * pulled[:, None]
+    at_target = tl.arange(0, COLUMNS)[None, :] == (target - first_column)[:, None]
+    slope = (tl.where(at_target, 1.0, 0.0) - share) * pulled[:, None]
     kind = slopes.dtype.element_ty
     place = slopes + local.to(tl.int64)[:, None] * S + column[None, :]
     if CUT:

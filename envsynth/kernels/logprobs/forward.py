@@ -159,7 +159,9 @@ def _scan(  # noqa: PLR0913
             place = logits_kept + row.to(tl.int64)[:, None] * S + column[None, :]
             # Up to S, not V: a limit that is a multiple of 16 lets stores be wide.
             tl.store(place, logits, mask=live[:, None] & (column < S)[None, :])
-        target_logit += tl.sum(tl.where(column[None, :] == target[:, None], logits, 0.0), 1)
+        # Counted from the tile's start, the columns are constants.
+        at_target = tl.arange(0, COLUMNS)[None, :] == (target - start)[:, None]
+        target_logit += tl.sum(tl.where(at_target, logits, 0.0), 1)
         highest, total, shrink, share = _add(highest, total, visible, scale)
         weighted = weighted * shrink + tl.sum(share * logits, 1)
         if MASKED:
