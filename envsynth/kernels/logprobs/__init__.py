@@ -1,10 +1,12 @@
-"""Log-probabilities of tokens from hidden states, without ever forming all logits (DeepSeek-V3.2, section 3.1).
+"""Log-probabilities of tokens from hidden states, without forming more logits than are of use (DeepSeek-V3.2, section 3.1).
 
 Shape letters: N rows, D width of a hidden state, V vocabulary, W words of 32 bits, P rows of a record.
 
 With logits `z = hidden . head / temperature`, the log-probability of token a under the kept set S is
 `z_a - log sum over S of exp z`. Its gradient at the logits is `(1 at a - softmax over S) / temperature`, so tokens outside
-of S get exactly 0. Logits are formed in float32 a tile at a time, in the forward pass and again in the backward pass.
+of S get exactly 0. Logits are formed in float32 a tile at a time. Where a gradient is wanted and they are few enough
+(`configs.keeps_logits`: at most 4 GiB, and only where it saves time) the forward pass leaves them to the backward pass;
+otherwise that forms them again. The results have the same bits both ways.
 """
 
 # What a backward pass needs are attributes of its context:
@@ -18,14 +20,18 @@ import torch
 from torch import Tensor
 
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
-from envsynth.kernels.logprobs import reference
+from envsynth.kernels.logprobs import configs, reference
 
 __all__ = ["LogProbs", "Precision", "linear_log_probs", "pack_kept"]
 
 _NAME = "linear_log_probs"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 Precision = Literal["ieee", "tf32x3"]
-"""How the kernels multiply float32 numbers: exactly, or as three products of eleven bits on matrix units."""
+"""How the kernels multiply float32 numbers: in float32, or as three products of eleven bits on matrix units.
+
+It does not matter for bfloat16 hidden states with a float32 head: the head is cut into three parts of eight bits, whose
+products with bfloat16 are exact, and they are summed in float32 on matrix units.
+"""
 
 
 class LogProbs(NamedTuple):
@@ -80,7 +86,9 @@ def linear_log_probs(
             " make them float32, float16 or bfloat16, or use backend='reference'"
         )
     words = None if keep_words_NW is None else keep_words_NW.contiguous()
-    return LogProbs(*_Kernels.apply(hidden_ND, weight_VD, targets_N, words, (temperature, precision)))
+    # Inside of an autograd function gradients are always off.
+    may_keep = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    return LogProbs(*_Kernels.apply(hidden_ND, weight_VD, targets_N, words, (temperature, precision, may_keep)))
 
 
 @torch.no_grad()
@@ -117,50 +125,40 @@ class _Kernels(torch.autograd.Function):
         weight_VD: Tensor,
         targets_N: Tensor,
         words_NW: Tensor | None,
-        settings: tuple[float, Precision],
+        settings: tuple[float, Precision, bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.settings, ctx.any_rows = settings, len(targets_N) > 0
+        temperature, precision, may_keep = settings
         hidden, weight, targets = hidden_ND.contiguous(), weight_VD.contiguous(), targets_N.long().contiguous()
-        used_N = targets >= 0
         if not ctx.any_rows:
             ctx.save_for_backward(hidden, weight)
             nothing = hidden.new_zeros(0, dtype=torch.float32)
-            outputs = (nothing, nothing.clone(), nothing.clone(), used_N)
+            outputs = (nothing, nothing.clone(), nothing.clone(), targets >= 0)
         else:
-            scan = load_kernels("logprobs.forward").scan(
-                hidden, weight, targets, words_NW, temperature=settings[0], precision=settings[1]
+            (N, width), kinds = hidden.shape, (hidden.dtype, weight.dtype)
+            keep = may_keep and configs.keeps_logits(N, width, len(weight), kinds, precision)
+            scores = load_kernels("logprobs.forward").scan(
+                hidden, weight, targets, words_NW, temperature=temperature, precision=precision, keep=keep
             )
-            drawn_N = used_N
-            if words_NW is not None:
-                word_N = words_NW.gather(1, targets.clamp(min=0)[:, None] // 32)[:, 0]
-                drawn_N = used_N & (((word_N >> (targets.clamp(min=0) % 32).int()) & 1) != 0)
-            log_probs_N = torch.where(drawn_N, scan.target_N - scan.kept_N, float("-inf")).masked_fill(~used_N, 0.0)
-            # A row without gradient has no share of any token.
-            level_N = torch.where(drawn_N, scan.kept_N, float("inf"))
-            ctx.save_for_backward(hidden, weight, targets, level_N, *(() if words_NW is None else (words_NW,)))
-            mass_N = (scan.kept_N - scan.full_N).exp()
-            is_best_N = (scan.target_N >= scan.highest_N) & used_N
-            outputs = (log_probs_N, scan.full_N - scan.mean_N, mass_N, is_best_N)
+            left = (hidden, weight, targets, words_NW, scores.level_2N, scores.logits_NS)
+            ctx.save_for_backward(*left)  # pyright: ignore[reportArgumentType] - None may be saved
+            outputs = scores[:4]
         ctx.mark_non_differentiable(*outputs[1:])
         return outputs
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient_N: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, *more = ctx.saved_tensors
+        saved = ctx.saved_tensors
         if not ctx.any_rows:
-            return torch.zeros_like(hidden), torch.zeros_like(weight), None, None, None
-        targets, level_N, *words = more
-        gradient_N = torch.where(level_N.isinf(), 0.0, gradient_N).contiguous()
-        found = load_kernels("logprobs.backward").gradients(
-            hidden,
-            weight,
-            targets,
-            words[0] if words else None,
-            level_N,
-            gradient_N,
+            return torch.zeros_like(saved[0]), torch.zeros_like(saved[1]), None, None, None
+        module = load_kernels("logprobs.backward")
+        found = module.gradients(
+            module.Kept(*saved),
+            gradient_N.contiguous(),
             temperature=ctx.settings[0],
             precision=ctx.settings[1],
+            wanted=ctx.needs_input_grad[:2],
         )
         return (*found, None, None, None)
 
