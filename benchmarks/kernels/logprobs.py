@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,17 +96,24 @@ def relative(mine: Tensor, wanted: Tensor) -> float:
     return float((mine.double() - wanted.double()).norm() / wanted.double().norm().clamp(min=1e-30))
 
 
+CHECKED = ((1, 64, 1), (333, 256, 588), (70, 272, 1000), (129, 512, 8192))
+"""Rows, width and vocabulary."""
+
+
 def check(seed: int) -> list[str]:
-    """Name every check that is red."""
-    red = []
-    for rows, width, vocabulary in ((1, 64, 1), (333, 256, 588), (70, 272, 1000), (129, 512, 8192)):
-        for kind in (*KINDS, *SINGLE):
-            hidden, weight, targets, words = inputs(rows, width, vocabulary, kind[:2], seed)
-            targets[::7] = -1
-            for keep in (None, words):
-                name = f"{rows}x{width}x{vocabulary} {kind[0]} {kind[1]} {kind[2]} masked={keep is not None}"
-                red += [f"{name}: {what}" for what in check_case([hidden, weight, targets, keep], kind[2])]
-    return red
+    """Name every check that is red; several run at a time, because most of their time is compiling."""
+    jobs = [(*shape, *kind, masked) for shape in CHECKED for kind in (*KINDS, *SINGLE) for masked in (False, True)]
+    with ProcessPoolExecutor(8, multiprocessing.get_context("spawn")) as pool:
+        return [what for found in pool.map(check_one, jobs, [seed] * len(jobs)) for what in found]
+
+
+def check_one(job: tuple[int, int, int, torch.dtype, torch.dtype, Precision, bool], seed: int) -> list[str]:
+    """Name what is red of one shape and kind."""
+    rows, width, vocabulary, *kinds, precision, masked = job
+    hidden, weight, targets, words = inputs(rows, width, vocabulary, (kinds[0], kinds[1]), seed)
+    targets[::7] = -1
+    name = f"{rows}x{width}x{vocabulary} {kinds[0]} {kinds[1]} {precision} masked={masked}"
+    return [f"{name}: {what}" for what in check_case([hidden, weight, targets, words if masked else None], precision)]
 
 
 def check_case(case: list[Any], precision: Precision) -> list[str]:
