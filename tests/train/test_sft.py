@@ -174,6 +174,22 @@ def test_prediction_layers_learn_beside_the_rest(tmp_path, small):
     assert "loss/mtp" not in lines(run.folder)[0]
 
 
+def test_run_through_operators_gives_the_same_losses(tmp_path, small):
+    """Scores that never were logits, those of prediction layers too, against the library's loss of logits."""
+    told = []
+    for kernels in (False, True):
+        policy = Policy(replace(small.config, num_nextn_predict_layers=1), seed=3, kernels=kernels)
+        run = SftRun(RunFolder(tmp_path / str(kernels)), policy, bandit_lessons(), config(steps=4, batch_tokens=256))
+        run.run()
+        told.append(lines(run.folder))
+    for plain, line in zip(*told, strict=True):
+        for name in ("loss/sft", "loss/action", "loss/mtp"):
+            assert line[name] == pytest.approx(plain[name], rel=1e-4), name
+    # A fresh head gives equal logits: each is a best one. Afterwards there are no ties.
+    assert told[1][0]["accuracy/action"] == 1.0
+    assert [line["accuracy/action"] for line in told[1][1:]] == [line["accuracy/action"] for line in told[0][1:]]
+
+
 def test_prediction_loss_is_the_mean_over_real_targets_of_every_layer():
     tokens = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
