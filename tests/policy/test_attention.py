@@ -65,7 +65,7 @@ def test_forward_is_the_definition_on_the_selected_keys(policy, tiny, length, mo
 
 
 @pytest.mark.parametrize("mode", ["mqa", "kernels"])
-def test_decoding_is_the_whole_sequence_in_float64(lively, tokens, mode):
+def test_both_modes_agree_in_float64(lively, tokens, mode):
     policy, batch = lively().double(), tokens(1, 40)
     with torch.no_grad():
         whole = policy(batch)
