@@ -164,7 +164,7 @@ class Policy(nn.Module):
         if not compiled:
             self._check_given(shape, layout, routed_experts_BTMA, indexer_topk_BTLK, score)
         score_live = compiled or _any_live(indexer_topk_BTLK, mask_BT)
-        wants = Wants(score_live, dense, with_indexer_kl, with_diagnostics, self.uses_kernels)
+        wants = Wants(score_live, dense, with_indexer_kl, with_diagnostics, kernels=self.uses_kernels)
         hidden_BTD, layers = self._run(tokens_BT, layout, wants, indexer_topk_BTLK, routed_experts_BTMA)
         predicting: list[LayerOutput] = []
         predictions = None
