@@ -9,8 +9,7 @@ formed, and these are the numbers of `sampling.kept_log_probs`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from envsynth.kernels.logprobs import LogProbs, linear_log_probs, pack_kept
 from envsynth.policy.precision import at_least_float32
 from envsynth.policy.refusals import KERNELS, naming
 from envsynth.policy.sampling import KeptSets, entropy, kept_log_probs, kept_mass, select_kept, temper
-
-# A launch of kernels is Python that no compiler traces; references it traces.
-_scored_eagerly = cast("Callable[..., LogProbs]", torch.compiler.disable(linear_log_probs))
 
 
 class ScoreRequest(NamedTuple):
@@ -165,16 +161,14 @@ def score_hidden(hidden_BTD: Tensor, weight_VD: Tensor, request: ScoreRequest) -
         UnsupportedError: the kernels cannot take these types.
     """
     hidden_ND, targets_N, kept = hidden_BTD.flatten(0, 1), request.targets_BT.flatten(), request.kept
-    is_traced = torch.compiler.is_compiling()
     rows_P = None
-    if not is_traced:  # how many are scored is data
+    if not torch.compiler.is_compiling():  # how many are scored is data
         rows_P = (targets_N >= 0).nonzero()[:, 0]
         hidden_ND, targets_N = hidden_ND.index_select(0, rows_P), targets_N.index_select(0, rows_P)
         kept = None if kept is None else select_kept(kept, rows_P)
     words_PW = None if kept is None else pack_kept(kept.ids, kept.offsets, len(weight_VD))
-    score = _scored_eagerly if is_traced and hidden_ND.is_cuda else linear_log_probs
     with naming(KERNELS), torch.autocast(hidden_ND.device.type, enabled=False):
-        found = score(
+        found = linear_log_probs(
             hidden_ND,
             at_least_float32(weight_VD),
             targets_N,
