@@ -8,7 +8,7 @@ of every head and forms all probabilities; `fused` does the same through the lib
 probabilities; `mqa` folds the expansion into query and output, so all heads read the selected latents themselves, which
 is cheaper when few of many keys are selected (section 2.1: DSA is implemented under the MQA mode of MLA); `kernels` is
 `mqa` through the operators of `envsynth.kernels`, which on a GPU form no matrix of all pairs. A decode step is always
-`mqa`: it reads nothing but the cached latents of the selected keys.
+`mqa`: it reads nothing but the cached latents of the selected keys; with `kernels` it reads them where they are.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from envsynth.kernels.indexer import gathered_scores, index_select, selected_kl
-from envsynth.kernels.sparse_attention import sparse_attention
+from envsynth.kernels.indexer import gathered_scores, index_select, index_select_decode, selected_kl
+from envsynth.kernels.sparse_attention import sparse_attention, sparse_attention_decode
 from envsynth.policy.config import PolicyConfig
 from envsynth.policy.diagnostics import LayerDiagnostics, layer_diagnostics
 from envsynth.policy.indexer import IndexerInputs, LightningIndexer, index_scores, indexer_kl
 from envsynth.policy.packing import Layout
 from envsynth.policy.precision import RMSNorm, at_least_float32
+from envsynth.policy.refusals import ATTENTION, naming
 from envsynth.policy.rope import rotate_pairs
 from envsynth.policy.selection import exact_topk, first_k, kept_mask
 
@@ -51,6 +52,8 @@ class Wants(NamedTuple):
     """Also give the indexer's loss."""
     with_diagnostics: bool = False
     """Also measure the selection against dense attention."""
+    kernels: bool = False
+    """Run the layer's experts through `envsynth.kernels`."""
 
 
 class AttentionOutput(NamedTuple):
@@ -147,7 +150,8 @@ class LatentAttention(nn.Module):
         parts = self._project(x_BTD, layout.cos, layout.sin, learn_index=wants.with_kl)
         if mode == "kernels":
             if not (wants.dense or wants.with_diagnostics):
-                return self._forward_kernels(parts, layout, wants, replay_BTK)
+                with naming(ATTENTION):
+                    return self._forward_kernels(parts, layout, wants, replay_BTK)
             mode = "fused" if wants.dense else "mqa"  # both look at all pairs anyway
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
         sparse = not wants.dense and layout.longest > self.topk and wants.score_live
@@ -306,6 +310,7 @@ class LatentAttention(nn.Module):
         key_cache: Tensor,
         rows_N: Tensor,
         positions_N: Tensor,
+        mode: AttentionMode = "mha",
     ) -> tuple[Tensor, Tensor]:
         """Attend from one new token per row to its own cache, and write the token into that cache.
 
@@ -320,6 +325,7 @@ class LatentAttention(nn.Module):
             key_cache: Indexer keys of this layer, [slots, max length, J]; updated.
             rows_N: Slot of each row, int64 [N].
             positions_N: Position of each new token, int64 [N]; the cache holds all earlier ones.
+            mode: "kernels" selects and attends through `envsynth.kernels`; all others are one way.
 
         Returns:
             Result [N, D], and the selected keys, int32 [N, K].
@@ -327,6 +333,9 @@ class LatentAttention(nn.Module):
         sizes, parts = self.sizes, self._project(x_ND, cos, sin)
         latent_cache[rows_N, positions_N] = parts.latent
         key_cache[rows_N, positions_N] = parts.indexer.key
+        if mode == "kernels":
+            with naming(ATTENTION):
+                return self._decode_kernels(parts, latent_cache, key_cache, rows_N, positions_N)
         longest = int(positions_N.max()) + 1
         width = min(-(-longest // KEY_BLOCK) * KEY_BLOCK, key_cache.shape[1])
         key_NSJ = key_cache[:, :width].index_select(0, rows_N)
@@ -343,6 +352,21 @@ class LatentAttention(nn.Module):
         logits_NHK = at_least_float32(query_NHC @ cached_NKC.transpose(1, 2))
         attention_NHK = logits_NHK.masked_fill((topk_NK < 0)[:, None], float("-inf")).softmax(-1)
         read_NHC = attention_NHK.to(cached_NKC.dtype) @ cached_NKC[..., : sizes.kv_lora_rank]
+        heads_NHV = torch.einsum("nhc,hvc->nhv", read_NHC, to_values)
+        return self.o_proj(heads_NHV.flatten(1)), topk_NK
+
+    def _decode_kernels(
+        self, parts: _Projections, latent_cache: Tensor, key_cache: Tensor, rows_N: Tensor, positions_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from one token per row through `envsynth.kernels`, which read caches in place and never wait."""
+        sizes, index = self.sizes, parts.indexer
+        topk_NK = index_select_decode(index.query, key_cache, index.weight, rows_N, positions_N + 1, self.topk)[0]
+        to_keys, to_values = self._expansions()
+        query_NHC = torch.einsum("nhd,hdc->nhc", parts.query_nope, to_keys)
+        query_NHC = torch.cat((query_NHC, parts.query_rope), dim=-1)
+        read_NHC = sparse_attention_decode(
+            query_NHC, latent_cache, rows_N, topk_NK, rank=sizes.kv_lora_rank, scale=sizes.softmax_scale
+        )
         heads_NHV = torch.einsum("nhc,hvc->nhv", read_NHC, to_values)
         return self.o_proj(heads_NHV.flatten(1)), topk_NK
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 import torch
@@ -136,6 +136,19 @@ class TrainBatch:
     """Counts over the whole step, unchanged in a part of it."""
     report: GroupReport
     """What is to be refilled; over the whole step."""
+
+    def to(self, device: torch.device) -> TrainBatch:
+        """Give the same batch on a device, such as that of the policy.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The batch; kept sets stay on the CPU, where they are checked and cut (`scores.next_token_request`).
+        """
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        moved = {name: value.to(device) for name, value in found.items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
 
     def loss_inputs(
         self, *, old: Tensor | None = None, ref: Tensor | None = None, kl_beta: Tensor | None = None

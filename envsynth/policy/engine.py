@@ -1,4 +1,4 @@
-"""Rollouts on the CPU: many sequences at once, one token per step, against cached latents.
+"""Rollouts where the policy is: many sequences at once, one token per step, against cached latents.
 
 Shape letters: N rows of a step, V vocabulary, M layers with experts, A active experts, L layers, K selected keys, S
 positions of a slot.
@@ -53,7 +53,7 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class SlotRecord:
-    """All tokens of a slot, and what they used; the material of a training sequence."""
+    """All tokens of a slot, and what they used; the material of a training sequence, on the CPU."""
 
     tokens: Tensor
     """Token ids, int64 [T]."""
@@ -118,12 +118,13 @@ class Engine:
         self._prompts: dict[tuple[int, ...], tuple[PolicyOutput, LatentCache]] = {}
         active, layers = config.experts.num_experts_per_tok, config.num_hidden_layers
         wide = torch.promote_types(policy.lm_head.weight.dtype, torch.float32)
-        self._logits = torch.zeros(n_slots, config.vocab_size, dtype=wide)
-        self._uniforms = torch.zeros(n_slots, max_len, dtype=torch.float64)
-        self._log_probs = torch.zeros(n_slots, max_len, dtype=wide)
-        self._sampled = torch.zeros(n_slots, max_len, dtype=torch.bool)
-        self._routed = torch.zeros(n_slots, max_len, config.n_moe_layers, active, dtype=torch.int32)
-        self._topk = torch.zeros(n_slots, max_len, layers, config.indexer.index_topk, dtype=torch.int32)
+        self._device = policy.embed_tokens.weight.device
+        self._logits = self._zeros(config.vocab_size, dtype=wide)
+        self._uniforms = self._zeros(max_len, dtype=torch.float64)
+        self._log_probs = self._zeros(max_len, dtype=wide)
+        self._sampled = self._zeros(max_len, dtype=torch.bool)
+        self._routed = self._zeros(max_len, config.n_moe_layers, active, dtype=torch.int32)
+        self._topk = self._zeros(max_len, layers, config.indexer.index_topk, dtype=torch.int32)
 
     @property
     def open_slots(self) -> list[int]:
@@ -161,7 +162,7 @@ class Engine:
             self._slots.pop(slot, None)
         self._check_weights()
         output, cache = self._prefill(tuple(prompt))
-        length, index = len(prompt), torch.tensor(list(slots), dtype=torch.int64)
+        length, index = len(prompt), self._integers(slots)
         self._cache.latent_LNSC[:, index, :length] = cache.latent_LNSC
         self._cache.index_key_LNSJ[:, index, :length] = cache.index_key_LNSJ
         self._logits[index] = output.logits_BTV[0, -1]
@@ -179,7 +180,9 @@ class Engine:
         if prompt not in self._prompts:
             if len(self._prompts) >= PROMPTS:
                 self._prompts.pop(next(iter(self._prompts)))
-            self._prompts[prompt] = self.policy.prefill(torch.tensor(list(prompt), dtype=torch.int64))
+            # Where kernels score tokens, nobody wants the logits of a whole prompt; a CPU keeps the bits of all rows.
+            last_only = self.policy.uses_kernels
+            self._prompts[prompt] = self.policy.prefill(self._integers(prompt), last_only=last_only)
         return self._prompts[prompt]
 
     def append(self, slot: int, tokens: Sequence[int]) -> None:
@@ -308,12 +311,12 @@ class Engine:
         counts = torch.tensor([0, *(len(ids) for ids in kept)], dtype=torch.int64)
         return SlotRecord(
             tokens=torch.tensor(state.tokens, dtype=torch.int64),
-            sampled=self._sampled[slot, :length].clone(),
-            log_probs=self._log_probs[slot, :length].clone(),
+            sampled=_own(self._sampled[slot, :length]),
+            log_probs=_own(self._log_probs[slot, :length]),
             kept_ids=torch.cat(kept),
             kept_offsets=counts.cumsum(0),
-            routed_experts=self._routed[slot, :length].clone(),
-            indexer_topk=self._topk[slot, :length].clone(),
+            routed_experts=_own(self._routed[slot, :length]),
+            indexer_topk=_own(self._topk[slot, :length]),
         )
 
     def _feed(self, rows: list[int]) -> None:
@@ -322,9 +325,9 @@ class Engine:
         positions = [self._slots[row].fed for row in rows]
         # Copies of the first row fill up the last block: they write the same values to the same place.
         padding = -len(rows) % ROW_BLOCK
-        rows_N = torch.tensor(rows + rows[:1] * padding, dtype=torch.int64)
-        positions_N = torch.tensor(positions + positions[:1] * padding, dtype=torch.int64)
-        tokens_N = torch.tensor(tokens + tokens[:1] * padding, dtype=torch.int64)
+        rows_N, positions_N, tokens_N = (
+            self._integers(item + item[:1] * padding) for item in (rows, positions, tokens)
+        )
         logits_NV, routed_NMA, topk_NLK = self.policy.decode(tokens_N, self._cache, rows_N, positions_N)
         self._logits[rows_N] = logits_NV
         self._routed[rows_N, positions_N] = routed_NMA
@@ -334,8 +337,8 @@ class Engine:
 
     def _sample(self, rows: list[int]) -> list[int]:
         """Draw the next token of each slot, and close the turns that end with it."""
-        rows_N = torch.tensor(rows, dtype=torch.int64)
-        positions_N = torch.tensor([len(self._slots[row].tokens) for row in rows], dtype=torch.int64)
+        rows_N = self._integers(rows)
+        positions_N = self._integers([len(self._slots[row].tokens) for row in rows])
         log_probs_NV = truncated_log_probs(self._logits[rows_N], self.sampling)
         tokens_N = draw(log_probs_NV, self._uniforms[rows_N, positions_N])
         self._log_probs[rows_N, positions_N] = log_probs_NV.gather(1, tokens_N[:, None]).squeeze(1)
@@ -343,7 +346,7 @@ class Engine:
         kept: Sequence[Tensor] = ()
         if self.sampling.truncates:
             in_set_NV = log_probs_NV.isfinite()
-            ids = in_set_NV.nonzero()[:, 1].to(torch.int32)
+            ids = in_set_NV.nonzero()[:, 1].to("cpu", torch.int32)
             kept = ids.split(in_set_NV.sum(-1).tolist())
         ended = []
         for index, (row, token) in enumerate(zip(rows, tokens_N.tolist(), strict=True)):
@@ -357,6 +360,13 @@ class Engine:
                 state.is_open, state.turn = False, Turn(tokens=tuple(state.tokens[state.turn_start :]), end=end)
                 ended.append(row)
         return ended
+
+    def _zeros(self, *shape: int, dtype: torch.dtype) -> Tensor:
+        """Make a table with a row for each slot."""
+        return torch.zeros(self.n_slots, *shape, dtype=dtype, device=self._device)
+
+    def _integers(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.int64, device=self._device)
 
     def _end(self, state: _Slot, token: int) -> TurnEnd | None:
         if token in state.stop_ids:
@@ -402,3 +412,8 @@ class Engine:
                 raise RuntimeError("the policy's weights changed while slots are in use: call clear() after an update")
             self._prompts.clear()
         self._weights = weights
+
+
+def _own(part: Tensor) -> Tensor:
+    """Copy a part of a table, to the CPU."""
+    return part.clone() if part.device.type == "cpu" else part.cpu()

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from envsynth.kernels.experts import experts
 from envsynth.policy.config import ExpertsConfig, PolicyConfig
 from envsynth.policy.grouped import can_group, expert_outputs, grouped_experts
 from envsynth.policy.precision import at_least_float32, float32_linear
+from envsynth.policy.refusals import KERNELS, naming
 from envsynth.policy.selection import exact_topk
 
 GATE_SUM_EPS = 1e-20
@@ -115,7 +117,7 @@ class RoutedExperts(nn.Module):
         self.up_proj = nn.Parameter(torch.empty(E, width, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, width))
 
-    def forward(self, x_ND: Tensor, chosen_NA: Tensor, gates_NA: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, chosen_NA: Tensor, gates_NA: Tensor, kernels: bool = False) -> Tensor:
         """Run each token through its experts and add the results, weighted by their gates.
 
         Tokens are sorted by expert, so each expert runs once; the results return to token order before they are
@@ -125,15 +127,24 @@ class RoutedExperts(nn.Module):
             x_ND: Tokens, [N, D].
             chosen_NA: Experts, int [N, A].
             gates_NA: Gates, [N, A].
+            kernels: Run through `envsynth.kernels.experts`, whose reference has the same bits on a CPU.
 
         Returns:
             Weighted sum, float32 or wider [N, D].
+
+        Raises:
+            UnsupportedError: the kernels cannot take these types or widths.
         """
         weights = (self.gate_proj, self.up_proj, self.down_proj)
         device = x_ND.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             x_ND, *weights = (item.to(dtype) for item in (x_ND, *weights))
+        if kernels:
+            # Not rounded: the sum is added to the shared experts' result in float32.
+            wide = torch.promote_types(x_ND.dtype, torch.float32)
+            with naming(KERNELS):
+                return experts(x_ND, chosen_NA, gates_NA, *weights, out_dtype=wide)
         if can_group(x_ND, weights[0]):
             per_choice_NAD = grouped_experts(x_ND, chosen_NA, *weights)
         else:
@@ -155,19 +166,20 @@ class MixtureOfExperts(nn.Module):
         self.experts = RoutedExperts(config)
         self.shared_experts = GatedMLP(config.hidden_size, sizes.n_shared_experts * sizes.moe_intermediate_size)
 
-    def forward(self, x: Tensor, replay: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, replay: Tensor | None = None, kernels: bool = False) -> tuple[Tensor, Tensor]:
         """Apply the layer.
 
         Args:
             x: Normalised hidden states, [..., D].
             replay: Recorded experts, int [..., A]; a row of -1 is routed live.
+            kernels: Run the routed experts through `envsynth.kernels`.
 
         Returns:
             Result [..., D], and the experts that ran, int32 [..., A].
         """
         x_ND = x.flatten(0, -2)
         chosen_NA, gates_NA = self.gate(x_ND, None if replay is None else replay.flatten(0, -2))
-        routed_ND = self.experts(x_ND, chosen_NA, gates_NA)
+        routed_ND = self.experts(x_ND, chosen_NA, gates_NA, kernels)
         # Routed and shared results are added in float32 and rounded once.
         out = routed_ND.view_as(x) + self.shared_experts(x)
         return out.to(x.dtype), chosen_NA.view(*x.shape[:-1], -1)

@@ -67,40 +67,47 @@ class DecoderLayer(nn.Module):
             Hidden states and what was chosen.
         """
         attention = self.self_attn(self.input_layernorm(x_BTD), layout, wants, mode, replay_BTK)
-        x_BTD, routed = self._feed_forward(x_BTD + attention.out_BTD, replay_BTA)
+        x_BTD, routed = self._feed_forward(x_BTD + attention.out_BTD, replay_BTA, wants.kernels)
         return LayerOutput(x_BTD, attention, routed)
 
     def decode(
-        self, x_ND: Tensor, cos: Tensor, sin: Tensor, cache: tuple[Tensor, Tensor], where: tuple[Tensor, Tensor]
+        self,
+        x_ND: Tensor,
+        angles: tuple[Tensor, Tensor],
+        cache: tuple[Tensor, Tensor],
+        where: tuple[Tensor, Tensor],
+        mode: AttentionMode = "mha",
+        kernels: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Apply the layer to one new token per row.
 
         Args:
             x_ND: Hidden states, [N, D].
-            cos: Cosines, [N, R/2].
-            sin: Sines, [N, R/2].
+            angles: Cosines and sines, [N, R/2] each.
             cache: Latents and indexer keys of this layer; updated.
             where: Slot and position of each row, int64 [N] each.
+            mode: How attention is computed: "kernels", or all others alike.
+            kernels: Run the experts through `envsynth.kernels`.
 
         Returns:
             Hidden states [N, D], selected keys [N, K], experts that ran [N, A] or None.
         """
         out_ND, topk_NK = self.self_attn.decode(
             self.input_layernorm(x_ND),
-            cos,
-            sin,
+            *angles,
             latent_cache=cache[0],
             key_cache=cache[1],
             rows_N=where[0],
             positions_N=where[1],
+            mode=mode,
         )
-        x_ND, routed_NA = self._feed_forward(x_ND + out_ND, None)
+        x_ND, routed_NA = self._feed_forward(x_ND + out_ND, None, kernels)
         return x_ND, topk_NK, routed_NA
 
-    def _feed_forward(self, x: Tensor, replay: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _feed_forward(self, x: Tensor, replay: Tensor | None, kernels: bool) -> tuple[Tensor, Tensor | None]:
         """Apply the second half to [..., D]."""
         normed = self.post_attention_layernorm(x)
         if isinstance(self.mlp, MixtureOfExperts):
-            out, routed = self.mlp(normed, replay)
+            out, routed = self.mlp(normed, replay, kernels)
             return x + out, routed
         return x + self.mlp(normed), None

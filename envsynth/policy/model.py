@@ -12,7 +12,6 @@ no cursor: recomputing a layer in the backward pass reads the same slice again, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -21,14 +20,16 @@ from torch.utils.checkpoint import checkpoint
 
 from envsynth.policy.attention import AttentionMode, Wants
 from envsynth.policy.config import PolicyConfig
-from envsynth.policy.diagnostics import SelectionDiagnostics, join_layers
+from envsynth.policy.diagnostics import join_layers
 from envsynth.policy.experts import Router, expert_load
 from envsynth.policy.layer import DecoderLayer, LayerOutput
+from envsynth.policy.output import PolicyOutput
 from envsynth.policy.packing import Layout, check_starts, visible_keys
 from envsynth.policy.precision import RMSNorm, float32_linear
 from envsynth.policy.prediction import PredictionLayer, Predictions, tokens_ahead
 from envsynth.policy.replay import check_indexer_topk, check_routed_experts, check_tokens
 from envsynth.policy.rope import attention_frequencies, rope_angles
+from envsynth.policy.scores import ScoreRequest, TokenScores, check_request, score_hidden, score_logits
 
 EMBEDDING_STD = 0.5
 """Standard deviation of fresh embeddings."""
@@ -36,25 +37,6 @@ BIAS_RATE = 1e-3
 """Step of the load-balancing bias (arXiv:2412.19437, section 4.2)."""
 FLOAT32_NAMES = ("lm_head.weight", "mlp.gate.weight", "e_score_correction_bias", "weights_proj.weight", "frequencies")
 """Endings of the weights that stay float32 in a half-precision policy: head, router, the indexer's head weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PolicyOutput:
-    """What one forward pass gives."""
-
-    logits_BTV: Tensor
-    """Logits of the next token, float32 (float64 in a float64 policy) [B, T, V]; meaningless at padding."""
-    routed_experts: Tensor
-    """Experts that ran, int32 [B, T, M, A]; -1 at padding. M counts layers with experts only."""
-    indexer_topk: Tensor | None
-    """Positions that attention read, relative to the document, int32 [B, T, L, K], ascending, padded with -1; None
-    when `dense` was asked for, because then nothing was selected."""
-    indexer_kl: Tensor | None
-    """Indexer loss in nats, mean over layers, [B, T], 0 at padding; None unless asked for."""
-    diagnostics: SelectionDiagnostics | None = None
-    """Measures of the selection; None unless asked for."""
-    predictions: Predictions | None = None
-    """What the prediction layers give; None unless asked for."""
 
 
 class LatentCache(NamedTuple):
@@ -76,19 +58,28 @@ class Policy(nn.Module):
         config: What it is made of.
         seed: Seed of the fresh weights. Output projections and the head start at zero, so a fresh policy is uniform.
         checkpoint_layers: Recompute each layer in the backward pass instead of keeping its activations.
-        attention: How attention over whole sequences is computed; all ways give the same numbers up to rounding.
+        attention: How attention is computed; all ways give the same numbers up to rounding.
+        kernels: Whether experts and scores of tokens run through `envsynth.kernels`. None: on a GPU, and with
+            `attention="kernels"`. On a CPU that means their references.
     """
 
     frequencies: Tensor
     """Rotary angle per position, float32 [R/2]."""
 
     def __init__(
-        self, config: PolicyConfig, *, seed: int = 0, checkpoint_layers: bool = False, attention: AttentionMode = "mha"
+        self,
+        config: PolicyConfig,
+        *,
+        seed: int = 0,
+        checkpoint_layers: bool = False,
+        attention: AttentionMode = "mha",
+        kernels: bool | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.checkpoint_layers = checkpoint_layers
         self.attention_mode: AttentionMode = attention
+        self.kernels = kernels
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             DecoderLayer(config, is_dense=layer < config.first_k_dense_replace)
@@ -110,6 +101,13 @@ class Policy(nn.Module):
                 item.data = before[name].to(item.device)
         return self
 
+    @property
+    def uses_kernels(self) -> bool:
+        """Whether experts and scores of tokens run through `envsynth.kernels`."""
+        if self.kernels is not None:
+            return self.kernels
+        return self.attention_mode == "kernels" or self.embed_tokens.weight.is_cuda
+
     def forward(  # noqa: PLR0913 - what can be replayed and what can be asked for; all but the tokens by name
         self,
         tokens_BT: Tensor,
@@ -122,6 +120,7 @@ class Policy(nn.Module):
         with_indexer_kl: bool = False,
         with_diagnostics: bool = False,
         with_predictions: bool = False,
+        score: ScoreRequest | None = None,
     ) -> PolicyOutput:
         """Run whole sequences.
 
@@ -138,13 +137,16 @@ class Policy(nn.Module):
             with_indexer_kl: Also give the indexer's loss.
             with_diagnostics: Also measure the selection against dense attention.
             with_predictions: Also run the prediction layers.
+            score: Tokens to score (`scores.next_token_request`); the prediction layers' own follow from it. Where
+                kernels score them (`uses_kernels`), no logits are formed.
 
         Returns:
-            Logits, and what was chosen, which a later call can replay.
+            Logits or scores, and what was chosen, which a later call can replay.
 
         Raises:
             ValueError: An argument has a wrong shape or impossible values, `dense` meets recorded keys, or predictions
                 are asked of a policy without prediction layers. A compiled policy checks no values.
+            UnsupportedError: A kernel cannot take the policy's types or widths; the message names the setting.
         """
         shape = (tokens_BT.shape[0], tokens_BT.shape[-1])
         if dense and indexer_topk_BTLK is not None:
@@ -160,25 +162,39 @@ class Policy(nn.Module):
             check_starts(starts_BT, shape)
         layout = self._layout(tokens_BT, starts_BT)
         if not compiled:
-            if routed_experts_BTMA is not None:
-                check_routed_experts(routed_experts_BTMA, shape, self.config)
-            if indexer_topk_BTLK is not None:
-                check_indexer_topk(indexer_topk_BTLK, shape, self.config, layout.positions)
+            self._check_given(shape, layout, routed_experts_BTMA, indexer_topk_BTLK, score)
         score_live = compiled or _any_live(indexer_topk_BTLK, mask_BT)
-        wants = Wants(score_live, dense, with_indexer_kl, with_diagnostics)
+        wants = Wants(score_live, dense, with_indexer_kl, with_diagnostics, kernels=self.uses_kernels)
         hidden_BTD, layers = self._run(tokens_BT, layout, wants, indexer_topk_BTLK, routed_experts_BTMA)
+        predicting: list[LayerOutput] = []
         predictions = None
         if with_predictions:
-            predictions, more = self._predict(hidden_BTD, tokens_BT, mask_BT, layout, wants)
-            return self._output(hidden_BTD, layers, mask_BT, predictions, more)
-        return self._output(hidden_BTD, layers, mask_BT)
+            predictions, predicting = self._predict(hidden_BTD, tokens_BT, mask_BT, layout, wants, score)
+        return self._output(self._head(hidden_BTD, score), layers, mask_BT, predictions, predicting)
+
+    def _check_given(
+        self,
+        shape: tuple[int, int],
+        layout: Layout,
+        routed_experts_BTMA: Tensor | None,
+        indexer_topk_BTLK: Tensor | None,
+        score: ScoreRequest | None,
+    ) -> None:
+        """Refuse records and requests that do not belong to the sequences."""
+        if routed_experts_BTMA is not None:
+            check_routed_experts(routed_experts_BTMA, shape, self.config)
+        if indexer_topk_BTLK is not None:
+            check_indexer_topk(indexer_topk_BTLK, shape, self.config, layout.positions)
+        if score is not None:
+            check_request(score, shape, self.config.vocab_size)
 
     @torch.no_grad()
-    def prefill(self, tokens_T: Tensor) -> tuple[PolicyOutput, LatentCache]:
+    def prefill(self, tokens_T: Tensor, *, last_only: bool = False) -> tuple[PolicyOutput, LatentCache]:
         """Run one sequence and keep what decoding needs.
 
         Args:
             tokens_T: Token ids, int64 [T].
+            last_only: Give the last token's logits alone, [1, 1, V].
 
         Returns:
             The output with B = 1, and a cache of one slot and T positions.
@@ -188,8 +204,9 @@ class Policy(nn.Module):
         """
         tokens_BT = tokens_T[None]
         check_tokens(tokens_BT, None, self.config)
-        hidden_BTD, layers = self._run(tokens_BT, self._layout(tokens_BT, None), Wants())
-        output = self._output(hidden_BTD, layers, torch.ones_like(tokens_BT, dtype=torch.bool))
+        hidden_BTD, layers = self._run(tokens_BT, self._layout(tokens_BT, None), Wants(kernels=self.uses_kernels))
+        head = self._head(hidden_BTD[:, -1:] if last_only else hidden_BTD, None)
+        output = self._output(head, layers, torch.ones_like(tokens_BT, dtype=torch.bool))
         latent = torch.stack([layer.attention.latent_BTC for layer in layers])
         return output, LatentCache(latent, torch.stack([layer.attention.index_key_BTJ for layer in layers]))
 
@@ -208,11 +225,11 @@ class Policy(nn.Module):
         Returns:
             Logits, float32 [N, V]; experts that ran, int32 [N, M, A]; selected keys, int32 [N, L, K].
         """
-        cos, sin = self._angles(positions_N)
+        angles, mode, kernels = self._angles(positions_N), self.attention_mode, self.uses_kernels
         x_ND, routed, selected = self.embed_tokens(tokens_N), [], []
         for index, layer in enumerate(self._decoder_layers()):
             parts = (cache.latent_LNSC[index], cache.index_key_LNSJ[index])
-            x_ND, topk_NK, routed_NA = layer.decode(x_ND, cos, sin, parts, (rows_N, positions_N))
+            x_ND, topk_NK, routed_NA = layer.decode(x_ND, angles, parts, (rows_N, positions_N), mode, kernels)
             selected.append(topk_NK)
             if routed_NA is not None:
                 routed.append(routed_NA)
@@ -284,22 +301,43 @@ class Policy(nn.Module):
             return checkpoint(layer, *arguments, use_reentrant=False, preserve_rng_state=False)
         return layer(*arguments)
 
+    def _head(self, hidden_BTD: Tensor, score: ScoreRequest | None) -> tuple[Tensor | None, TokenScores | None]:
+        """Apply the head to normalised hidden states: logits [B, T, V], scores of tokens, or both."""
+        if score is not None and self.uses_kernels:
+            return None, score_hidden(hidden_BTD, self.lm_head.weight, score)
+        # Float32: the difference of two log-probabilities must not be the head's rounding.
+        logits_BTV = float32_linear(hidden_BTD, self.lm_head.weight)
+        return logits_BTV, None if score is None else score_logits(logits_BTV, score)
+
     def _predict(
-        self, hidden_BTD: Tensor, tokens_BT: Tensor, mask_BT: Tensor, layout: Layout, wants: Wants
+        self,
+        hidden_BTD: Tensor,
+        tokens_BT: Tensor,
+        mask_BT: Tensor,
+        layout: Layout,
+        wants: Wants,
+        score: ScoreRequest | None,
     ) -> tuple[Predictions, list[LayerOutput]]:
         """Run the prediction layers, each on the hidden states of the one before."""
-        logits, valid, layers = [], [], []
+        # Prediction layers learn the full distribution: they know no kept sets.
+        asked = None if score is None else ScoreRequest(tokens_BT, None, score.temperature, with_measures=False)
+        logits, scores, valid, layers = [], [], [], []
         for index, layer in enumerate(self.mtp_layers):
             ahead_BT, _ = tokens_ahead(tokens_BT, mask_BT, layout.starts_BT, index + 1)
-            _, valid_BT = tokens_ahead(tokens_BT, mask_BT, layout.starts_BT, index + 2)
+            target_BT, valid_BT = tokens_ahead(tokens_BT, mask_BT, layout.starts_BT, index + 2)
             embedding_BTD = self.embed_tokens(ahead_BT)
             hidden_BTD, output = self._call(layer, embedding_BTD, hidden_BTD, layout, wants, self.attention_mode)
-            logits.append(float32_linear(hidden_BTD, self.lm_head.weight))
+            if asked is not None:
+                asked = asked._replace(targets_BT=torch.where(valid_BT, target_BT, -1))
+            logits_BTV, found = self._head(hidden_BTD, asked)
+            logits += [] if logits_BTV is None else [logits_BTV]
+            scores += [] if found is None else [found.log_probs_BT]
             valid.append(valid_BT)
             layers.append(output)
         routed_BTPA = torch.stack([layer.routed_BTA for layer in layers], dim=2)
         predictions = Predictions(
-            logits_BTPV=torch.stack(logits, dim=2),
+            logits=torch.stack(logits, dim=2) if logits else None,
+            log_probs_BTP=torch.stack(scores, dim=2) if scores else None,
             valid_BTP=torch.stack(valid, dim=2),
             routed_experts=routed_BTPA.masked_fill(~mask_BT[:, :, None, None], -1),
         )
@@ -311,7 +349,7 @@ class Policy(nn.Module):
 
     def _output(
         self,
-        hidden_BTD: Tensor,
+        head: tuple[Tensor | None, TokenScores | None],
         layers: list[LayerOutput],
         mask_BT: Tensor,
         predictions: Predictions | None = None,
@@ -327,8 +365,8 @@ class Policy(nn.Module):
         losses = [item.attention.kl_BT for item in (*layers, *predicting) if item.attention.kl_BT is not None]
         measured = [layer.attention.diagnostics for layer in layers if layer.attention.diagnostics is not None]
         return PolicyOutput(
-            # Float32: the difference of two log-probabilities must not be the head's rounding.
-            logits_BTV=float32_linear(hidden_BTD, self.lm_head.weight),
+            logits=head[0],
+            scores=head[1],
             routed_experts=routed_BTMA.masked_fill(padding_BT11, -1),
             indexer_topk=torch.stack(topk, dim=2).masked_fill(padding_BT11, -1) if topk else None,
             indexer_kl=torch.stack(losses).mean(0).masked_fill(~mask_BT, 0.0) if losses else None,

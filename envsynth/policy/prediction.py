@@ -24,12 +24,26 @@ from envsynth.policy.precision import RMSNorm
 class Predictions:
     """What the prediction layers give."""
 
-    logits_BTPV: Tensor
-    """Logits of the token after next, the one after that, and so on, float32 or wider [B, T, P, V]."""
+    logits: Tensor | None = None
+    """Logits of the token after next, the one after that, and so on, float32 or wider [B, T, P, V]; None where kernels
+    scored the tokens instead."""
+    log_probs_BTP: Tensor | None = None
+    """Log-probabilities of those tokens (nats), [B, T, P], 0 where there is none; None without a request."""
     valid_BTP: Tensor
     """Whether that token exists and belongs to the same document, bool [B, T, P]."""
     routed_experts: Tensor
     """Experts that ran, int32 [B, T, P, A]; -1 at padding."""
+
+    @property
+    def logits_BTPV(self) -> Tensor:  # noqa: N802 - a shape, as in all names of tensors
+        """Logits, [B, T, P, V].
+
+        Raises:
+            ValueError: none were formed.
+        """
+        if self.logits is None:
+            raise ValueError("no logits were formed: kernels scored the tokens; read log_probs_BTP")
+        return self.logits
 
 
 class PredictionLayer(nn.Module):

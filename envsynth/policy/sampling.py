@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -58,6 +58,17 @@ class KeptSets:
     """Token ids of all rows one after the other, ascending within a row, int32."""
     offsets: Tensor
     """Where each row begins in `ids`, and the end of the last, int64 [P + 1]."""
+
+    def to(self, device: torch.device) -> KeptSets:
+        """Give the same sets on a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The sets; these, where they are there already.
+        """
+        return replace(self, ids=self.ids.to(device), offsets=self.offsets.to(device))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -22,7 +22,7 @@ from envsynth.policy.batch import TokenTrajectory, TrainBatch, collate, micro_ba
 from envsynth.policy.grpo import GrpoConfig, grpo_loss, merge_metrics
 from envsynth.policy.model import Policy, PolicyOutput
 from envsynth.policy.optimizer import PolicyOptimizer
-from envsynth.policy.sampling import KeptSets, entropy, kept_mass, select_kept, token_log_probs
+from envsynth.policy.scores import Measures, ScoreRequest, TokenScores, aligned, next_token_request
 from envsynth.policy.tokens import PAD
 
 IndexerTraining = Literal["kl", "frozen"]
@@ -138,67 +138,77 @@ def _accumulate(
     """Add up the gradients of a batch, and its metrics."""
     n_valid = int(batch.valid.sum())
     found: list[Mapping[str, Tensor]] = []
-    for part in micro_batches(batch, config.micro_batch_tokens):
+    device = policy.embed_tokens.weight.device
+    for here in micro_batches(batch, config.micro_batch_tokens):
+        # What the loss reads is scored. Kept sets are checked on the CPU, where nobody waits for a device.
+        is_read_NT = here.loss_inputs().mask
+        asked = next_token_request(here.tokens, is_read_NT, kept=here.kept, temperature=config.temperature)
+        asked, part = asked.to(device), here.to(device)
         output = policy(
             part.tokens,
             mask_BT=part.valid,
             routed_experts_BTMA=part.routed_experts,
             indexer_topk_BTLK=part.indexer_topk,
             with_indexer_kl=config.indexer_kl_weight > 0,
+            score=asked,
         )
-        logp_NT = token_log_probs(output.logits_BTV, part.tokens, part.kept, config.temperature)
-        inputs = part.loss_inputs(ref=_reference_log_probs(reference, part, config.temperature))
+        scores = _scores(output)
+        logp_NT = aligned(scores.log_probs_BT)
+        inputs = part.loss_inputs(ref=_reference_log_probs(reference, part, asked))
         loss, metrics = grpo_loss(logp_NT, inputs, config.loss, part.totals)
         if output.indexer_kl is not None:
             indexer = output.indexer_kl.sum() / n_valid
             loss = loss + config.indexer_kl_weight * indexer
             metrics["loss/indexer"] = indexer.detach()
         loss.backward()
-        metrics |= _observed(output, logp_NT.detach(), part, config.temperature, is_fresh=is_fresh)
+        metrics |= _observed(scores.measures, logp_NT.detach(), part, is_fresh=is_fresh)
         found.append(metrics)
     return merge_metrics(found)
 
 
+def _scores(output: PolicyOutput) -> TokenScores:
+    """Give the scores that were asked for.
+
+    Raises:
+        SpecError: the policy gave none.
+    """
+    if output.scores is None:
+        raise SpecError("the policy gave no scores: its forward pass must answer `score`")
+    return output.scores
+
+
 @torch.no_grad()
-def _reference_log_probs(reference: Policy | None, part: TrainBatch, temperature: float) -> Tensor | None:
+def _reference_log_probs(reference: Policy | None, part: TrainBatch, asked: ScoreRequest) -> Tensor | None:
     if reference is None:
         return None
-    logits_NTV = reference(part.tokens, mask_BT=part.valid).logits_BTV
-    return token_log_probs(logits_NTV, part.tokens, part.kept, temperature)
+    output = reference(part.tokens, mask_BT=part.valid, score=asked._replace(with_measures=False))
+    return aligned(_scores(output).log_probs_BT)
 
 
 @torch.no_grad()
-def _observed(
-    output: PolicyOutput, logp_NT: Tensor, part: TrainBatch, temperature: float, *, is_fresh: bool
-) -> dict[str, Tensor]:
+def _observed(measures: Measures | None, logp_NT: Tensor, part: TrainBatch, *, is_fresh: bool) -> dict[str, Tensor]:
     """Entropy, kept mass, and the distance to the sampler's record; shares of the whole batch, so that they add up."""
     n_tokens = part.totals.n_tokens
     before_NT = part.action_mask[:, 1:]
-    logits_PV = output.logits_BTV[:, :-1][before_NT]
-    metrics = {"entropy": entropy(logits_PV, temperature).sum() / n_tokens}
-    if part.kept is not None:
-        lengths_NT = part.kept.offsets.diff().view_as(part.tokens)
-        is_cut_NT = part.action_mask & (lengths_NT > 0)
-        mass_P = kept_mass(output.logits_BTV[:, :-1].flatten(0, 1), _shifted(part.kept, part.tokens), temperature)
-        mass_NT = mass_P.view_as(part.tokens[:, 1:])
-        metrics["kept/mass"] = mass_NT[before_NT].sum() / n_tokens
-        metrics["kept/cut_share"] = is_cut_NT.sum() / n_tokens
+    metrics: dict[str, Tensor] = {}
+    if measures is not None:
+        metrics["entropy"] = measures.entropy_BT[:, :-1][before_NT].sum() / n_tokens
+    if measures is not None and part.kept is not None:
+        is_cut_NT = part.kept.offsets.diff().view_as(part.tokens) > 0
+        metrics["kept/mass"] = measures.mass_BT[:, :-1][before_NT].sum() / n_tokens
+        metrics["kept/cut_share"] = (part.action_mask.to(is_cut_NT.device) & is_cut_NT).sum() / n_tokens
     if is_fresh:
         drift_P = (logp_NT - part.mu)[part.action_mask].abs()
         metrics |= {"drift/mean": drift_P.sum() / n_tokens, "drift/max": drift_P.max()}
     return metrics
 
 
-def _shifted(kept: KeptSets, tokens_NT: Tensor) -> KeptSets:
-    """The kept sets of the tokens that logits predict: all but the first of each row."""
-    rows_NT = torch.arange(tokens_NT.numel()).view_as(tokens_NT)
-    return select_kept(kept, rows_NT[:, 1:].flatten())
-
-
 @torch.no_grad()
 def _agreement(policy: Policy, part: TrainBatch) -> dict[str, float]:
     """Share of the recorded experts and keys that the live policy would choose too, on some rows."""
-    output = policy(part.tokens, mask_BT=part.valid)
+    part = part.to(policy.embed_tokens.weight.device)
+    nothing = ScoreRequest(torch.full_like(part.tokens, -1), with_measures=False)
+    output = policy(part.tokens, mask_BT=part.valid, score=nothing)
     metrics: dict[str, float] = {}
     pairs = {
         "replay/router_agreement": (part.routed_experts, output.routed_experts),

@@ -29,6 +29,7 @@ from envsynth.policy.checkpoint import Checkpoint, CheckpointRecord, git_revisio
 from envsynth.policy.model import BIAS_RATE, Policy, PolicyOutput, balance_experts
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.prediction import Predictions
+from envsynth.policy.scores import next_token_request
 from envsynth.policy.tokens import PAD, VOCABULARY_HASH
 from envsynth.train.run_folder import SOURCE, RunFolder, StepReport, StopRequest
 from envsynth.train.traces import ACTION, CONTEXT, ECHO, Lesson, lessons_hash
@@ -112,6 +113,19 @@ class SftBatch:
     marks_BT: Tensor
     """CONTEXT, ACTION, MISTAKE or ECHO; 0 on padding, int64 [B, T]."""
 
+    def to(self, device: torch.device) -> SftBatch:
+        """Give the same batch on a device.
+
+        Args:
+            device: Where to.
+
+        Returns:
+            The batch.
+        """
+        return SftBatch(
+            tokens_BT=self.tokens_BT.to(device), valid_BT=self.valid_BT.to(device), marks_BT=self.marks_BT.to(device)
+        )
+
 
 def batch_of(lessons: Sequence[Lesson]) -> SftBatch:
     """Pad lessons into tensors, in their order."""
@@ -159,7 +173,7 @@ def sft_loss(
     """Compute the weighted cross-entropy of the next token, plus the indexer's loss.
 
     Args:
-        output: Of the policy on the batch, with its indexer loss.
+        output: Of the policy on the batch, with its indexer loss; with scores of all tokens, or with logits.
         batch: The lessons.
         context_weight: Weight of a token that is no action.
         echo_weight: Weight of a token that is no action but part of a word that stood earlier.
@@ -168,24 +182,33 @@ def sft_loss(
     Returns:
         The loss, a scalar; and metrics: losses in nats, share of action tokens that are the most probable.
     """
-    targets_BT, marks_BT = batch.tokens_BT[:, 1:], batch.marks_BT[:, 1:]
+    marks_BT = batch.marks_BT[:, 1:]
     valid_BT = batch.valid_BT[:, 1:]
     action_BT = (marks_BT == ACTION) & valid_BT
     weight_BT = action_BT + context_weight * ((marks_BT == CONTEXT) & valid_BT) + echo_weight * (marks_BT == ECHO)
-    logits_BTV = output.logits_BTV[:, :-1]
-    nats_BT = functional.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none")
+    nats_BT, is_best_BT = _next_tokens(output, batch)
     loss = (nats_BT * weight_BT).sum() / weight_BT.sum()
     n_actions = action_BT.sum()
     metrics = {
         "loss/sft": float(loss.detach()),
         "loss/action": float((nats_BT.detach() * action_BT).sum() / n_actions),
-        "accuracy/action": float(((logits_BTV.argmax(-1) == targets_BT) & action_BT).sum() / n_actions),
+        "accuracy/action": float((is_best_BT & action_BT).sum() / n_actions),
     }
     if output.indexer_kl is not None:
         indexer = output.indexer_kl.sum() / batch.valid_BT.sum()
         metrics["loss/indexer"] = float(indexer.detach())
         loss = loss + indexer_kl_weight * indexer
     return loss, metrics
+
+
+def _next_tokens(output: PolicyOutput, batch: SftBatch) -> tuple[Tensor, Tensor]:
+    """Give the nats of each next token [B, T - 1], and whether it is the most probable one."""
+    scores, targets_BT = output.scores, batch.tokens_BT[:, 1:]
+    if scores is not None and scores.measures is not None:
+        return -scores.log_probs_BT[:, :-1], scores.measures.is_best_BT[:, :-1]
+    logits_BTV = output.logits_BTV[:, :-1]
+    nats_BT = functional.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none")
+    return nats_BT, logits_BTV.argmax(-1) == targets_BT
 
 
 def prediction_loss(predictions: Predictions, batch: SftBatch, metrics: dict[str, float]) -> Tensor:
@@ -199,10 +222,13 @@ def prediction_loss(predictions: Predictions, batch: SftBatch, metrics: dict[str
     Returns:
         The loss, a scalar.
     """
-    valid_BTP, length = predictions.valid_BTP, batch.tokens_BT.shape[1]
-    places_TP = torch.arange(length)[:, None] + 2 + torch.arange(valid_BTP.shape[2])
-    targets_BTP = batch.tokens_BT[:, places_TP.clamp(max=length - 1)]
-    nats_BTP = functional.cross_entropy(predictions.logits_BTPV.movedim(-1, 1), targets_BTP, reduction="none")
+    valid_BTP, length, device = predictions.valid_BTP, batch.tokens_BT.shape[1], batch.tokens_BT.device
+    if predictions.log_probs_BTP is not None:
+        nats_BTP = -predictions.log_probs_BTP
+    else:
+        places_TP = torch.arange(length, device=device)[:, None] + 2 + torch.arange(valid_BTP.shape[2], device=device)
+        targets_BTP = batch.tokens_BT[:, places_TP.clamp(max=length - 1)]
+        nats_BTP = functional.cross_entropy(predictions.logits_BTPV.movedim(-1, 1), targets_BTP, reduction="none")
     loss = (nats_BTP * valid_BTP).sum() / valid_BTP.sum().clamp(min=1)
     metrics["loss/mtp"] = float(loss.detach())
     return loss
@@ -331,12 +357,16 @@ class SftRun:
         is_dense = fraction < config.dense_share or warms_up
         with_kl = warms_up or (config.indexer_kl_weight > 0 and fraction >= config.indexer_start)
         predicts = not warms_up and config.mtp_weight > 0 and self.policy.config.num_nextn_predict_layers > 0
+        batch = batch.to(self.policy.embed_tokens.weight.device)
+        # In plain torch the logits are there anyway, and the library's loss reads them.
+        score = next_token_request(batch.tokens_BT, batch.valid_BT) if self.policy.uses_kernels else None
         output = self.policy(
             batch.tokens_BT,
             mask_BT=batch.valid_BT,
             dense=is_dense,
             with_indexer_kl=with_kl,
             with_predictions=predicts,
+            score=score,
         )
         loss, metrics = sft_loss(
             output,

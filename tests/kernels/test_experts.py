@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 from envsynth.kernels import experts as operator
 from envsynth.kernels.dispatch import UnsupportedError
-from envsynth.kernels.experts import configs, experts, forward, reference, sorting, sums
+from envsynth.kernels.experts import compiled, configs, experts, forward, reference, sorting, sums
 from envsynth.policy import experts as policy_experts
 from envsynth.policy.presets import nano
 
@@ -197,6 +197,37 @@ def test_a_token_without_experts_reaches_nothing(generator):
         assert not found[1][0].any()
         assert not found[2][0].any()
         assert all(torch.equal(*pair) for pair in zip(clean, found, strict=True))
+
+
+@pytest.mark.parametrize("way", ["reference", "triton"])
+@pytest.mark.parametrize("name", ["odd", "repeated", "outside", "expert-without-tokens"])
+def test_the_librarys_operator_computes_the_same(way, name, generator):
+    chosen, inputs = draw(CASES[name], generator)
+    dy = torch.randn(inputs[0].shape, generator=generator)
+    x, gates, *weights = (item.clone().requires_grad_() for item in inputs)
+    y = compiled.experts_operator(x, chosen, gates, *weights, torch.float32, way)[0]
+    y.backward(dy)
+    want = run_with_gradients(chosen, inputs, dy, way)
+    for found, item in zip([y.detach(), *(item.grad for item in (x, gates, *weights))], want, strict=True):
+        assert torch.equal(found, item) or (way == "reference" and relative(found, item) < 1e-6)
+
+
+@pytest.mark.parametrize("way", ["reference", "triton"])
+def test_the_librarys_operator_passes_its_checks(way, generator, monkeypatch):
+    monkeypatch.undo()  # the checks compare memory that nobody reads
+    for case in (CASES["one-choice"], Case(0, 2, 3, 16, 32)):
+        chosen, (x, gates, *weights) = draw(case, generator)
+        arguments = (x.requires_grad_(), chosen, gates.requires_grad_(), *(item.requires_grad_() for item in weights))
+        library.opcheck(compiled.experts_operator, (*arguments, torch.float32, way))
+
+
+def test_the_references_gradients_are_autograds_in_float64(generator):
+    chosen, inputs = draw(CASES["outside"], generator, torch.float64)
+    inputs[1] = inputs[1].double()
+    dy = torch.randn(inputs[0].shape, generator=generator, dtype=torch.float64)
+    want = run_with_gradients(chosen, inputs, dy, "reference")[1:]
+    for found, item in zip(reference.gradients(dy, chosen, *inputs), want, strict=True):
+        torch.testing.assert_close(found, item, rtol=0, atol=1e-12)
 
 
 def test_no_tokens_give_nothing_and_zero_gradients(generator):

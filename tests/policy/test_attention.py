@@ -64,10 +64,12 @@ def test_forward_is_the_definition_on_the_selected_keys(policy, tiny, length, mo
     torch.testing.assert_close(output.out_BTD[0], want, rtol=1e-6, atol=1e-6)
 
 
-def test_both_modes_agree_in_float64(lively, tokens):
+@pytest.mark.parametrize("mode", ["mqa", "kernels"])
+def test_both_modes_agree_in_float64(lively, tokens, mode):
     policy, batch = lively().double(), tokens(1, 40)
     with torch.no_grad():
         whole = policy(batch)
+        policy.attention_mode = mode
         cache = policy.new_cache(2, 40)
         for t in range(40):
             where = torch.tensor([1]), torch.tensor([t])
@@ -103,8 +105,10 @@ def test_dense_differs_from_sparse_beyond_k_keys(policy, tokens):
     assert difference[6:].min() > 1e-3
 
 
-def test_decode_ignores_what_it_did_not_select(policy, tokens):
+@pytest.mark.parametrize("mode", ["mqa", "kernels"])
+def test_decode_ignores_what_it_did_not_select(policy, tokens, mode):
     batch = tokens(1, 31)[0]
+    policy.attention_mode = mode
     output, prefilled = policy.prefill(batch[:30])
     assert output.logits_BTV.shape == (1, 30, 50)
     results = []

@@ -17,6 +17,13 @@ LOG_PROB_TOLERANCE = 1e-5
 """Between cached decoding and the full forward pass, float32."""
 
 
+@pytest.fixture(params=["mha", "kernels"])
+def either(policy, request) -> Policy:
+    """A policy that decodes in plain torch, or through the operators' references."""
+    policy.attention_mode = request.param
+    return policy
+
+
 def prompt(length: int, seed: int = 0) -> list[int]:
     return torch.randint(3, 50, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
@@ -60,8 +67,8 @@ def play_turns(engine: Engine, slots: list[int], answers: list[list[int]], max_t
 
 
 @pytest.mark.parametrize("replay", [False, True], ids=["live", "replayed"])
-def test_e1_ragged_turns_equal_the_full_forward(policy, replay):
-    engine = Engine(policy, n_slots=5, max_len=64)
+def test_e1_ragged_turns_equal_the_full_forward(either, replay):
+    engine = Engine(either, n_slots=5, max_len=64)
     for slot, length in enumerate([3, 6, 7, 15, 28]):
         engine.start([slot], prompt(length, seed=slot), [f"e1/{slot}"])
     play_turns(engine, [0, 1, 2, 3, 4], [[7, 8, 9], [5]])
@@ -69,28 +76,28 @@ def test_e1_ragged_turns_equal_the_full_forward(policy, replay):
     for slot in range(5):
         record = engine.record(slot)
         lengths.add(len(record.tokens))
-        check_against_forward(policy, record, replay=replay)
+        check_against_forward(either, record, replay=replay)
     assert len(lengths) > 2, "ragged"
-    assert max(lengths) > 4 * policy.config.indexer.index_topk, "sparse"
+    assert max(lengths) > 4 * either.config.indexer.index_topk, "sparse"
 
 
-def test_e1_reused_slots_carry_nothing_over(policy):
-    engine = Engine(policy, n_slots=3, max_len=60)
+def test_e1_reused_slots_carry_nothing_over(either):
+    engine = Engine(either, n_slots=3, max_len=60)
     engine.start([0, 1, 2], prompt(40, seed=9), ["old/0", "old/1", "old/2"])
     play_turns(engine, [0, 1, 2], [[7, 8, 9]])
     engine.start([1, 2], prompt(8, seed=10), ["new/1", "new/2"])
     play_turns(engine, [1, 2], [[11, 12]])
     for slot in (1, 2):
-        check_against_forward(policy, engine.record(slot), replay=False)
-    fresh = Engine(policy, n_slots=3, max_len=60)
+        check_against_forward(either, engine.record(slot), replay=False)
+    fresh = Engine(either, n_slots=3, max_len=60)
     fresh.start([1, 2], prompt(8, seed=10), ["new/1", "new/2"])
     play_turns(fresh, [1, 2], [[11, 12]])
     for slot in (1, 2):
         assert_same(engine.record(slot), fresh.record(slot))
 
 
-def test_e1_rewritten_context_is_computed_afresh(policy):
-    engine = Engine(policy, n_slots=2, max_len=64)
+def test_e1_rewritten_context_is_computed_afresh(either):
+    engine = Engine(either, n_slots=2, max_len=64)
     engine.start([0, 1], prompt(30, seed=3), ["a/0", "a/1"])
     play_turns(engine, [0, 1], [[7, 8, 9]])
     kept = engine.record(0).tokens.tolist()
@@ -101,7 +108,7 @@ def test_e1_rewritten_context_is_computed_afresh(policy):
     assert record.tokens[:11].tolist() == summary
     assert not record.sampled[:11].any(), "a rewritten context is given, not sampled"
     for slot in (0, 1):
-        check_against_forward(policy, engine.record(slot), replay=False)
+        check_against_forward(either, engine.record(slot), replay=False)
 
 
 @pytest.mark.parametrize(
@@ -109,13 +116,13 @@ def test_e1_rewritten_context_is_computed_afresh(policy):
     [Sampling(temperature=0.6), Sampling(temperature=1.3, sampling_top_k=9, sampling_top_p=0.9)],
     ids=["T", "T-k-p"],
 )
-def test_e1_recorded_log_probs_are_those_of_the_kept_set(policy, sampling):
-    engine = Engine(policy, n_slots=4, max_len=64, sampling=sampling)
+def test_e1_recorded_log_probs_are_those_of_the_kept_set(either, sampling):
+    engine = Engine(either, n_slots=4, max_len=64, sampling=sampling)
     engine.start([0, 1, 2, 3], prompt(12), [f"k/{slot}" for slot in range(4)])
     play_turns(engine, [0, 1, 2, 3], [[7, 8]])
     for slot in range(4):
         record = engine.record(slot)
-        check_against_forward(policy, record, sampling.temperature, replay=True)
+        check_against_forward(either, record, sampling.temperature, replay=True)
         counts = record.kept_offsets.diff()
         assert ((counts > 0) == (record.sampled & torch.tensor(sampling.truncates))).all()
         for position in record.sampled.nonzero().flatten().tolist() if sampling.truncates else []:
@@ -148,9 +155,10 @@ def assert_same(one: SlotRecord, other: SlotRecord) -> None:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
-@pytest.mark.parametrize("size", ["tiny", "nano"])
-def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(lively, tiny, size):
+@pytest.mark.parametrize(("size", "mode"), [("tiny", "mha"), ("nano", "mha"), ("tiny", "kernels")])
+def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(lively, tiny, size, mode):
     policy = lively(tiny if size == "tiny" else nano(250))
+    policy.attention_mode = mode
     sampling = Sampling(temperature=1.2, sampling_top_p=0.95)
     wanted = {f"task{index}": prompt(4 + 3 * index, seed=index) for index in range(4)}
 
@@ -174,9 +182,9 @@ def test_e2_a_slot_is_bitwise_the_same_in_any_company_and_place(lively, tiny, si
             assert_same(other[key], record)
 
 
-def test_e2_order_of_starting_and_stepping_does_not_matter(policy):
+def test_e2_order_of_starting_and_stepping_does_not_matter(either):
     def play(late: bool) -> SlotRecord:
-        engine = Engine(policy, n_slots=3, max_len=60)
+        engine = Engine(either, n_slots=3, max_len=60)
         engine.start([0], prompt(30, seed=5), ["busy"])
         engine.begin_turn([0], stop_ids=[], max_tokens=20)
         for _ in range(7 if late else 0):
@@ -200,7 +208,7 @@ def test_e2_siblings_of_a_group_differ_by_their_key_alone(policy):
 def test_e2_shared_prompts_are_computed_once_and_equal_single_starts(policy, monkeypatch):
     calls: list[int] = []
     prefill = policy.prefill
-    monkeypatch.setattr(policy, "prefill", lambda tokens: (calls.append(len(tokens)), prefill(tokens))[1])
+    monkeypatch.setattr(policy, "prefill", lambda tokens, **how: (calls.append(len(tokens)), prefill(tokens, **how))[1])
     group, single = Engine(policy, n_slots=3, max_len=40), Engine(policy, n_slots=3, max_len=40)
     group.start([0, 1, 2], prompt(10), ["a", "b", "c"])
     assert calls == [10]
@@ -337,7 +345,9 @@ def test_engine_refuses_to_continue_with_other_weights(policy, changed):
 def test_a_prompt_is_run_once_and_again_after_an_update(policy, monkeypatch):
     runs = []
     prefill = policy.prefill
-    monkeypatch.setattr(policy, "prefill", lambda tokens: (runs.append(tokens.tolist()), prefill(tokens))[1])
+    monkeypatch.setattr(
+        policy, "prefill", lambda tokens, **how: (runs.append(tokens.tolist()), prefill(tokens, **how))[1]
+    )
     engine = Engine(policy, n_slots=3, max_len=40)
     engine.start([0], prompt(10), ["a"])
     engine.generate_turn([0], stop_ids=STOP, max_tokens=5)

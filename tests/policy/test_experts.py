@@ -114,3 +114,24 @@ def test_forward_never_changes_the_bias(policy, tokens):
     before = {name: buffer.clone() for name, buffer in policy.named_buffers()}
     policy.train()(tokens(2, 20)).logits_BTV.sum().backward()
     assert all(torch.equal(buffer, before[name]) for name, buffer in policy.named_buffers())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_operator_has_the_bits_of_plain_torch_live_and_replayed(lively, tokens, dtype):
+    policy, batch = lively().to(dtype), tokens(2, 20)
+    live = policy(batch)
+    other = (live.routed_experts + 1).remainder(8)
+    for replay in (None, other):
+        found = []
+        for kernels in (False, True):
+            policy.kernels = kernels
+            policy.zero_grad()
+            output = policy(batch, routed_experts_BTMA=replay)
+            output.logits_BTV.square().mean().backward()
+            found.append((output, {name: item.grad for name, item in policy.named_parameters()}))
+        (plain, want), (through, gradients) = found
+        assert torch.equal(through.logits_BTV, plain.logits_BTV)
+        assert torch.equal(through.routed_experts, plain.routed_experts)
+        for name, item in want.items():
+            if item is not None and dtype == torch.float32:
+                torch.testing.assert_close(gradients[name], item, rtol=1e-4, atol=1e-6, msg=name)

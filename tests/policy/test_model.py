@@ -68,6 +68,14 @@ def test_prefill_refuses_unknown_tokens(policy):
         policy.prefill(torch.tensor([1, 50]))
 
 
+def test_prefill_gives_the_last_logits_alone_where_asked(policy, tokens):
+    batch = tokens(1, 10)[0]
+    whole, last = policy.prefill(batch)[0], policy.prefill(batch, last_only=True)[0]
+    assert last.logits_BTV.shape == (1, 1, 50)
+    torch.testing.assert_close(last.logits_BTV[0, 0], whole.logits_BTV[0, -1], rtol=1e-5, atol=1e-6)
+    assert torch.equal(last.indexer_topk, whole.indexer_topk)
+
+
 def test_prefill_is_the_forward_pass(policy, tokens):
     batch = tokens(1, 20)
     output, cache = policy.prefill(batch[0])

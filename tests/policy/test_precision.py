@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._dynamo.backends.debugging import aot_eager
 
 from envsynth.policy.model import FLOAT32_NAMES, Policy
 from envsynth.policy.precision import RMSNorm, float32_linear
 from envsynth.policy.presets import PRESETS, nano, small
+from envsynth.policy.scores import next_token_request
 
 
 @pytest.mark.parametrize("convert", [lambda p: p.to(torch.bfloat16), Policy.bfloat16, lambda p: p.to("cpu").bfloat16()])
@@ -88,6 +90,30 @@ def test_a_compiled_policy_has_no_graph_break_and_equal_gradients(lively, tokens
         (loss + (output.indexer_kl.mean() if options else 0)).backward()
         gradients.append({name: item.grad.clone() for name, item in policy.named_parameters() if item.grad is not None})
         gradients[-1]["logits"] = output.logits_BTV.detach()
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, item in gradients[0].items():
+        torch.testing.assert_close(item, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_compiled_policy_runs_the_operators_of_experts_and_scores(lively, tokens):
+    """Without a graph break: the experts are one operator of the library, whose reference runs on a CPU."""
+    torch.compiler.reset()
+    policy, batch = lively(num_hidden_layers=2), tokens(2, 30)
+    policy.kernels, seen = True, []
+
+    def remember(graph, inputs):
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return aot_eager(graph, inputs)
+
+    asked = next_token_request(batch, torch.ones_like(batch, dtype=torch.bool))
+    gradients = []
+    for run in (torch.compile(policy, fullgraph=True, backend=remember), policy):
+        policy.zero_grad()
+        scores = run(batch, score=asked).scores
+        scores.log_probs_BT.square().sum().backward()
+        gradients.append({name: item.grad.clone() for name, item in policy.named_parameters() if item.grad is not None})
+        gradients[-1] |= {"log_probs": scores.log_probs_BT.detach(), "entropy": scores.measures.entropy_BT}
+    assert any("envsynth.experts" in name for name in seen)
     assert gradients[0].keys() == gradients[1].keys()
     for name, item in gradients[0].items():
         torch.testing.assert_close(item, gradients[1][name], rtol=1e-4, atol=1e-5, msg=name)

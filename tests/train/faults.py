@@ -129,8 +129,8 @@ def detached_ratio():
 
 
 def kept_sets_ignored_in_training():
-    scored = grpo_update.token_log_probs
-    return patch.object(grpo_update, "token_log_probs", lambda logits, tokens, kept, t: scored(logits, tokens, None, t))
+    asked = grpo_update.next_token_request
+    return patch.object(grpo_update, "next_token_request", lambda *what, **how: asked(*what, **{**how, "kept": None}))
 
 
 def kept_sets_not_recorded():
@@ -151,9 +151,9 @@ def action_mask_ignored():
 
 
 def temperature_forgotten_in_training():
-    scored = grpo_update.token_log_probs
+    asked = grpo_update.next_token_request
     return patch.object(
-        grpo_update, "token_log_probs", lambda logits, tokens, kept, t: scored(logits, tokens, kept, 1.0)
+        grpo_update, "next_token_request", lambda *what, **how: asked(*what, **{**how, "temperature": 1.0})
     )
 
 

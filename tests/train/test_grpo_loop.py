@@ -160,6 +160,28 @@ def test_update_replays_what_was_recorded(player, field):
     assert drifts[1] > 1e-3
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_update_through_operators_is_the_update(player, top_p):
+    """Scores that never were logits, kept sets and a reference among them, move the weights alike."""
+    found = collect(player, bandits(6, 6), config(top_p=top_p).rollout, step=0, cursor=0).trajectories
+    assert found
+    how = UpdateConfig(loss=GrpoConfig(clip_high=0.28, kl_beta=0.05), mini_batches=1, micro_batch_tokens=128)
+    told, weights = [], []
+    for kernels in (False, True):
+        policy, reference = Policy(SMALL, seed=1, kernels=kernels), Policy(SMALL, seed=2, kernels=kernels)
+        policy.load_state_dict(player.state_dict())
+        reference.load_state_dict(player.state_dict())
+        optimizer = loop.PolicyOptimizer(policy, OptimizerConfig(muon_lr=0.0, adamw_lr=1e-3))
+        told.append(update(policy, reference, optimizer, found, how, scale=1.0, key="0"))
+        weights.append(policy.state_dict())
+    assert ("kept/mass" in told[0]) == (top_p < 1)
+    assert told[0] == pytest.approx(told[1], rel=1e-4, abs=1e-6)
+    moved = max((weights[0][name] - item).abs().max().item() for name, item in player.state_dict().items())
+    assert moved > 5e-4
+    for name, item in weights[0].items():
+        torch.testing.assert_close(weights[1][name], item, rtol=0, atol=2e-5, msg=name)
+
+
 def test_update_refuses_void_trajectories(player):
     nothing = TokenTrajectory(
         tokens=torch.tensor([1, 2]),

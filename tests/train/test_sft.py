@@ -55,7 +55,7 @@ def test_sft_loss_weighs_actions_context_and_mistakes():
     batch = batch_of(lessons)
     assert batch.tokens_BT.tolist()[1] == [1, 2, PAD, PAD, PAD]
     logits = torch.randn(2, 5, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    output = PolicyOutput(logits_BTV=logits, routed_experts=torch.empty(0), indexer_topk=None, indexer_kl=None)
+    output = PolicyOutput(logits=logits, routed_experts=torch.empty(0), indexer_topk=None, indexer_kl=None)
     loss, metrics = sft_loss(output, batch, context_weight=0.1, echo_weight=0.0, indexer_kl_weight=0.1)
     nats = -logits.log_softmax(-1)
     context, actions = nats[0, 0, 2], nats[0, 1, 3] + nats[0, 3, 5] + nats[1, 0, 2]
@@ -72,7 +72,7 @@ def test_sft_loss_weighs_actions_context_and_mistakes():
 def test_sft_loss_weighs_echoes_apart_from_other_context():
     batch = batch_of([Lesson((1, 2, 3, 4), (CONTEXT, ECHO, CONTEXT, ACTION))])
     logits = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))
-    output = PolicyOutput(logits_BTV=logits, routed_experts=torch.empty(0), indexer_topk=None, indexer_kl=None)
+    output = PolicyOutput(logits=logits, routed_experts=torch.empty(0), indexer_topk=None, indexer_kl=None)
     loss, metrics = sft_loss(output, batch, context_weight=0.1, echo_weight=0.5, indexer_kl_weight=0.0)
     nats = -logits.log_softmax(-1)
     wanted = (0.5 * nats[0, 0, 2] + 0.1 * nats[0, 1, 3] + nats[0, 2, 4]) / 1.6
@@ -83,7 +83,7 @@ def test_sft_loss_weighs_echoes_apart_from_other_context():
 def test_sft_loss_adds_the_indexers_mean_over_real_tokens():
     batch = batch_of([Lesson((1, 2, 3), (0, 1, 1)), Lesson((1, 2), (0, 1))])
     output = PolicyOutput(
-        logits_BTV=torch.zeros(2, 3, 9),
+        logits=torch.zeros(2, 3, 9),
         routed_experts=torch.empty(0),
         indexer_topk=None,
         indexer_kl=torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 0.0]]),
@@ -174,13 +174,29 @@ def test_prediction_layers_learn_beside_the_rest(tmp_path, small):
     assert "loss/mtp" not in lines(run.folder)[0]
 
 
+def test_run_through_operators_gives_the_same_losses(tmp_path, small):
+    """Scores that never were logits, those of prediction layers too, against the library's loss of logits."""
+    told = []
+    for kernels in (False, True):
+        policy = Policy(replace(small.config, num_nextn_predict_layers=1), seed=3, kernels=kernels)
+        run = SftRun(RunFolder(tmp_path / str(kernels)), policy, bandit_lessons(), config(steps=4, batch_tokens=256))
+        run.run()
+        told.append(lines(run.folder))
+    for plain, line in zip(*told, strict=True):
+        for name in ("loss/sft", "loss/action", "loss/mtp"):
+            assert line[name] == pytest.approx(plain[name], rel=1e-4), name
+    # A fresh head gives equal logits: each is a best one. Afterwards there are no ties.
+    assert told[1][0]["accuracy/action"] == 1.0
+    assert [line["accuracy/action"] for line in told[1][1:]] == [line["accuracy/action"] for line in told[0][1:]]
+
+
 def test_prediction_loss_is_the_mean_over_real_targets_of_every_layer():
     tokens = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 5, 2, 8, generator=generator)
     valid = torch.stack([tokens_ahead(tokens, mask, None, steps)[1] for steps in (2, 3)], dim=2)
-    found = Predictions(logits_BTPV=logits, valid_BTP=valid, routed_experts=torch.empty(0))
+    found = Predictions(logits=logits, valid_BTP=valid, routed_experts=torch.empty(0))
     metrics: dict[str, float] = {}
     loss = prediction_loss(found, SftBatch(tokens_BT=tokens, valid_BT=mask, marks_BT=tokens), metrics)
     # Row 0: three targets two ahead and two three ahead; row 1: one two ahead.

@@ -18,28 +18,20 @@ numbers of x's type; the hidden layer and the choices' results are not.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
+from envsynth.kernels.dispatch import Backend, UnsupportedError, choose
 from envsynth.kernels.experts import reference
+from envsynth.kernels.experts.compiled import experts_operator
 from envsynth.kernels.experts.configs import Tiles, tiles_for
+from envsynth.kernels.experts.running import Call, Hidden, differentiate, run
 
 _NAME = "experts"
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 WIDTH_STEP = 16
 """The kernels take widths of whole multiples of this."""
-
-
-class _Call(NamedTuple):
-    """What one call of the kernels needs to know beside tensors."""
-
-    tiles: Tiles
-    out_dtype: torch.dtype
-    keep: bool
 
 
 def experts(
@@ -76,13 +68,16 @@ def experts(
     _check(x_ND, chosen_NA, gates_NA, weights)
     way = choose(_NAME, x_ND, chosen_NA, gates_NA, *weights, backend=backend)
     out_dtype = out_dtype or x_ND.dtype
+    if way == "triton":
+        _check_kernels(x_ND, chosen_NA, gates_NA, gate_EFD)
+    if torch.compiler.is_compiling():
+        return experts_operator(x_ND, chosen_NA, gates_NA, *weights, out_dtype, way)[0]
     if way == "reference":
         return reference.run(x_ND, chosen_NA, gates_NA, *weights).to(out_dtype)
-    _check_kernels(x_ND, chosen_NA, gates_NA, gate_EFD)
     tiles = tiles_for(x_ND.dtype, chosen_NA.numel(), len(gate_EFD), x_ND.shape[1], gate_EFD.shape[1])
     inputs = (x_ND, gates_NA, *weights)
     keep = torch.is_grad_enabled() and any(item.requires_grad for item in inputs)
-    call = _Call(tiles, out_dtype, keep)
+    call = Call(tiles, out_dtype, keep)
     return _Kernels.apply(x_ND.contiguous(), chosen_NA.contiguous(), gates_NA.contiguous(), *_dense(weights), call)
 
 
@@ -98,78 +93,33 @@ class _Kernels(torch.autograd.Function):
         gate_EFD: Tensor,
         up_EFD: Tensor,
         down_EDF: Tensor,
-        call: _Call,
+        call: Call,
     ) -> Tensor:
         ctx.tiles = call.tiles  # pyright: ignore[reportAttributeAccessIssue]
+        inputs = (x_ND, gates_NA, gate_EFD, up_EFD, down_EDF)
         if chosen_NA.numel() == 0:
-            ctx.save_for_backward(x_ND, gates_NA, gate_EFD, up_EFD, down_EDF)
+            ctx.save_for_backward(*inputs)
             return x_ND.new_zeros(x_ND.shape, dtype=call.out_dtype)
-        sorting, kernels = load_kernels(f"{_NAME}.sorting"), load_kernels(f"{_NAME}.forward")
-        products = load_kernels(f"{_NAME}.products")
-        tiles, active = call.tiles, chosen_NA.shape[1]
-        with torch.cuda.device_of(x_ND):
-            by_expert = sorting.sort_choices(chosen_NA, len(gate_EFD), tiles.rows)
-            hidden_XF, gates_XF, ups_XF = kernels.multiply_up(
-                x_ND, (gate_EFD, up_EFD), by_expert, active, tiles.up, rows=tiles.rows, keep=call.keep
-            )
-            if call.keep:
-                ctx.save_for_backward(x_ND, gates_NA, gate_EFD, up_EFD, down_EDF, gates_XF, ups_XF, *by_expert)
-            out_XD = products.multiply(
-                (hidden_XF,), (down_EDF,), by_expert, tiles.down, rows=tiles.rows, transposed=False
-            )
-            del hidden_XF, gates_XF, ups_XF
-            return kernels.add_choices(out_XD, by_expert, gates_NA, call.out_dtype, weighted=True)
+        out_ND, hidden = run(x_ND, chosen_NA, gates_NA, (gate_EFD, up_EFD, down_EDF), call)
+        if call.keep:
+            ctx.save_for_backward(*inputs, hidden.gates_XF, hidden.ups_XF, *hidden.sorting)
+        return out_ND
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: torch.autograd.function.BackwardCFunction, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        (grad_ND,) = grad_outputs
-        x_ND, gates_NA, gate_EFD, up_EFD, down_EDF, *kept = list[Tensor](ctx.saved_tensors)
+        saved = list[Tensor](ctx.saved_tensors)
+        inputs, kept = saved[:5], saved[5:]
         if not kept:
-            to_x, to_gates, to_gate, to_up, to_down = map(torch.zeros_like, ctx.saved_tensors)
-            return to_x, None, to_gates, to_gate, to_up, to_down, None
-        gates_XF, ups_XF, *by_expert = kept
-        by_expert = load_kernels(f"{_NAME}.sorting").Sorted(*by_expert)
-        kernels, forward = load_kernels(f"{_NAME}.backward"), load_kernels(f"{_NAME}.forward")
-        products, sums = load_kernels(f"{_NAME}.products"), load_kernels(f"{_NAME}.sums")
+            to_x, *others = map(torch.zeros_like, inputs)
+            return to_x, None, *others, None
+        hidden = Hidden(kept[0], kept[1], tuple(kept[2:]))
+        needs_x, _, *needs, _ = list[bool](ctx.needs_input_grad)
         tiles: Tiles = ctx.tiles  # pyright: ignore[reportAttributeAccessIssue]
-        needs_x, _, needs_gates, needs_gate, needs_up, needs_down, _ = list[bool](ctx.needs_input_grad)
-        active, dy_ND = gates_NA.shape[1], grad_ND.to(x_ND.dtype).contiguous()
-        to_x = to_gate = to_up = to_down = None
-        with torch.cuda.device_of(x_ND):
-            to_gate_XF, to_up_XF, weighted_XF, to_gates = kernels.differentiate_hidden(
-                dy_ND, down_EDF, (gates_XF, ups_XF), gates_NA, by_expert, tiles.hidden, rows=tiles.rows
-            )
-            # Each large tensor goes as soon as it has been read.
-            if needs_down:
-                (to_down,) = sums.sum_products(
-                    (dy_ND,), weighted_XF, by_expert, active, tiles.single, out_rows=tiles.single_rows, gather_left=True
-                )
-            del weighted_XF
-            if needs_gate or needs_up:
-                to_gate, to_up = sums.sum_products(
-                    (to_gate_XF, to_up_XF),
-                    x_ND,
-                    by_expert,
-                    active,
-                    tiles.pair,
-                    out_rows=tiles.pair_rows,
-                    gather_left=False,
-                )
-            if needs_x:
-                rows_XD = products.multiply(
-                    (to_gate_XF, to_up_XF),
-                    (gate_EFD, up_EFD),
-                    by_expert,
-                    tiles.inputs,
-                    rows=tiles.rows,
-                    transposed=True,
-                )
-                del to_gate_XF, to_up_XF
-                to_x = forward.add_choices(rows_XD, by_expert, gates_NA, x_ND.dtype, weighted=False)
-        return to_x, None, to_gates.to(gates_NA.dtype) if needs_gates else None, to_gate, to_up, to_down, None
+        to_x, *others = differentiate(grad_outputs[0], inputs, hidden, tiles, (needs_x, *needs))
+        return to_x, None, *others, None
 
 
 def _dense(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -64,6 +64,7 @@ def capture_update(
         SpecError: the trainer refuses the episodes.
     """
     watched = copy.deepcopy(policy)
+    watched.kernels = False  # kernels score tokens without logits that could be looked at
     passes: list[_Pass] = []
 
     def watch(_: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], output: PolicyOutput) -> None:
