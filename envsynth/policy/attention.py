@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from envsynth.kernels.dense_kl import Student, Teacher, dense_kl
 from envsynth.kernels.indexer import gathered_scores, index_select, selected_kl
 from envsynth.kernels.sparse_attention import sparse_attention
 from envsynth.policy.config import PolicyConfig
@@ -146,7 +147,9 @@ class LatentAttention(nn.Module):
         """
         parts = self._project(x_BTD, layout.cos, layout.sin, learn_index=wants.with_kl)
         if mode == "kernels":
-            if not (wants.dense or wants.with_diagnostics):
+            if wants.dense and not wants.with_diagnostics:
+                return self._forward_dense(parts, layout, wants)
+            if not wants.with_diagnostics:
                 return self._forward_kernels(parts, layout, wants, replay_BTK)
             mode = "fused" if wants.dense else "mqa"  # both look at all pairs anyway
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
@@ -185,6 +188,17 @@ class LatentAttention(nn.Module):
             scores_BTK = gathered_scores(index.query, index.key, index.weight, places_BTK)
             kl_BT = selected_kl(scores_BTK, found.sum_BTK, places_BTK)
         return AttentionOutput(self.o_proj(heads_BTHV.flatten(2)), parts.latent, index.key, relative_BTK, kl_BT, None)
+
+    def _forward_dense(self, parts: _Projections, layout: Layout, wants: Wants) -> AttentionOutput:
+        """Attend to every visible key as `fused` does; the indexer's loss forms no tensor of all pairs."""
+        out_BTD, _ = self._attend_fused(parts, _Selection(layout.pairs(), None), False)
+        kl_BT = None
+        if wants.with_kl:
+            with torch.no_grad():
+                query_BTHC = self._absorbed(parts)[0]
+            teacher = Teacher(query_BTHC, parts.latent.to(query_BTHC.dtype), self.sizes.softmax_scale)
+            kl_BT = dense_kl(teacher, Student(*parts.indexer), starts_BT=layout.starts_BT)
+        return AttentionOutput(out_BTD, parts.latent, parts.indexer.key, None, kl_BT, None)
 
     def _absorbed(self, parts: _Projections) -> tuple[Tensor, Tensor]:
         """Fold the expansion of keys into the queries, [B, T, H, C+R], and give that of values, [H, V, C]."""

@@ -114,14 +114,8 @@ class _DenseKl(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, lse, index_lse = ctx.saved_tensors
         problem = load_kernels("dense_kl.forward").Problem(*tensors, ctx.scale)
-        kernels = load_kernels("dense_kl.backward")
-        grad = grads[0].contiguous()
-        grad_query = grad_weight = grad_key = None
-        if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
-            grad_query, grad_weight = kernels.query_gradients(problem, lse, index_lse, grad)
-        if ctx.needs_input_grad[1]:
-            grad_key = kernels.key_gradients(problem, lse, index_lse, grad).to(problem.index_key_BSJ.dtype)
-        return grad_query, grad_key, grad_weight, None, None
+        found = load_kernels("dense_kl.backward").gradients(problem, lse, index_lse, grads[0].contiguous())
+        return found.query_BTIJ, found.key_BSJ.to(problem.index_key_BSJ.dtype), found.weight_BTI, None, None
 
 
 def _visible(

@@ -2,9 +2,10 @@
 
 Shape letters: B sequences, T queries, S keys, H heads, I indexer heads, J indexer width, P parts of the queries.
 
-Probabilities and scores are formed anew, once by blocks of queries and once by blocks of keys. The gradient at a score is
-dI = g (softmax(I) - p); with a = q . k and da = dI w where a > 0 it goes on to dw = sum over keys of dI relu(a),
-dq = sum over keys of da k, and dk = sum over queries and heads of da q.
+The gradient at a score is dI = g (softmax(I) - p). For a bounded chunk of queries, softmax(I) - p is written down once, so
+that the teacher is formed anew once and not twice. With a = q . k and da = dI w where a > 0, one kernel by blocks of
+queries adds up dw = sum over keys of dI relu(a) and dq = sum over keys of da k, and one by blocks of keys
+dk = sum over queries and heads of da q. Chunks never depend on a sequence's place in the batch.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
@@ -13,6 +14,7 @@ dq = sum over keys of da k, and dk = sum over queries and heads of da q.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
@@ -39,8 +41,8 @@ SCAN = 1024
 """Queries that are looked at together when those that see a block of keys are searched."""
 
 
-@triton.jit(do_not_specialize=["n_queries", "n_keys", "blocks"])
-def query_gradients_kernel(  # noqa: PLR0913
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "blocks", "keys_per_program"])
+def score_gradients_kernel(  # noqa: PLR0913
     query_ptr,
     key_ptr,
     index_query_ptr,
@@ -50,14 +52,12 @@ def query_gradients_kernel(  # noqa: PLR0913
     ends_ptr,
     lse_ptr,
     index_lse_ptr,
-    grad_ptr,
-    grad_query_ptr,
-    grad_weight_ptr,
+    out_ptr,
     n_queries,
     n_keys,
     blocks,
+    keys_per_program,
     scale_log2,
-    PRECISION: tl.constexpr,
     N_HEADS: tl.constexpr,
     N_WIDTH: tl.constexpr,
     N_INDEX_HEADS: tl.constexpr,
@@ -69,59 +69,113 @@ def query_gradients_kernel(  # noqa: PLR0913
     INDEX_HEADS: tl.constexpr,
     INDEX_WIDTH: tl.constexpr,
 ):
-    """Write the gradients of a block's indexer queries and weights."""
+    """Write softmax(I) - p of a block of queries and a part of the keys, where they are visible."""
     batch = (tl.program_id(0) // blocks).to(tl.int64)
     # Backwards: in causal attention the last queries see most keys.
     first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES
-    row = first + tl.arange(0, QUERIES)
-    start, end, live = read_bounds(starts_ptr, ends_ptr, batch, row, n_queries)
-    query, level = read_teacher(
-        query_ptr, lse_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
-        N_HEADS, N_WIDTH, QUERIES, HEADS, CHUNKS,
-    )  # fmt: skip
-    index_query, weight = read_student(
+    lane = tl.arange(0, QUERIES)
+    start, end, live = read_bounds(starts_ptr, ends_ptr, batch, first + lane, n_queries)
+    begin = tl.min(tl.where(live, start, n_keys), axis=0) // KEYS * KEYS
+    begin = tl.maximum(begin, tl.program_id(1) * keys_per_program)
+    stop = tl.minimum(tl.max(tl.where(live, end, 0), axis=0), (tl.program_id(1) + 1) * keys_per_program)
+    if begin < stop:
+        query, level = read_teacher(
+            query_ptr, lse_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
+            N_HEADS, N_WIDTH, QUERIES, HEADS, CHUNKS,
+        )  # fmt: skip
+        index_query, weight = read_student(
+            index_query_ptr, weight_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
+            N_INDEX_HEADS, N_INDEX_WIDTH, QUERIES, INDEX_HEADS, INDEX_WIDTH,
+        )  # fmt: skip
+        row = batch * n_queries + first
+        index_lse = tl.load(index_lse_ptr + row + lane, mask=live, other=float("inf"))
+        COUNT: tl.constexpr = piece_count(N_WIDTH)
+        key_lane = tl.arange(0, KEYS)
+        for base in tl.range(begin, stop, KEYS):
+            key_place = base + key_lane
+            block = batch * n_keys + base
+            latent = read_pieces(key_ptr + block * N_WIDTH, key_lane * N_WIDTH, key_place < n_keys, N_WIDTH)
+            index_key = read_rows(
+                index_key_ptr + block * N_INDEX_WIDTH,
+                key_lane * N_INDEX_WIDTH,
+                key_place < n_keys,
+                N_INDEX_WIDTH,
+                INDEX_WIDTH,
+            )
+            dots = tl.dot(index_key, tl.trans(index_query), input_precision="ieee")
+            scores = scores_of(dots, weight, KEYS, QUERIES, INDEX_HEADS)
+            share = teacher_block(latent, query, level, scale_log2, N_HEADS, COUNT, KEYS, QUERIES, HEADS, CHUNKS)
+            grad = tl.exp2((scores - index_lse[None, :]) * LOG2_E) - share
+            seen = (key_place[:, None] >= start[None, :]) & (key_place[:, None] < end[None, :]) & live[None, :]
+            place = lane.to(tl.int64)[None, :] * n_keys + key_place[:, None]
+            tl.store(out_ptr + row * n_keys + place, grad, mask=seen)
+
+
+@triton.jit(do_not_specialize=["n_queries", "n_keys", "blocks"])
+def query_gradients_kernel(  # noqa: PLR0913
+    index_query_ptr,
+    index_key_ptr,
+    weight_ptr,
+    starts_ptr,
+    ends_ptr,
+    grad_scores_ptr,
+    grad_ptr,
+    grad_query_ptr,
+    grad_weight_ptr,
+    n_queries,
+    n_keys,
+    blocks,
+    PRECISION: tl.constexpr,
+    N_HEADS: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Write the gradients of a block's indexer queries and weights."""
+    batch = (tl.program_id(0) // blocks).to(tl.int64)
+    first = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES
+    lane = tl.arange(0, QUERIES)
+    start, end, live = read_bounds(starts_ptr, ends_ptr, batch, first + lane, n_queries)
+    query, weight = read_student(
         index_query_ptr, weight_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
-        N_INDEX_HEADS, N_INDEX_WIDTH, QUERIES, INDEX_HEADS, INDEX_WIDTH,
+        N_HEADS, N_WIDTH, QUERIES, HEADS, WIDTH,
     )  # fmt: skip
-    index_lse = tl.load(index_lse_ptr + batch * n_queries + row, mask=live, other=float("inf"))
-    COUNT: tl.constexpr = piece_count(N_WIDTH)
+    row = batch * n_queries + first
     # Factors of a query come last: what is multiplied lies between -1 and 1.
-    grad_query = tl.zeros((INDEX_WIDTH, INDEX_HEADS * QUERIES), tl.float32)
-    grad_weight = tl.zeros((INDEX_HEADS * QUERIES,), tl.float32)
+    grad_query = tl.zeros((WIDTH, HEADS * QUERIES), tl.float32)
+    grad_weight = tl.zeros((HEADS * QUERIES,), tl.float32)
     begin = tl.min(tl.where(live, start, n_keys), axis=0) // KEYS * KEYS
     stop = tl.max(tl.where(live, end, 0), axis=0)
     key_lane = tl.arange(0, KEYS)
     for base in tl.range(begin, stop, KEYS):
         key_place = base + key_lane
-        block = batch * n_keys + base
         seen = (key_place[:, None] >= start[None, :]) & (key_place[:, None] < end[None, :]) & live[None, :]
-        latent = read_pieces(key_ptr + block * N_WIDTH, key_lane * N_WIDTH, key_place < n_keys, N_WIDTH)
         # A key that nobody sees has gradients of zero, but zero times NaN is NaN.
         anybody = tl.max(seen.to(tl.int32), axis=1) > 0
-        index_key = read_rows(
-            index_key_ptr + block * N_INDEX_WIDTH, key_lane * N_INDEX_WIDTH, anybody, N_INDEX_WIDTH, INDEX_WIDTH
-        )
-        dots = tl.dot(index_key, tl.trans(index_query), input_precision="ieee")
-        scores = scores_of(dots, weight, KEYS, QUERIES, INDEX_HEADS)
-        share = teacher_block(latent, query, level, scale_log2, N_HEADS, COUNT, KEYS, QUERIES, HEADS, CHUNKS)
-        grad = tl.where(seen, tl.exp2((scores - index_lse[None, :]) * LOG2_E) - share, 0.0)
-        grad = per_head(grad, KEYS, QUERIES, INDEX_HEADS)
+        key_block = index_key_ptr + (batch * n_keys + base) * N_WIDTH
+        key = read_rows(key_block, key_lane * N_WIDTH, anybody, N_WIDTH, WIDTH)
+        place = lane.to(tl.int64)[None, :] * n_keys + key_place[:, None]
+        grad = tl.load(grad_scores_ptr + row * n_keys + place, mask=seen, other=0.0)
+        grad = per_head(grad, KEYS, QUERIES, HEADS)
+        dots = tl.dot(key, tl.trans(query), input_precision="ieee")
         grad_weight += tl.sum(grad * tl.maximum(dots, 0.0), axis=0)
         # Transposed, since there may be fewer columns than rows of a matrix instruction.
-        grad_query += product(tl.trans(index_key), tl.where(dots > 0, grad, 0.0), PRECISION, index_key.dtype)
-    column = tl.arange(0, INDEX_HEADS * QUERIES)
+        grad_query += product(tl.trans(key), tl.where(dots > 0, grad, 0.0), PRECISION, key.dtype)
+    column = tl.arange(0, HEADS * QUERIES)
     member, head = column % QUERIES, column // QUERIES
     _, _, column_live = read_bounds(starts_ptr, ends_ptr, batch, first + member, n_queries)
-    factor = tl.load(grad_ptr + batch * n_queries + first + member, mask=column_live, other=0.0).to(tl.float32)
-    written = (head < N_INDEX_HEADS) & (first + member < n_queries)
-    own = (batch * n_queries + first) * N_INDEX_HEADS
-    place = member * N_INDEX_HEADS + head
+    factor = tl.load(grad_ptr + row + member, mask=column_live, other=0.0).to(tl.float32)
+    written = (head < N_HEADS) & (first + member < n_queries)
+    own = row * N_HEADS
+    place = member * N_HEADS + head
     tl.store(grad_weight_ptr + own + place, grad_weight * factor, mask=written)
-    lane = tl.arange(0, INDEX_WIDTH)
+    width = tl.arange(0, WIDTH)
     tl.store(
-        grad_query_ptr + own * N_INDEX_WIDTH + place[None, :] * N_INDEX_WIDTH + lane[:, None],
+        grad_query_ptr + own * N_WIDTH + place[None, :] * N_WIDTH + width[:, None],
         (grad_query * (factor * weight)[None, :]).to(grad_query_ptr.dtype.element_ty),
-        mask=written[None, :] & (lane < N_INDEX_WIDTH)[:, None],
+        mask=written[None, :] & (width < N_WIDTH)[:, None],
     )
 
 
@@ -140,34 +194,26 @@ def _seeing_queries(starts_ptr, ends_ptr, batch, n_queries, begin, stop, ROWS: t
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "blocks"])
 def key_gradients_kernel(  # noqa: PLR0913
-    query_ptr,
-    key_ptr,
     index_query_ptr,
     index_key_ptr,
     weight_ptr,
     starts_ptr,
     ends_ptr,
-    lse_ptr,
-    index_lse_ptr,
+    grad_scores_ptr,
     grad_ptr,
     grad_key_ptr,
     n_queries,
     n_keys,
     blocks,
-    scale_log2,
     PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
     N_HEADS: tl.constexpr,
     N_WIDTH: tl.constexpr,
-    N_INDEX_HEADS: tl.constexpr,
-    N_INDEX_WIDTH: tl.constexpr,
     KEYS: tl.constexpr,
     QUERIES: tl.constexpr,
     HEADS: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    INDEX_HEADS: tl.constexpr,
-    INDEX_WIDTH: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     """Write what every PARTS-th block of queries gives to the indexer keys of a block."""
     batch = (tl.program_id(0) // blocks).to(tl.int64)
@@ -175,47 +221,50 @@ def key_gradients_kernel(  # noqa: PLR0913
     key_base = tl.program_id(0) % blocks * KEYS
     key_lane = tl.arange(0, KEYS)
     key_place = key_base + key_lane
-    block = batch * n_keys + key_base
-    latent = read_pieces(key_ptr + block * N_WIDTH, key_lane * N_WIDTH, key_place < n_keys, N_WIDTH)
-    index_key = read_rows(
-        index_key_ptr + block * N_INDEX_WIDTH, key_lane * N_INDEX_WIDTH, key_place < n_keys, N_INDEX_WIDTH, INDEX_WIDTH
-    )
-    COUNT: tl.constexpr = piece_count(N_WIDTH)
+    exists = key_place < n_keys
+    key_block = index_key_ptr + (batch * n_keys + key_base) * N_WIDTH
+    key = read_rows(key_block, key_lane * N_WIDTH, exists, N_WIDTH, WIDTH)
     lowest, highest = _seeing_queries(starts_ptr, ends_ptr, batch, n_queries, key_base, key_base + KEYS, ROWS)
-    grad_key = tl.zeros((KEYS, INDEX_WIDTH), tl.float32)
-    # Whole blocks from a place that depends on the sequence alone, so that parts are the same queries for every key.
+    grad_key = tl.zeros((KEYS, WIDTH), tl.float32)
+    lane = tl.arange(0, QUERIES)
+    # Parts are the same queries for every key.
     STEP: tl.constexpr = QUERIES * PARTS
     for first in tl.range(lowest // STEP * STEP + part * QUERIES, highest, STEP):
-        row = first + tl.arange(0, QUERIES)
-        start, end, live = read_bounds(starts_ptr, ends_ptr, batch, row, n_queries)
-        query, level = read_teacher(
-            query_ptr, lse_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
-            N_HEADS, N_WIDTH, QUERIES, HEADS, CHUNKS,
-        )  # fmt: skip
-        index_query, weight = read_student(
+        start, end, live = read_bounds(starts_ptr, ends_ptr, batch, first + lane, n_queries)
+        query, weight = read_student(
             index_query_ptr, weight_ptr, starts_ptr, ends_ptr, batch, first, n_queries,
-            N_INDEX_HEADS, N_INDEX_WIDTH, QUERIES, INDEX_HEADS, INDEX_WIDTH,
+            N_HEADS, N_WIDTH, QUERIES, HEADS, WIDTH,
         )  # fmt: skip
-        index_lse = tl.load(index_lse_ptr + batch * n_queries + row, mask=live, other=float("inf"))
-        factor = tl.load(grad_ptr + batch * n_queries + row, mask=live, other=0.0).to(tl.float32)
+        row = batch * n_queries + first
+        factor = tl.load(grad_ptr + row + lane, mask=live, other=0.0).to(tl.float32)
         seen = (key_place[:, None] >= start[None, :]) & (key_place[:, None] < end[None, :]) & live[None, :]
-        dots = tl.dot(index_key, tl.trans(index_query), input_precision="ieee")
-        scores = scores_of(dots, weight, KEYS, QUERIES, INDEX_HEADS)
-        share = teacher_block(latent, query, level, scale_log2, N_HEADS, COUNT, KEYS, QUERIES, HEADS, CHUNKS)
-        grad = tl.exp2((scores - index_lse[None, :]) * LOG2_E) - share
-        grad = per_head(tl.where(seen, grad * factor[None, :], 0.0), KEYS, QUERIES, INDEX_HEADS)
-        grad_key += product(tl.where(dots > 0, grad * weight[None, :], 0.0), index_query, PRECISION, index_query.dtype)
-    lane = tl.arange(0, INDEX_WIDTH)
+        place = lane.to(tl.int64)[None, :] * n_keys + key_place[:, None]
+        grad = tl.load(grad_scores_ptr + row * n_keys + place, mask=seen, other=0.0)
+        grad = per_head(tl.where(seen, grad * factor[None, :], 0.0), KEYS, QUERIES, HEADS)
+        dots = tl.dot(key, tl.trans(query), input_precision="ieee")
+        grad_key += product(tl.where(dots > 0, grad * weight[None, :], 0.0), query, PRECISION, query.dtype)
+    width = tl.arange(0, WIDTH)
     out = (batch * PARTS + part) * n_keys + key_base
     tl.store(
-        grad_key_ptr + out * N_INDEX_WIDTH + key_lane[:, None] * N_INDEX_WIDTH + lane[None, :],
+        grad_key_ptr + out * N_WIDTH + key_lane[:, None] * N_WIDTH + width[None, :],
         grad_key,
-        mask=(key_place < n_keys)[:, None] & (lane < N_INDEX_WIDTH)[None, :],
+        mask=exists[:, None] & (width < N_WIDTH)[None, :],
     )
 
 
-def query_gradients(problem: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, grad_BT: Tensor) -> tuple[Tensor, Tensor]:
-    """Pass a gradient at the divergences on to the indexer's queries and weights.
+class Gradients(NamedTuple):
+    """Gradients of the divergences."""
+
+    query_BTIJ: Tensor
+    """In the indexer queries' type, [B, T, I, J]."""
+    key_BSJ: Tensor
+    """Float32 [B, S, J]."""
+    weight_BTI: Tensor
+    """Float32 [B, T, I]."""
+
+
+def gradients(problem: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, grad_BT: Tensor) -> Gradients:
+    """Pass a gradient at the divergences on to the indexer.
 
     Args:
         problem: What is compared.
@@ -224,62 +273,91 @@ def query_gradients(problem: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, gra
         grad_BT: Gradient at the divergences, [B, T], contiguous.
 
     Returns:
-        Gradients, [B, T, I, J] in the queries' type, and float32 [B, T, I].
+        The gradients.
     """
     B, T = problem.starts_BT.shape
+    n_keys, device = problem.index_key_BSJ.shape[1], grad_BT.device
     grad_query = torch.empty_like(problem.index_query_BTIJ)
     grad_weight = torch.empty_like(problem.weight_BTI)
-    tile = configs.tile(configs.BY_QUERY, problem.sizes)
+    grad_key = torch.zeros(problem.index_key_BSJ.shape, dtype=torch.float32, device=device)
+    rows = max(1, configs.WORKSPACE_BYTES // (4 * n_keys))
+    batches, queries = max(1, rows // T), min(rows, T)
+    workspace = torch.empty(min(batches, B) * queries * n_keys, dtype=torch.float32, device=device)
+    for first_batch in range(0, B, batches):
+        some = slice(first_batch, first_batch + batches)
+        for first in range(0, T, queries):
+            # Whole sequences, or queries of a single one: contiguous either way.
+            at = (some, slice(first, first + queries))
+            chunk = problem.part(*at)
+            _score_gradients(chunk, lse_BTH[at], index_lse_BT[at], workspace)
+            _query_gradients(chunk, workspace, grad_BT[at], grad_query[at], grad_weight[at])
+            grad_key[some] += _key_gradients(chunk, workspace, grad_BT[at])
+    return Gradients(grad_query, grad_key, grad_weight)
+
+
+def _score_gradients(chunk: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, out: Tensor) -> None:
+    """Write softmax(I) - p where visible, as [B, T, S]; what is invisible is left as it is."""
+    B, T = chunk.starts_BT.shape
+    n_keys = chunk.key_BSC.shape[1]
+    tile = configs.tile(configs.TEACHER, chunk.sizes)
     blocks = triton.cdiv(T, tile.queries)
-    query_gradients_kernel[(B * blocks,)](
-        *problem[:7],
+    parts = triton.cdiv(configs.PROGRAMS, B * blocks)
+    per_program = triton.cdiv(triton.cdiv(n_keys, parts), tile.keys) * tile.keys
+    score_gradients_kernel[(B * blocks, triton.cdiv(n_keys, per_program))](
+        *chunk[:7],
         lse_BTH,
         index_lse_BT,
-        grad_BT,
-        grad_query,
-        grad_weight,
+        out,
         T,
-        problem.key_BSC.shape[1],
+        n_keys,
         blocks,
-        problem.scale * math.log2(math.e),
-        PRECISION=_precision(problem),
-        **constants(problem, tile),
+        per_program,
+        chunk.scale * math.log2(math.e),
+        **constants(chunk, tile),
     )
-    return grad_query, grad_weight
 
 
-def key_gradients(problem: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, grad_BT: Tensor) -> Tensor:
-    """Pass a gradient at the divergences on to the indexer's keys.
+def _query_gradients(
+    chunk: Problem, grad_scores: Tensor, grad_BT: Tensor, grad_query_BTIJ: Tensor, grad_weight_BTI: Tensor
+) -> None:
+    """Write the gradients of the indexer's queries and weights."""
+    B, T = chunk.starts_BT.shape
+    tile = configs.student_tile(chunk.sizes)
+    blocks = triton.cdiv(T, tile.queries)
+    query_gradients_kernel[(B * blocks,)](
+        *chunk[2:7],
+        grad_scores,
+        grad_BT,
+        grad_query_BTIJ,
+        grad_weight_BTI,
+        T,
+        chunk.key_BSC.shape[1],
+        blocks,
+        PRECISION=_precision(chunk),
+        **_student_constants(chunk, tile),
+    )
 
-    Args:
-        problem: What is compared.
-        lse_BTH: Log-sum-exp of the teacher's visible logits, float32 [B, T, H], contiguous.
-        index_lse_BT: Log-sum-exp of visible scores, float32 [B, T], contiguous.
-        grad_BT: Gradient at the divergences, [B, T], contiguous.
 
-    Returns:
-        Gradient, float32 [B, S, J].
-    """
-    B, T = problem.starts_BT.shape
-    n_keys, width = problem.index_key_BSJ.shape[1:]
-    tile = configs.tile(configs.BY_KEY, problem.sizes)
+def _key_gradients(chunk: Problem, grad_scores: Tensor, grad_BT: Tensor) -> Tensor:
+    """Give what these queries give to the indexer's keys, float32 [B, S, J]."""
+    B, T = chunk.starts_BT.shape
+    n_keys, width = chunk.index_key_BSJ.shape[1:]
+    tile = configs.student_tile(chunk.sizes)
     parts = max(1, min(configs.KEY_PARTS, triton.cdiv(T, tile.queries)))
     given_BPSJ = torch.empty(B, parts, n_keys, width, dtype=torch.float32, device=grad_BT.device)
     blocks = triton.cdiv(n_keys, tile.keys)
     key_gradients_kernel[(B * blocks, parts)](
-        *problem[:7],
-        lse_BTH,
-        index_lse_BT,
+        *chunk[2:7],
+        grad_scores,
         grad_BT,
         given_BPSJ,
         T,
         n_keys,
         blocks,
-        problem.scale * math.log2(math.e),
         PARTS=parts,
         ROWS=SCAN,
-        PRECISION=_precision(problem),
-        **constants(problem, tile),
+        PRECISION=_precision(chunk),
+        **_student_constants(chunk, tile),
     )
     # One addition after another: the order of a library's sum may depend on the shape.
     total_BSJ = given_BPSJ[:, 0]
@@ -291,3 +369,18 @@ def key_gradients(problem: Problem, lse_BTH: Tensor, index_lse_BT: Tensor, grad_
 def _precision(problem: Problem) -> str:
     """Say how gradients are multiplied."""
     return "tf32" if problem.index_query_BTIJ.dtype == torch.float16 else "ieee"
+
+
+def _student_constants(problem: Problem, tile: configs.StudentTile) -> dict[str, int]:
+    """Name the sizes of a kernel that knows the indexer alone."""
+    sizes = problem.sizes
+    return {
+        "N_HEADS": sizes.index_heads,
+        "N_WIDTH": sizes.index_width,
+        "KEYS": tile.keys,
+        "QUERIES": tile.queries,
+        "HEADS": configs.power_of_two(sizes.index_heads),
+        "WIDTH": max(16, configs.power_of_two(sizes.index_width)),
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }

@@ -19,6 +19,10 @@ MOST_WIDTH = 576
 """Width of the teacher's keys that the kernels take."""
 MOST_INDEX_WIDTH = 128
 """Width of the indexer's keys that the kernels take."""
+WORKSPACE_BYTES = 32 * 2**20
+"""Gradients at scores that exist at once, unless one row is more."""
+PROGRAMS = 1024
+"""Programs that a launch should have at least: where there are few queries, keys are split."""
 KEY_PARTS = 4
 """Programs that share a block of keys in the backward pass, each with every fourth block of queries."""
 
@@ -57,6 +61,19 @@ class Tile(NamedTuple):
     """Steps whose loads are in flight."""
 
 
+class StudentTile(NamedTuple):
+    """A block of queries and keys of the indexer alone."""
+
+    keys: int
+    """Keys."""
+    queries: int
+    """Queries, a power of two."""
+    warps: int
+    """Warps of a program."""
+    stages: int
+    """Steps whose loads are in flight."""
+
+
 class Limits(NamedTuple):
     """Bounds of a tile, by which one is chosen."""
 
@@ -80,12 +97,12 @@ WIDE_LSE = {2: LseTile(64, 32, 4, 2), 4: LseTile(16, 16, 4, 1)}
 """The same for keys wider than `WIDE`."""
 WIDE = 256
 """Width from which on rows are so wide that fewer fit."""
-FORWARD = {2: Limits(64, 32, 128, 96 * 2**10, 8, 2), 4: Limits(32, 16, 32, 64 * 2**10, 4, 1)}
-"""Bounds for the divergence by the bytes of a number; its queries stay while keys pass."""
-BY_QUERY = {2: Limits(64, 32, 128, 96 * 2**10, 8, 2), 4: Limits(32, 16, 32, 64 * 2**10, 4, 1)}
-"""Bounds for the gradients of queries and weights, likewise."""
-BY_KEY = {2: Limits(64, 16, 128, 56 * 2**10, 8, 2), 4: Limits(32, 16, 32, 48 * 2**10, 4, 1)}
-"""Bounds for the gradient of keys; its keys stay while queries pass."""
+TEACHER = {2: Limits(64, 16, 128, 96 * 2**10, 8, 2), 4: Limits(32, 16, 32, 64 * 2**10, 4, 1)}
+"""Bounds of tiles of teacher and indexer by the bytes of a number; their queries stay while keys pass."""
+STUDENT_COLUMNS = 64
+"""Most columns of a product where the indexer stands alone, unless a single query has more."""
+MOST_QUERIES = 16
+"""Most queries of such a tile."""
 NARROW_KEYS = 32
 """Keys of a tile of halves wider than `WIDE`, at most."""
 
@@ -109,7 +126,7 @@ def tile(limits: dict[int, Limits], sizes: Sizes) -> Tile:
     """Choose a kernel's tile.
 
     Args:
-        limits: `FORWARD`, `BY_QUERY` or `BY_KEY`.
+        limits: Bounds by the bytes of a number.
         sizes: Heads, widths and type.
 
     Returns:
@@ -134,6 +151,21 @@ def tile(limits: dict[int, Limits], sizes: Sizes) -> Tile:
     stages = found.stages if sizes.width <= WIDE else 1
     chunks = -(-sizes.heads // heads)
     return Tile(keys, queries, heads, chunks, index_heads, index_width, found.warps, stages)
+
+
+def student_tile(sizes: Sizes) -> StudentTile:
+    """Choose the tile of kernels that know the indexer alone.
+
+    Args:
+        sizes: Heads, widths and type.
+
+    Returns:
+        The tile.
+    """
+    heads = power_of_two(sizes.index_heads)
+    if sizes.item_bytes == 4:
+        return StudentTile(32, max(1, min(MOST_QUERIES, 32 // heads)), 4, 1)
+    return StudentTile(64, max(1, min(MOST_QUERIES, STUDENT_COLUMNS // heads)), 4, 2)
 
 
 def lse_tile(width: int, item_bytes: int) -> LseTile:

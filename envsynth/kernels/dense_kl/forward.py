@@ -61,6 +61,28 @@ class Problem(NamedTuple):
             max(self.query_BTHC.element_size(), self.index_query_BTIJ.element_size()),
         )
 
+    def part(self, batch: slice, rows: slice) -> Problem:
+        """Give some sequences, or some queries of one.
+
+        Args:
+            batch: Sequences; one alone unless `rows` are all.
+            rows: Queries.
+
+        Returns:
+            What is compared there, contiguous.
+        """
+        at = (batch, rows)
+        return Problem(
+            self.query_BTHC[at],
+            self.key_BSC[batch],
+            self.index_query_BTIJ[at],
+            self.index_key_BSJ[batch],
+            self.weight_BTI[at],
+            self.starts_BT[at],
+            self.ends_BT[at],
+            self.scale,
+        )
+
 
 @triton.jit(do_not_specialize=["n_queries", "n_keys", "blocks"])
 def teacher_lse_kernel(  # noqa: PLR0913
@@ -230,7 +252,7 @@ def divergence(problem: Problem, lse_BTH: Tensor) -> tuple[Tensor, Tensor]:
     B, T = problem.starts_BT.shape
     loss_BT = torch.empty(B, T, dtype=torch.float32, device=lse_BTH.device)
     index_lse_BT = torch.empty_like(loss_BT)
-    tile = configs.tile(configs.FORWARD, problem.sizes)
+    tile = configs.tile(configs.TEACHER, problem.sizes)
     blocks = triton.cdiv(T, tile.queries)
     divergence_kernel[(B * blocks,)](
         *problem[:7],
