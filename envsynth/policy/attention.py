@@ -191,7 +191,9 @@ class LatentAttention(nn.Module):
 
     def _forward_dense(self, parts: _Projections, layout: Layout, wants: Wants) -> AttentionOutput:
         """Attend to every visible key as `fused` does; the indexer's loss forms no tensor of all pairs."""
-        out_BTD, _ = self._attend_fused(parts, _Selection(layout.pairs(), None), False)
+        # Only packed rows need a mask, of one byte for a pair.
+        kept_BTS = None if layout.starts_BT is None else layout.pairs()
+        out_BTD = self._read_fused(*self._expand(parts), kept_BTS)
         kl_BT = None
         if wants.with_kl:
             with torch.no_grad():
@@ -251,19 +253,23 @@ class LatentAttention(nn.Module):
     def _attend_fused(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend through the library's fused attention; the sum over heads takes a pass of its own, without gradient."""
         query, key, value = self._expand(parts)
-        scale, causal = self.sizes.softmax_scale, chosen.kept.ndim == 2
+        out_BTD = self._read_fused(query, key, value, None if chosen.kept.ndim == 2 else chosen.kept)
+        scale = self.sizes.softmax_scale
+        return out_BTD, _at_keys(attention_sum(query, key, chosen.kept, scale), chosen) if with_sum else None
+
+    def _read_fused(self, query: Tensor, key: Tensor, value: Tensor, kept_BTS: Tensor | None) -> Tensor:
+        """Attend through the library's fused attention to kept keys (None: all earlier ones), [B, T, D]."""
         # Fused kernels of GPUs want values as wide as keys.
         wider = max(0, key.shape[-1] - value.shape[-1]) if value.is_cuda else 0
         heads_BHTV = functional.scaled_dot_product_attention(
             query.to(value.dtype),
             key.to(value.dtype),
             functional.pad(value, (0, wider)),
-            attn_mask=None if causal else _per_head(chosen.kept),
-            is_causal=causal,
-            scale=scale,
+            attn_mask=None if kept_BTS is None else _per_head(kept_BTS),
+            is_causal=kept_BTS is None,
+            scale=self.sizes.softmax_scale,
         )[..., : value.shape[-1]]
-        total = _at_keys(attention_sum(query, key, chosen.kept, scale), chosen) if with_sum else None
-        return self.o_proj(heads_BHTV.transpose(1, 2).flatten(2)), total
+        return self.o_proj(heads_BHTV.transpose(1, 2).flatten(2))
 
     def _attend_latents(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend to latents, which all heads share; selected ones are gathered, so nothing of size T x S is formed."""
