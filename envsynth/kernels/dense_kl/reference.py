@@ -46,27 +46,27 @@ def dense_kl(
     for begin in range(0, length, ROWS):
         rows = slice(begin, begin + ROWS)
         lse_BRH = None if lse_BTH is None else lse_BTH[:, rows]
-        bounds = tuple(item[:, rows] for item in visible)
+        bounds = (visible[0][:, rows], visible[1][:, rows])
         inputs = (query_BTHC[:, rows], key_BSC, index_query_BTIJ[:, rows], index_key_BSJ, weight_BTI[:, rows])
         if length > ROWS:
-            found.append(checkpoint(_rows_kl, *inputs, *bounds, scale, lse_BRH, use_reentrant=False))
+            found.append(checkpoint(_rows_kl, *inputs, bounds, scale, lse_BRH, use_reentrant=False))
         else:
-            found.append(_rows_kl(*inputs, *bounds, scale, lse_BRH))
+            found.append(_rows_kl(*inputs, bounds, scale, lse_BRH))
     return torch.cat(found, dim=1)
 
 
-def _rows_kl(  # noqa: PLR0913
+def _rows_kl(
     query_BRHC: Tensor,
     key_BSC: Tensor,
     index_query_BRIJ: Tensor,
     index_key_BSJ: Tensor,
     weight_BRI: Tensor,
-    starts_BR: Tensor,
-    ends_BR: Tensor,
+    visible: tuple[Tensor, Tensor],
     scale: float,
     lse_BRH: Tensor | None,
 ) -> Tensor:
     """Measure a chunk's divergences, [B, R]."""
+    starts_BR, ends_BR = visible
     place_S = torch.arange(key_BSC.shape[1], device=key_BSC.device)
     seen_BRS = (place_S >= starts_BR[..., None]) & (place_S < ends_BR[..., None])
     live_BR, used_BS = seen_BRS.any(-1), seen_BRS.any(1)
