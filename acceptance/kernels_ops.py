@@ -15,6 +15,7 @@ from torch import Tensor
 
 import acceptance.triton_interpreter  # noqa: F401 - asks for it, before Triton is first loaded
 from acceptance.claims import Claims
+from envsynth.kernels.dense_kl import Student, Teacher, dense_kl
 from envsynth.kernels.dispatch import Backend
 from envsynth.kernels.experts import experts
 from envsynth.kernels.indexer import gathered_scores, index_select, selected_kl
@@ -86,6 +87,24 @@ def run_index(batch: int, length: int, heads: int, k: int) -> Run:
     return run
 
 
+def run_dense_loss(batch: int, length: int, heads: int, index_heads: int) -> Run:
+    """The indexer's loss on all visible keys of packed documents, some queries of which see nothing."""
+    width = 40
+    query, key = _random(batch, length, heads, width, seed=18), _random(batch, length, width, seed=19)
+    student = _random(batch, length, index_heads, 32, seed=20), _random(batch, length, 32, seed=21)
+    weight = _random(batch, length, index_heads, seed=22)
+    starts = (torch.arange(length) // 13 * 13).expand(batch, -1).contiguous()
+    starts[:, 3] = length
+    teacher = Teacher(query, key, 0.2)
+
+    def run(backend: Backend) -> Found:
+        leaves = [item.clone().requires_grad_() for item in (*student, weight)]
+        loss = dense_kl(teacher, Student(*leaves), starts_BT=starts, backend=backend)
+        return Found((), (loss.detach(), *_gradients((loss,), leaves)))
+
+    return run
+
+
 def run_attention(batch: int, length: int, heads: int, k: int) -> Run:
     """Attention over selected keys, the sum over heads, and a decode step."""
     rank, width = 32, 48
@@ -148,6 +167,7 @@ def cases(fast: bool) -> dict[str, Run]:
     found = {
         "topk, 9 rows of 70, k 8": run_topk(9, 70, 8),
         "indexer, 2 x 37 tokens, 3 heads, k 6": run_index(2, 37, 3, 6),
+        "dense loss, 2 x 37 tokens, 3 heads of the indexer": run_dense_loss(2, 37, 4, 3),
         "sparse attention, 2 x 21 queries, 4 heads, k 5": run_attention(2, 21, 4, 5),
         "experts, 41 tokens, 3 of 6": run_experts(41, 6, 3),
         "log-probabilities, 19 rows, 77 tokens": run_log_probs(19, 77),
@@ -157,6 +177,7 @@ def cases(fast: bool) -> dict[str, Run]:
             "topk, 5 rows of 5,000, k 300": run_topk(5, 5000, 300),
             "topk, k beyond the row": run_topk(4, 9, 40),
             "indexer, 1 x 130 tokens, 8 heads, k 33": run_index(1, 130, 8, 33),
+            "dense loss, 1 x 130 tokens, 8 heads of the indexer": run_dense_loss(1, 130, 12, 8),
             "sparse attention, 1 x 50 queries, 16 heads, k 33": run_attention(1, 50, 16, 33),
             "sparse attention, 3 x 9 queries, 1 head, k 1": run_attention(3, 9, 1, 1),
             "experts, 1 token, 1 of 1": run_experts(1, 1, 1),

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from envsynth.kernels.dense_kl import Student, Teacher, dense_kl
 from envsynth.kernels.indexer import gathered_scores, index_select, index_select_decode, selected_kl
 from envsynth.kernels.sparse_attention import sparse_attention, sparse_attention_decode
 from envsynth.policy.config import PolicyConfig
@@ -149,8 +150,10 @@ class LatentAttention(nn.Module):
         """
         parts = self._project(x_BTD, layout.cos, layout.sin, learn_index=wants.with_kl)
         if mode == "kernels":
-            if not (wants.dense or wants.with_diagnostics):
+            if not wants.with_diagnostics:
                 with naming(ATTENTION):
+                    if wants.dense:
+                        return self._forward_dense(parts, layout, wants)
                     return self._forward_kernels(parts, layout, wants, replay_BTK)
             mode = "fused" if wants.dense else "mqa"  # both look at all pairs anyway
         # Up to K keys nothing can be left out: the selection is every visible key, and no score is needed.
@@ -189,6 +192,19 @@ class LatentAttention(nn.Module):
             scores_BTK = gathered_scores(index.query, index.key, index.weight, places_BTK)
             kl_BT = selected_kl(scores_BTK, found.sum_BTK, places_BTK)
         return AttentionOutput(self.o_proj(heads_BTHV.flatten(2)), parts.latent, index.key, relative_BTK, kl_BT, None)
+
+    def _forward_dense(self, parts: _Projections, layout: Layout, wants: Wants) -> AttentionOutput:
+        """Attend to every visible key as `fused` does; the indexer's loss forms no tensor of all pairs."""
+        # Only packed rows need a mask, of one byte for a pair.
+        kept_BTS = None if layout.starts_BT is None else layout.pairs()
+        out_BTD = self._read_fused(*self._expand(parts), kept_BTS)
+        kl_BT = None
+        if wants.with_kl:
+            with torch.no_grad():
+                query_BTHC = self._absorbed(parts)[0]
+            teacher = Teacher(query_BTHC, parts.latent.to(query_BTHC.dtype), self.sizes.softmax_scale)
+            kl_BT = dense_kl(teacher, Student(*parts.indexer), starts_BT=layout.starts_BT)
+        return AttentionOutput(out_BTD, parts.latent, parts.indexer.key, None, kl_BT, None)
 
     def _absorbed(self, parts: _Projections) -> tuple[Tensor, Tensor]:
         """Fold the expansion of keys into the queries, [B, T, H, C+R], and give that of values, [H, V, C]."""
@@ -241,19 +257,23 @@ class LatentAttention(nn.Module):
     def _attend_fused(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend through the library's fused attention; the sum over heads takes a pass of its own, without gradient."""
         query, key, value = self._expand(parts)
-        scale, causal = self.sizes.softmax_scale, chosen.kept.ndim == 2
+        out_BTD = self._read_fused(query, key, value, None if chosen.kept.ndim == 2 else chosen.kept)
+        scale = self.sizes.softmax_scale
+        return out_BTD, _at_keys(attention_sum(query, key, chosen.kept, scale), chosen) if with_sum else None
+
+    def _read_fused(self, query: Tensor, key: Tensor, value: Tensor, kept_BTS: Tensor | None) -> Tensor:
+        """Attend through the library's fused attention to kept keys (None: all earlier ones), [B, T, D]."""
         # Fused kernels of GPUs want values as wide as keys.
         wider = max(0, key.shape[-1] - value.shape[-1]) if value.is_cuda else 0
         heads_BHTV = functional.scaled_dot_product_attention(
             query.to(value.dtype),
             key.to(value.dtype),
             functional.pad(value, (0, wider)),
-            attn_mask=None if causal else _per_head(chosen.kept),
-            is_causal=causal,
-            scale=scale,
+            attn_mask=None if kept_BTS is None else _per_head(kept_BTS),
+            is_causal=kept_BTS is None,
+            scale=self.sizes.softmax_scale,
         )[..., : value.shape[-1]]
-        total = _at_keys(attention_sum(query, key, chosen.kept, scale), chosen) if with_sum else None
-        return self.o_proj(heads_BHTV.transpose(1, 2).flatten(2)), total
+        return self.o_proj(heads_BHTV.transpose(1, 2).flatten(2))
 
     def _attend_latents(self, parts: _Projections, chosen: _Selection, with_sum: bool) -> tuple[Tensor, Tensor | None]:
         """Attend to latents, which all heads share; selected ones are gathered, so nothing of size T x S is formed."""

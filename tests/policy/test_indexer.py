@@ -128,6 +128,24 @@ def test_warm_up_trains_on_every_key_and_the_sparse_stage_on_the_selected(policy
     assert (warm > -1e-6).all()
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["one document", "packed"])
+def test_the_warm_up_through_kernels_is_that_of_all_pairs(lively, tokens, packed):
+    policy, batch = lively(), tokens(2, 30)
+    starts = torch.tensor([[0] * 11 + [11] * 19, [0] * 29 + [29]]) if packed else None
+    weights = [item for name, item in policy.named_parameters() if "indexer" in name]
+    found = []
+    for mode in ("mha", "fused", "kernels"):
+        policy.attention_mode = mode
+        output = policy(batch, starts_BT=starts, dense=True, with_indexer_kl=True)
+        gradients = torch.autograd.grad(output.indexer_kl.square().sum(), weights)
+        found.append([output.logits_BTV, output.indexer_kl, *gradients])
+        assert output.indexer_topk is None
+    assert all(gradient.abs().max() > 0 for gradient in found[0][2:])
+    for other in found[1:]:
+        for mine, theirs in zip(other, found[0], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("heads", "width", "length"), [(1, 16, 40), (2, 32, 60), (3, 8, 50), (8, 64, 40)])
 def test_a_score_does_not_depend_on_how_many_are_scored_together(heads, width, length):
     """Training, prefill and decoding score in other shapes, and must select equal keys: so scores are equal bits."""
