@@ -6,6 +6,7 @@ Run it as `python -m benchmarks.kernels.topk --out FILE.json`; `--quick` checks 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -60,9 +61,34 @@ def cases(device: torch.device) -> Iterator[tuple[str, Tensor, Tensor, Tensor | 
         yield f"normal {size} k={k}", scores, ends(size, k), None, k, None
         yield f"plateau {size} k={k}", plateau(size), ends(size, k), None, k, None
         yield f"documents {size} k={k}", plateau(size), some, starts, k, None
-        yield f"streamed in small buffers {size} k={k}", plateau(size), some, starts, min(k, 30), Sizes(128, 64, 1)
+        yield f"streamed in small buffers {size} k={k}", plateau(size), some, starts, min(k, 30), Sizes(128, 64, 1, 64)
         yield f"rising {size} k={k}", scores.sort(-1).values, ends(size, k), None, k, None
         yield f"falling {size} k={k}", scores.sort(-1, descending=True).values, ends(size, k), None, k, None
+    for (size, k), few in itertools.product(
+        ((131072, 2048), (32768, 2048), (20000, 8192), (32768, 100)), (True, False)
+    ):
+        # A sample that lies: nothing but it is high, so that too few reach its bar, or all but it, so that the buffer
+        # overflows. `few` takes the sizes for few rows, else those for many.
+        sizes = sizes_for(k, size, 1 if few else 10**6, 132)
+        inside = sampled(size, sizes.sample, device)
+        noise = torch.randn(rows, size, device=device)
+        for name, shift in (("too high", 50.0), ("too low", -50.0)):
+            lying = noise + shift * inside
+            yield f"sample {name} {size} k={k} few={few}", lying, ends(size, k).fill_(size), None, k, sizes
+            yield f"sample {name} {size} k={k} few={few}, cut rows", lying, ends(size, k), None, k, sizes
+        lying = torch.where(inside, -1.0, noise.relu())
+        yield f"sample below a plateau {size} k={k} few={few}", lying, ends(size, k).fill_(size), None, k, sizes
+        blocks = (torch.arange(size, device=device) // 4096 % 3 == 0) * 50.0 + noise
+        yield f"blocks {size} k={k} few={few}", blocks, ends(size, k), None, k, sizes
+        yield f"rising {size} k={k} few={few}", noise.sort(-1).values, ends(size, k), None, k, sizes
+        yield (
+            f"without looking ahead {size} k={k} few={few}",
+            noise,
+            ends(size, k),
+            None,
+            k,
+            sizes._replace(ahead=False),
+        )
     for value in (0.0, -0.0, 1.5, float("inf"), float("-inf"), float("nan")):
         equal = torch.full((rows, 131072), value, device=device)
         yield f"all {value}", equal, ends(131072, 2048), None, 2048, None
@@ -70,6 +96,13 @@ def cases(device: torch.device) -> Iterator[tuple[str, Tensor, Tensor, Tensor | 
     pick = torch.randint(len(extremes), (rows, 9001), device=device)
     yield "extremes", torch.tensor(extremes, device=device)[pick], ends(9001, 700), None, 700, None
     yield "bfloat16", plateau(20000).bfloat16(), ends(20000, 100), None, 100, None
+
+
+def sampled(size: int, sample: int, device: torch.device) -> Tensor:
+    """Tell which places of a whole row its sample holds, by the kernel's rule; bool [S]."""
+    offset = torch.arange(sample, device=device)
+    places = (offset // 4 * size // (sample // 4)) // 4 * 4 + offset % 4
+    return torch.zeros(size + 4, dtype=torch.bool, device=device).index_fill_(0, places, True)[:size]
 
 
 def check(device: torch.device) -> list[str]:
@@ -123,21 +156,46 @@ def measure(device: torch.device) -> Iterator[dict[str, Any]]:
 
 
 def tune(device: torch.device) -> Iterator[dict[str, Any]]:
-    """Time other sizes for the largest k, and for ours."""
+    """Time other sizes, around those that are chosen."""
     from envsynth.kernels.topk.forward import launch  # noqa: PLC0415 - Triton, for a GPU alone
 
-    for rows, size, k in ((64, 32768, 2048), (4096, 32768, 2048), (2048, 131072, 2048), (8192, 32768, 256)):
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    for rows, size, k, causal in SHAPES[:-3]:
         scores = torch.randn(rows, size, device=device)
         ends = torch.full((rows,), size, device=device, dtype=torch.int32)
-        base = sizes_for(k, size)
-        for capacity in (base.capacity // 2, base.capacity):
-            for warps in (base.warps // 2, base.warps):
-                for chunk in (capacity // 4, capacity // 2):
-                    if capacity < chunk + k:
-                        continue
-                    sizes = Sizes(capacity, chunk, warps)
-                    time = median_ms(lambda s=scores, e=ends, k=k, z=sizes: launch(s, e, k, None, z))
-                    yield {"rows": rows, "scores": size, "k": k, **sizes._asdict(), "topk_ms": time}
+        if causal:
+            ends = (torch.arange(rows, device=device, dtype=torch.int32) % size) + 1
+        base = sizes_for(k, size, rows, processors)
+        for sizes in neighbours(base, k):
+            time = median_ms(lambda s=scores, e=ends, k=k, z=sizes: launch(s, e, k, None, z))
+            chosen = sizes == base
+            yield {"rows": rows, "scores": size, "k": k, **sizes._asdict(), "chosen": chosen, "topk_ms": time}
+
+
+def neighbours(base: Sizes, k: int) -> list[Sizes]:
+    """Give the chosen sizes first, then others that are valid for k."""
+    capacity, chunk, warps, sample = base[:4]
+    changed = [
+        base,
+        base._replace(ahead=not base.ahead),
+        base._replace(sample=sample // 2),
+        base._replace(sample=sample * 2),
+        base._replace(chunk=chunk // 2),
+        base._replace(warps=warps // 2),
+        base._replace(warps=warps // 2, registers=80),
+        base._replace(warps=warps * 2),
+        base._replace(registers=80),
+        base._replace(registers=128),
+        base._replace(capacity=capacity // 2, chunk=chunk // 2, warps=max(1, warps // 2)),
+        base._replace(capacity=capacity * 2, chunk=chunk * 2, warps=warps * 2),
+        base._replace(capacity=capacity * 2, chunk=chunk * 2, registers=80),
+    ]
+
+    def valid(sizes: Sizes) -> bool:
+        fits = 32 * sizes.warps * sizes.registers <= 65536 and sizes.warps <= 32
+        return fits and sizes.capacity >= sizes.chunk + k and sizes.sample <= sizes.capacity
+
+    return list(dict.fromkeys(filter(valid, changed)))
 
 
 def show(record: dict[str, Any]) -> None:

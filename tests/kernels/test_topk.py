@@ -12,7 +12,7 @@ from envsynth.kernels.topk.configs import Sizes, sizes_for
 from envsynth.policy.selection import exact_topk
 
 INFINITY = float("inf")
-SMALL = Sizes(capacity=64, chunk=32, warps=1)
+SMALL = Sizes(capacity=64, chunk=32, warps=1, sample=16)
 """A small capacity, so that short rows stream."""
 
 
@@ -71,7 +71,7 @@ def test_topk_breaks_ties_at_the_boundary_by_index(sizes, generator):
     positive = int((scores > 0).sum(1).max())
     at_least_zero = int((scores >= 0).sum(1).min())
     assert positive < 100 < at_least_zero, "the boundary is inside of the plateau"
-    streamed = sizes and Sizes(256, 128, 1)
+    streamed = sizes and Sizes(256, 128, 1, 64)
     agree(scores, whole(scores), 100, sizes=streamed)
     agree(-scores, whole(scores), 100, sizes=streamed)
 
@@ -144,11 +144,55 @@ def test_topk_writes_every_entry_and_repeats_bitwise(sizes, generator, monkeypat
     assert torch.equal(launch(scores[order], ends[order], 8, None, sizes), first[order])
 
 
+LYING = Sizes(capacity=128, chunk=64, warps=1, sample=32)
+
+
+def sampled(size: int, sizes: Sizes) -> Tensor:
+    """Tell which places of a whole row its sample holds, by the kernel's rule."""
+    offset = torch.arange(sizes.sample)
+    places = (offset // 4 * size // (sizes.sample // 4)) // 4 * 4 + offset % 4
+    return torch.zeros(size + 4, dtype=torch.bool).index_fill_(0, places, True)[:size]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_topk_when_the_sample_lies(ahead, generator, monkeypatch):
+    from envsynth.kernels.topk import forward  # noqa: PLC0415
+
+    sizes = LYING._replace(ahead=ahead)
+    noise = torch.randn(2, 600, generator=generator)
+    inside = sampled(600, sizes)
+    assert int(inside.sum()) == 32
+    # Too few reach a bar that only the sample's own reach: the row is read again.
+    high = torch.where(inside, noise + 50.0, noise)
+    # All but the sample reach the bar: the buffer overflows again and again.
+    low = torch.where(inside, noise - 50.0, noise)
+    ties = torch.where(inside, 1.0, torch.where(noise > 0.8, 2.0, 0.0))
+    scores = torch.cat((high, low, ties, -ties, low.sort(-1).values))
+    append, calls = forward._append, []
+
+    def counted(*rest):
+        calls.append(rest)
+        return append(*rest)
+
+    monkeypatch.setattr(forward, "_append", counted)
+    agree(scores[:2], whole(scores[:2]), 40, sizes=sizes)
+    assert len(calls) > 2, "no row was read again"
+    calls.clear()
+    agree(scores[2:4], whole(scores[2:4]), 40, sizes=sizes)
+    assert len(calls) > 2, "no buffer was cut"
+    agree(scores, whole(scores), 40, sizes=sizes)
+    agree(scores, whole(scores) - 3, 33, torch.full((len(scores),), 5), sizes)
+
+
 def test_sizes_leave_room_for_a_chunk_beside_the_kept():
-    for k in (1, 64, 512, 1000, 2048, 8192):
+    for k in (1, 64, 512, 513, 1000, 2047, 2048, 5000, 8192):
         for size in (k + 1, 4096, 32768, 131072):
-            sizes = sizes_for(k, size)
-            assert sizes.capacity >= size or sizes.capacity >= sizes.chunk + k
+            for rows in (1, 132, 133, 40000):
+                sizes = sizes_for(min(k, size), size, rows, 132)
+                assert sizes.capacity >= size or sizes.capacity >= sizes.chunk + k
+                assert sizes.sample <= sizes.capacity
+                assert sizes.registers * 32 * sizes.warps * sizes.programs <= 65536
+                assert not any(item & (item - 1) for item in sizes[:4]), sizes
 
 
 def test_topk_refuses_what_it_cannot_do():
