@@ -53,6 +53,58 @@ def score_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
     return Tile(128, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 8, stages)
 
 
+WALK_PROGRAMS = 96
+"""Tiles of queries from which a selection walks: fewer leave processors idle, and splitting the keys is faster."""
+WALK_LARGEST_K = 2048
+"""Keys that a walk keeps at most: its buffers are at least four times as long."""
+_SMALLEST_BUFFER = 2048
+_LONG = 16384
+"""Keys from which half of the sample would be too few: the fewer of the k best it holds, the looser the bar."""
+
+
+class WalkSizes(NamedTuple):
+    """How queries collect candidates."""
+
+    capacity: int
+    """Candidates of a query, a power of two, at least 4 k and 4 tiles of keys."""
+    kept: int
+    """At least k, a power of two."""
+    turns: int
+    """Tiles of sampled keys, 2 or 4."""
+    warps: int
+    """Warps that choose the best of a query's candidates."""
+    limits: dict[str, int]
+    """Registers of a thread, so that two programs share a multiprocessor; empty where they must anyway."""
+
+
+def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
+    """Choose the sizes of a walk.
+
+    Args:
+        k: Keys kept per query.
+        size: Keys.
+        tile: Tile of scores.
+
+    Returns:
+        The sizes.
+    """
+    kept = max(16, power_of_two(k))
+    # Lists are filled unevenly, by half as much again and more; only where k is large is that a small part.
+    capacity = max(_SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
+    limits = {"maxnreg": 128} if tile.warps == 8 else {}
+    return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, min(capacity // 1024, 8)), limits)
+
+
+def walks(tiles: int, k: int) -> bool:
+    """Tell whether a selection walks; else scores of a chunk are written, and read by `topk`.
+
+    Args:
+        tiles: Tiles of queries.
+        k: Keys kept per query, at most as many as there are.
+    """
+    return tiles >= WALK_PROGRAMS and k <= WALK_LARGEST_K
+
+
 def power_of_two(count: int) -> int:
     """Round up to a power of two."""
     return 1 << (count - 1).bit_length()

@@ -1,0 +1,415 @@
+"""Selection in one walk over the keys: scores stay in registers, and only what may be selected is written.
+
+Shape letters: B sequences, T queries, S keys, I indexer heads, J indexer head width, K selected keys.
+
+`bars_kernel` scores a sample of each query's keys, one of each of a few hundred equal parts, and takes as the query's
+bar a score that somewhat more than k of all its keys should reach. `walk_kernel` scores all visible keys of a tile of
+queries, and appends those above the bar to the query's candidates. They go to many short lists, of which each is one
+thread's, so that no thread has to ask another where to write. `best_kernel` keeps exactly k of them, in order.
+
+Nothing about the result depends on the sample:
+- When a list gets full, its query's candidates are cut to the k best, and their least score becomes the bar, strictly,
+  because a later key of an equal score has a higher number and loses. From there on the bar only excludes what k better
+  ones precede.
+- A query that found fewer than it needs, because its bar was too high, is walked again without any bar; whoever found
+  enough passes nothing the second time. There is no third time.
+So a misleading sample costs at most a second walk and the cuts.
+
+The tile of scores is that of `forward`, so that the bits are those of decoding and of the loss.
+"""
+
+# ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from envsynth.kernels.indexer import configs
+from envsynth.kernels.indexer.candidates import INVISIBLE, LOWEST, best_kernel, cut, ordered, packed, score_of
+from envsynth.kernels.indexer.configs import score_tile, walk_sizes
+from envsynth.kernels.indexer.forward import _load_keys, _load_queries, _tile_scores
+from envsynth.kernels.indexer.selecting import Chunk, Problem
+
+
+@triton.jit
+def _load_bounds(starts_ptr, ends_ptr, rows, n_queries, n_keys):
+    """Load first and end of the visible keys of queries; queries that do not exist see nothing."""
+    existing = tl.minimum(rows, n_queries - 1)
+    starts = tl.minimum(tl.maximum(tl.load(starts_ptr + existing), 0), n_keys)
+    ends = tl.minimum(tl.load(ends_ptr + existing), n_keys)
+    return starts, tl.where(rows < n_queries, tl.maximum(ends, starts), starts)
+
+
+@triton.jit
+def _sample_keys(  # noqa: PLR0913
+    key_ptr,
+    scale_ptr,
+    query,
+    weight,
+    starts,
+    ends,
+    begin,
+    part,
+    stride_ks,
+    n_keys,
+    TURN: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Score one key of each of KEYS parts; give ordered keys [KEYS, QUERIES], INVISIBLE where a query sees it not."""
+    number = TURN * KEYS + tl.arange(0, KEYS)
+    # Its place within its part moves by the golden ratio, so that no period of the scores can hide from the sample.
+    places = begin + number * part + ((((number * 40503) & 0xFFFF).to(tl.int64) * part) >> 16).to(tl.int32)
+    existing = tl.minimum(places, n_keys - 1)
+    key = _load_keys(key_ptr, existing, stride_ks, N_WIDTH, WIDTH)
+    scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
+    if HAS_SCALE:
+        scores = scores * tl.load(scale_ptr + existing)[:, None]
+    seen = (places[:, None] >= starts[None, :]) & (places[:, None] < ends[None, :])
+    return tl.where(seen, ordered(scores.to(tl.int32, bitcast=True)), INVISIBLE)
+
+
+@triton.jit
+def _reached(first, second, third, fourth, limit, TURNS: tl.constexpr):
+    """Count the samples of each query that reach its limit."""
+    found = (first >= limit[None, :]).to(tl.int32) + (second >= limit[None, :]).to(tl.int32)
+    if TURNS == 4:
+        found += (third >= limit[None, :]).to(tl.int32) + (fourth >= limit[None, :]).to(tl.int32)
+    return tl.sum(found, axis=0)
+
+
+@triton.jit
+def _bar(first, second, third, fourth, visible, k, TURNS: tl.constexpr):
+    """Find a bar for each query: every key above it is a candidate; NaN means that every key is one.
+
+    Of the samples, k * samples / visible should be among the k best; four deviations more are asked for.
+    """
+    sampled = _reached(first, second, third, fourth, tl.zeros_like(visible) + LOWEST, TURNS)
+    share = sampled.to(tl.float32) / tl.maximum(visible, 1).to(tl.float32)
+    mean, rest = share * k, tl.maximum(1.0 - share, 0.0)
+    wanted = tl.ceil(mean + 4.0 * tl.sqrt(mean * rest) + 3.0 * rest).to(tl.int32)
+    high = tl.maximum(tl.max(first, axis=0), tl.max(second, axis=0))
+    if TURNS == 4:
+        high = tl.maximum(high, tl.maximum(tl.max(third, axis=0), tl.max(fourth, axis=0)))
+    closed = (visible > k) & (wanted < sampled)
+    low, count = tl.zeros_like(visible) + LOWEST, sampled
+    high = tl.maximum(high, LOWEST) + 1
+    # A sixteenth more is as good as exactly what was wanted.
+    open_turns = closed & (low + 1 < high) & (count > wanted + wanted // 16)
+    while tl.max(open_turns.to(tl.int32), axis=0) > 0:
+        middle = (low & high) + ((low ^ high) >> 1)
+        reached = _reached(first, second, third, fourth, middle, TURNS)
+        enough = reached >= wanted
+        low = tl.where(open_turns & enough, middle, low)
+        count = tl.where(open_turns & enough, reached, count)
+        high = tl.where(open_turns & ~enough, middle, high)
+        open_turns = closed & (low + 1 < high) & (count > wanted + wanted // 16)
+    # Just below what the samples reached, so that equal ones pass; the key below zero is the one of -0.0.
+    below = tl.where(low == 0, -2, low - 1)
+    return tl.where(closed & (low > LOWEST), score_of(below), float("nan"))
+
+
+@triton.jit(do_not_specialize=["k"])
+def bars_kernel(  # noqa: PLR0913
+    query_ptr,
+    key_ptr,
+    weight_ptr,
+    scale_ptr,
+    starts_ptr,
+    ends_ptr,
+    bars_ptr,
+    n_queries,
+    n_keys,
+    query_blocks,
+    k,
+    stride_qb,
+    stride_qt,
+    stride_qi,
+    stride_kb,
+    stride_ks,
+    stride_wb,
+    stride_wt,
+    stride_sb,
+    stride_start,
+    stride_end,
+    HAS_SCALE: tl.constexpr,
+    TURNS: tl.constexpr,
+    N_HEADS: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Write the bars of one tile of queries, [B, query_blocks * QUERIES]."""
+    tl.static_assert((TURNS == 2) | (TURNS == 4))
+    batch = (tl.program_id(0) // query_blocks).to(tl.int64)
+    first = tl.program_id(0) % query_blocks * QUERIES
+    rows = first + tl.arange(0, QUERIES)
+    starts, ends = _load_bounds(
+        starts_ptr + batch * stride_start, ends_ptr + batch * stride_end, rows, n_queries, n_keys
+    )
+    visible = ends - starts
+    bars_ptr += batch * query_blocks * QUERIES
+    if tl.max(visible, axis=0) <= k:
+        tl.store(bars_ptr + rows, tl.zeros((QUERIES,), tl.float32) + float("nan"))
+    else:
+        columns = tl.minimum(first + tl.arange(0, HEADS * QUERIES) % QUERIES, n_queries - 1)
+        query, weight = _load_queries(
+            query_ptr + batch * stride_qb, weight_ptr + batch * stride_wb, columns, stride_qt, stride_qi, stride_wt,
+            N_HEADS, N_WIDTH, QUERIES, HEADS, WIDTH,
+        )  # fmt: skip
+        begin = tl.min(tl.where(visible > 0, starts, n_keys), axis=0)
+        part = tl.cdiv(tl.max(ends, axis=0) - begin, TURNS * KEYS)
+        key_ptr += batch * stride_kb
+        scale_ptr += batch * stride_sb
+        one = _sample_keys(
+            key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
+            0, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
+        )  # fmt: skip
+        two = _sample_keys(
+            key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
+            1, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
+        )  # fmt: skip
+        three, four = one, two
+        if TURNS == 4:
+            three = _sample_keys(
+                key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
+                2, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
+            )  # fmt: skip
+            four = _sample_keys(
+                key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
+                3, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
+            )  # fmt: skip
+        tl.store(bars_ptr + rows, _bar(one, two, three, four, visible, k, TURNS))
+
+
+@triton.jit
+def _append(tile_ptr, offsets, scores, places, starts, ends, bar, every, LISTS: tl.constexpr):
+    """Append what enters of scores [LISTS, QUERIES] to the lists, whose next places are `offsets`; give the new ones."""
+    seen = (places[:, None] >= starts[None, :]) & (places[:, None] < ends[None, :])
+    enters = seen & ((scores > bar[None, :]) | every[None, :])
+    tl.store(tile_ptr + offsets, packed(scores, tl.broadcast_to(places[:, None], scores.shape)), mask=enters)
+    return offsets + tl.where(enters, LISTS, 0)
+
+
+@triton.jit
+def _cut_full(  # noqa: PLR0913
+    tile_ptr, counts, bar, every, k, QUERIES: tl.constexpr, LISTS: tl.constexpr, CAPACITY: tl.constexpr
+):
+    """Cut the candidates of queries with a nearly full list; give counts, bars, and who takes every key."""
+    # What other threads appended must have arrived.
+    tl.debug_barrier()
+    number = tl.arange(0, QUERIES)
+    ENTRIES: tl.constexpr = CAPACITY // LISTS
+    for turn in range(QUERIES):
+        mine = number == turn
+        have = tl.sum(tl.where(mine[None, :], counts, 0), axis=1)
+        if tl.max(have, axis=0) > ENTRIES - ENTRIES // 4:
+            count = tl.sum(have, axis=0)
+            of_each = tl.reshape(tl.broadcast_to(have[None, :], (ENTRIES, LISTS)), (CAPACITY,))
+            least = cut(tile_ptr + turn * CAPACITY, of_each, count, k, LISTS, CAPACITY)
+            rest = (tl.minimum(count, k) - tl.arange(0, LISTS) + LISTS - 1) // LISTS
+            counts = tl.where(mine[None, :], rest[:, None], counts)
+            # A bar of k better ones. An infinite one stays: whoever found enough takes nothing in a second walk.
+            raised = mine & (count > k)
+            bar = tl.where(raised & ~(bar == float("inf")), score_of(least), bar)
+            every = every & ~raised
+    tl.debug_barrier()
+    return counts, bar, every
+
+
+@triton.jit(do_not_specialize=["k"])
+def walk_kernel(  # noqa: PLR0913
+    query_ptr,
+    key_ptr,
+    weight_ptr,
+    scale_ptr,
+    starts_ptr,
+    ends_ptr,
+    bars_ptr,
+    buffer_ptr,
+    counts_ptr,
+    n_queries,
+    n_keys,
+    query_blocks,
+    k,
+    stride_qb,
+    stride_qt,
+    stride_qi,
+    stride_kb,
+    stride_ks,
+    stride_wb,
+    stride_wt,
+    stride_sb,
+    stride_start,
+    stride_end,
+    stride_bb,
+    HAS_SCALE: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    N_HEADS: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Collect the candidates of one tile of queries: buffers [B * query_blocks * QUERIES, CAPACITY], and counts."""
+    # A list takes the keys of two rows of the product, which one thread holds. After a cut it has room for a tile.
+    LISTS: tl.constexpr = KEYS // 2
+    ENTRIES: tl.constexpr = CAPACITY // LISTS
+    tl.static_assert(ENTRIES >= 8)
+    batch = (tl.program_id(0) // query_blocks).to(tl.int64)
+    # Backwards: in causal attention the last queries see most keys.
+    block = query_blocks - 1 - tl.program_id(0) % query_blocks
+    first = block * QUERIES
+    rows = first + tl.arange(0, QUERIES)
+    starts, ends = _load_bounds(
+        starts_ptr + batch * stride_start, ends_ptr + batch * stride_end, rows, n_queries, n_keys
+    )
+    needed = tl.minimum(ends - starts, k)
+    columns = tl.minimum(first + tl.arange(0, HEADS * QUERIES) % QUERIES, n_queries - 1)
+    query, weight = _load_queries(
+        query_ptr + batch * stride_qb, weight_ptr + batch * stride_wb, columns, stride_qt, stride_qi, stride_wt,
+        N_HEADS, N_WIDTH, QUERIES, HEADS, WIDTH,
+    )  # fmt: skip
+    key_ptr += batch * stride_kb
+    scale_ptr += batch * stride_sb
+    bar = tl.load(bars_ptr + batch * stride_bb + rows)
+    every = bar != bar
+    tile = batch * query_blocks + block
+    tile_ptr = buffer_ptr + tile * QUERIES * CAPACITY
+    lists = tl.arange(0, LISTS)
+    empty = tl.arange(0, QUERIES)[None, :] * CAPACITY + lists[:, None]
+    counts = tl.zeros((LISTS, QUERIES), tl.int32)
+    begin = tl.min(tl.where(needed > 0, starts, n_keys), axis=0) // KEYS * KEYS
+    stop = tl.max(ends, axis=0)
+    turn = k * 0
+    while turn < 2:
+        base = begin
+        while base < stop:
+            if tl.max(tl.max(counts, axis=0), axis=0) > ENTRIES - ENTRIES // 4:
+                counts, bar, every = _cut_full(tile_ptr, counts, bar, every, k, QUERIES, LISTS, CAPACITY)
+            # As many tiles as fit whatever enters: their loop has nothing but scores in it, so loads run ahead.
+            room = (ENTRIES - tl.max(tl.max(counts, axis=0), axis=0)) // 2 * KEYS
+            until = tl.minimum(stop, base + room)
+            offsets = empty + counts * LISTS
+            for place in tl.range(base, until, KEYS):
+                existing = tl.minimum(place + tl.arange(0, KEYS), n_keys - 1)
+                key = _load_keys(key_ptr, existing, stride_ks, N_WIDTH, WIDTH)
+                scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
+                if HAS_SCALE:
+                    scores = scores * tl.load(scale_ptr + existing)[:, None]
+                # Rows r and r + 8 of each sixteen are a thread's.
+                rows_of = tl.permute(tl.reshape(scores, (KEYS // 16, 2, 8, QUERIES)), (0, 2, 3, 1))
+                upper, lower = tl.split(rows_of)
+                places = place + lists // 8 * 16 + lists % 8
+                upper, lower = tl.reshape(upper, (LISTS, QUERIES)), tl.reshape(lower, (LISTS, QUERIES))
+                offsets = _append(tile_ptr, offsets, upper, places, starts, ends, bar, every, LISTS)
+                offsets = _append(tile_ptr, offsets, lower, places + 8, starts, ends, bar, every, LISTS)
+            counts = (offsets - empty) // LISTS
+            base = until
+        # Who found too little walks again and takes every key; nothing is above infinity for the others.
+        every = tl.sum(counts, axis=0) < needed
+        bar = tl.where(every, bar, float("inf"))
+        counts = tl.where(every[None, :], 0, counts)
+        turn = tl.where(tl.max(every.to(tl.int32), axis=0) > 0, turn + 1, 2)
+    rows_of_lists = (tile * QUERIES + tl.arange(0, QUERIES))[None, :] * LISTS
+    tl.store(counts_ptr + rows_of_lists + lists[:, None], counts)
+
+
+def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
+    """Select the k best visible keys of each query; `configs.walks` says for which problems.
+
+    Args:
+        problem: What to score, and what is visible; keys have a batch of their own.
+        k: Keys kept per query.
+        rows: Queries whose candidates exist at once, at most, or one tile of queries; None for what the workspace holds.
+
+    Returns:
+        Keys, int32 [B, T, K], ascending, padded with -1, and their scores, float32 [B, T, K], 0 at padding.
+    """
+    B, T, heads, width = problem.query_BTIJ.shape
+    tile = score_tile(heads, width, problem.query_BTIJ.dtype)
+    size = problem.key_BSJ.shape[1]
+    sizes = walk_sizes(min(k, size), size, tile)
+    blocks = triton.cdiv(T, tile.queries)
+    device = problem.query_BTIJ.device
+    constants = {
+        "HAS_SCALE": problem.scale_BS is not None,
+        "N_HEADS": heads, "N_WIDTH": width, "KEYS": tile.keys, "QUERIES": tile.queries, "HEADS": tile.heads,
+        "WIDTH": tile.width, "num_warps": tile.warps, "num_stages": tile.stages, **sizes.limits,
+    }  # fmt: skip
+    bars = torch.empty(B, blocks * tile.queries, dtype=torch.float32, device=device)
+    whole = Chunk(slice(0, B), slice(0, T), size)
+    bars_kernel[(B * blocks,)](
+        *_tensors(problem, whole), bars, T, size, blocks, k, *_strides(problem), TURNS=sizes.turns, **constants
+    )
+    topk_BTK = torch.empty(B, T, k, dtype=torch.int32, device=device)
+    scores_BTK = torch.empty(B, T, k, dtype=torch.float32, device=device)
+    rows = rows or configs.WORKSPACE_BYTES // (8 * sizes.capacity + 2 * tile.keys)
+    parts = list(_chunks(B, T, tile.queries, rows, size))
+    most = max(_padded_rows(part, tile.queries) for part in parts)
+    buffers = torch.empty(most, sizes.capacity, dtype=torch.int64, device=device)
+    counts = torch.empty(most, tile.keys // 2, dtype=torch.int32, device=device)
+    for part in parts:
+        batches, queries = part.batch.stop - part.batch.start, part.rows.stop - part.rows.start
+        blocks = triton.cdiv(queries, tile.queries)
+        walk_kernel[(batches * blocks,)](
+            *_tensors(problem, part), bars[part.batch, part.rows], buffers, counts, queries, size, blocks, k,
+            *_strides(problem), bars.stride(0), CAPACITY=sizes.capacity, **constants,
+        )  # fmt: skip
+        best_kernel[(batches * queries,)](
+            buffers, counts, topk_BTK[part.batch, part.rows], scores_BTK[part.batch, part.rows], queries,
+            blocks * tile.queries, k, *topk_BTK.stride()[:2], LISTS=tile.keys // 2, CAPACITY=sizes.capacity,
+            KEPT=sizes.kept, num_warps=sizes.warps,
+        )  # fmt: skip
+    return topk_BTK, scores_BTK
+
+
+def _chunks(B: int, T: int, tile_queries: int, rows: int, n_keys: int) -> Iterator[Chunk]:
+    """Cut the queries at tiles: several sequences together where they fit, or about equal parts of a single one."""
+    padded = triton.cdiv(T, tile_queries) * tile_queries
+    batches = max(1, rows // padded)
+    tiles = max(1, min(rows, padded) // tile_queries)
+    parts = triton.cdiv(padded // tile_queries, tiles)
+    queries = triton.cdiv(padded // tile_queries, parts) * tile_queries
+    for batch in range(0, B, batches):
+        for first in range(0, T, queries):
+            yield Chunk(slice(batch, min(batch + batches, B)), slice(first, min(first + queries, T)), n_keys)
+
+
+def _padded_rows(part: Chunk, tile_queries: int) -> int:
+    """Count the queries of a chunk's tiles."""
+    queries = triton.cdiv(part.rows.stop - part.rows.start, tile_queries) * tile_queries
+    return (part.batch.stop - part.batch.start) * queries
+
+
+def _tensors(problem: Problem, part: Chunk) -> tuple[Tensor, ...]:
+    """Give what both walks read of a chunk."""
+    scales = problem.weight_BTI if problem.scale_BS is None else problem.scale_BS[part.batch]
+    rows = (problem.query_BTIJ, problem.weight_BTI, problem.starts_BT, problem.ends_BT)
+    query, weight, starts, ends = (item[part.batch, part.rows] for item in rows)
+    return query, problem.key_BSJ[part.batch], weight, scales, starts, ends
+
+
+def _strides(problem: Problem) -> tuple[int, ...]:
+    """Give the strides of `_tensors`."""
+    return (
+        *problem.query_BTIJ.stride()[:3],
+        *problem.key_BSJ.stride()[:2],
+        *problem.weight_BTI.stride()[:2],
+        0 if problem.scale_BS is None else problem.scale_BS.stride(0),
+        problem.starts_BT.stride(0),
+        problem.ends_BT.stride(0),
+    )
