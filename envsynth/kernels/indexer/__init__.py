@@ -78,9 +78,9 @@ def index_select(
     place_T = torch.arange(T, device=query_BTIJ.device, dtype=torch.int32)
     first_B1 = 0 if query_start_B is None else query_start_B.to(torch.int32)[:, None]
     ends_BT = (place_T[None] + 1 + first_B1).expand(B, T).clamp(max=keys.shape[1])
+    has_starts, from_zero = starts_BT is not None, query_start_B is None
     starts_BT = torch.zeros_like(ends_BT) if starts_BT is None else starts_BT.to(torch.int32)
-    from_zero = query_start_B is None
-    problem = selecting.Problem(query_BTIJ, keys, weight_BTI, scales, None, starts_BT, ends_BT, from_zero)
+    problem = selecting.Problem(query_BTIJ, keys, weight_BTI, scales, None, starts_BT, ends_BT, from_zero, has_starts)
     return _select("index_select", problem, k, chunk_rows, where)
 
 

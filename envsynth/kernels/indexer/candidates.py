@@ -128,6 +128,7 @@ def best_kernel(  # noqa: PLR0913
     LISTS: tl.constexpr,
     CAPACITY: tl.constexpr,
     KEPT: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Write the k best candidates of one query in the order of their numbers, and the padding; KEPT >= min(k, S)."""
     batch = (tl.program_id(0) // n_queries).to(tl.int64)
@@ -148,12 +149,16 @@ def best_kernel(  # noqa: PLR0913
     tl.debug_barrier()
     kept = tl.minimum(count, k)
     offsets = tl.arange(0, KEPT)
-    candidates = tl.load(row_ptr + offsets, mask=offsets < kept, other=0)
-    # Numbers above, so that they decide the order; a missing candidate sorts to the end.
-    swapped = (candidates << 32) | ((candidates >> 32) & 0xFFFFFFFF)
-    swapped = tl.sort(tl.where(offsets < kept, swapped, 0x7FFFFFFF00000000))
-    numbers = tl.where(offsets < kept, (swapped >> 32).to(tl.int32), -1)
-    scores = tl.where(offsets < kept, swapped.to(tl.int32), 0).to(tl.float32, bitcast=True)
+    numbers = tl.load(row_ptr + offsets, mask=offsets < kept, other=0).to(tl.int32)
+    # Number and place in one integer: half as wide as a candidate, unless numbers are very large.
+    if WIDE:
+        order = tl.where(offsets < kept, numbers.to(tl.int64) * KEPT + offsets, 0x7FFFFFFFFFFFFFFF)
+    else:
+        order = tl.where(offsets < kept, numbers * KEPT + offsets, 0x7FFFFFFF)
+    sources = (tl.sort(order) & (KEPT - 1)).to(tl.int32)
+    candidates = tl.load(row_ptr + sources, mask=offsets < kept, other=0)
+    numbers = tl.where(offsets < kept, candidates.to(tl.int32), -1)
+    scores = tl.where(offsets < kept, (candidates >> 32).to(tl.int32), 0).to(tl.float32, bitcast=True)
     tl.store(topk_ptr + offsets, numbers, mask=offsets < k)
     tl.store(scores_ptr + offsets, scores, mask=offsets < k)
     for base in range(KEPT, k, KEPT):

@@ -70,7 +70,7 @@ class WalkSizes(NamedTuple):
     kept: int
     """At least k, a power of two."""
     turns: int
-    """Tiles of sampled keys, 2 or 4."""
+    """Tiles of sampled keys; they fit into the buffers."""
     warps: int
     """Warps that choose the best of a query's candidates."""
     limits: dict[str, int]
@@ -92,7 +92,7 @@ def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
     # Lists are filled unevenly, by half as much again and more; only where k is large is that a small part.
     capacity = max(_SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
     limits = {"maxnreg": 128} if tile.warps == 8 else {}
-    return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, min(capacity // 1024, 8)), limits)
+    return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, capacity // 512), limits)
 
 
 def walks(tiles: int, k: int) -> bool:

@@ -39,6 +39,8 @@ class Problem(NamedTuple):
     """End of the visible keys, exclusive, at most S, int32 [B, T]."""
     from_zero: bool
     """Whether query t sees no key after t, which is known without a look at `ends_BT`."""
+    has_starts: bool = True
+    """Whether any of `starts_BT` may differ from 0."""
 
 
 class Chunk(NamedTuple):

@@ -30,6 +30,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from envsynth.kernels.dispatch import interpreting
 from envsynth.kernels.indexer import configs
 from envsynth.kernels.indexer.candidates import INVISIBLE, LOWEST, best_kernel, cut, ordered, packed, score_of
 from envsynth.kernels.indexer.configs import score_tile, walk_sizes
@@ -39,84 +40,37 @@ from envsynth.kernels.indexer.selecting import Chunk, Problem
 
 @triton.jit
 def _load_bounds(starts_ptr, ends_ptr, rows, n_queries, n_keys):
-    """Load first and end of the visible keys of queries; queries that do not exist see nothing."""
+    """Load first and end of the visible keys of queries; those that do not exist repeat the last one, as its scores do."""
     existing = tl.minimum(rows, n_queries - 1)
     starts = tl.minimum(tl.maximum(tl.load(starts_ptr + existing), 0), n_keys)
     ends = tl.minimum(tl.load(ends_ptr + existing), n_keys)
-    return starts, tl.where(rows < n_queries, tl.maximum(ends, starts), starts)
+    return starts, tl.maximum(ends, starts)
 
 
 @triton.jit
-def _sample_keys(  # noqa: PLR0913
-    key_ptr,
-    scale_ptr,
-    query,
-    weight,
-    starts,
-    ends,
-    begin,
-    part,
-    stride_ks,
-    n_keys,
-    TURN: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
-    N_WIDTH: tl.constexpr,
-    KEYS: tl.constexpr,
-    QUERIES: tl.constexpr,
-    HEADS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """Score one key of each of KEYS parts; give ordered keys [KEYS, QUERIES], INVISIBLE where a query sees it not."""
-    number = TURN * KEYS + tl.arange(0, KEYS)
-    # Its place within its part moves by the golden ratio, so that no period of the scores can hide from the sample.
-    places = begin + number * part + ((((number * 40503) & 0xFFFF).to(tl.int64) * part) >> 16).to(tl.int32)
-    existing = tl.minimum(places, n_keys - 1)
-    key = _load_keys(key_ptr, existing, stride_ks, N_WIDTH, WIDTH)
-    scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
-    if HAS_SCALE:
-        scores = scores * tl.load(scale_ptr + existing)[:, None]
-    seen = (places[:, None] >= starts[None, :]) & (places[:, None] < ends[None, :])
-    return tl.where(seen, ordered(scores.to(tl.int32, bitcast=True)), INVISIBLE)
-
-
-@triton.jit
-def _reached(first, second, third, fourth, limit, TURNS: tl.constexpr):
-    """Count the samples of each query that reach its limit."""
-    found = (first >= limit[None, :]).to(tl.int32) + (second >= limit[None, :]).to(tl.int32)
-    if TURNS == 4:
-        found += (third >= limit[None, :]).to(tl.int32) + (fourth >= limit[None, :]).to(tl.int32)
-    return tl.sum(found, axis=0)
-
-
-@triton.jit
-def _bar(first, second, third, fourth, visible, k, TURNS: tl.constexpr):
-    """Find a bar for each query: every key above it is a candidate; NaN means that every key is one.
+def _bar(samples, visible, k):
+    """Find a bar for each query: every key that reaches it is a candidate; minus infinity lets every key.
 
     Of the samples, k * samples / visible should be among the k best; four deviations more are asked for.
     """
-    sampled = _reached(first, second, third, fourth, tl.zeros_like(visible) + LOWEST, TURNS)
+    sampled = tl.sum((samples >= LOWEST).to(tl.int32), axis=0)
     share = sampled.to(tl.float32) / tl.maximum(visible, 1).to(tl.float32)
     mean, rest = share * k, tl.maximum(1.0 - share, 0.0)
     wanted = tl.ceil(mean + 4.0 * tl.sqrt(mean * rest) + 3.0 * rest).to(tl.int32)
-    high = tl.maximum(tl.max(first, axis=0), tl.max(second, axis=0))
-    if TURNS == 4:
-        high = tl.maximum(high, tl.maximum(tl.max(third, axis=0), tl.max(fourth, axis=0)))
     closed = (visible > k) & (wanted < sampled)
     low, count = tl.zeros_like(visible) + LOWEST, sampled
-    high = tl.maximum(high, LOWEST) + 1
+    high = tl.maximum(tl.max(samples, axis=0), LOWEST) + 1
     # A sixteenth more is as good as exactly what was wanted.
-    open_turns = closed & (low + 1 < high) & (count > wanted + wanted // 16)
-    while tl.max(open_turns.to(tl.int32), axis=0) > 0:
+    searching = closed & (low + 1 < high) & (count > wanted + wanted // 16)
+    while tl.max(searching.to(tl.int32), axis=0) > 0:
         middle = (low & high) + ((low ^ high) >> 1)
-        reached = _reached(first, second, third, fourth, middle, TURNS)
+        reached = tl.sum((samples >= middle[None, :]).to(tl.int32), axis=0)
         enough = reached >= wanted
-        low = tl.where(open_turns & enough, middle, low)
-        count = tl.where(open_turns & enough, reached, count)
-        high = tl.where(open_turns & ~enough, middle, high)
-        open_turns = closed & (low + 1 < high) & (count > wanted + wanted // 16)
-    # Just below what the samples reached, so that equal ones pass; the key below zero is the one of -0.0.
-    below = tl.where(low == 0, -2, low - 1)
-    return tl.where(closed & (low > LOWEST), score_of(below), float("nan"))
+        low = tl.where(searching & enough, middle, low)
+        count = tl.where(searching & enough, reached, count)
+        high = tl.where(searching & ~enough, middle, high)
+        searching = closed & (low + 1 < high) & (count > wanted + wanted // 16)
+    return tl.where(closed, score_of(low), float("-inf"))
 
 
 @triton.jit(do_not_specialize=["k"])
@@ -128,6 +82,7 @@ def bars_kernel(  # noqa: PLR0913
     starts_ptr,
     ends_ptr,
     bars_ptr,
+    samples_ptr,
     n_queries,
     n_keys,
     query_blocks,
@@ -142,6 +97,7 @@ def bars_kernel(  # noqa: PLR0913
     stride_sb,
     stride_start,
     stride_end,
+    stride_samples,
     HAS_SCALE: tl.constexpr,
     TURNS: tl.constexpr,
     N_HEADS: tl.constexpr,
@@ -151,18 +107,19 @@ def bars_kernel(  # noqa: PLR0913
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Write the bars of one tile of queries, [B, query_blocks * QUERIES]."""
-    tl.static_assert((TURNS == 2) | (TURNS == 4))
+    """Write the bars of one tile of queries, [B * query_blocks * QUERIES], by way of TURNS * KEYS sampled keys."""
     batch = (tl.program_id(0) // query_blocks).to(tl.int64)
     first = tl.program_id(0) % query_blocks * QUERIES
-    rows = first + tl.arange(0, QUERIES)
+    number = tl.arange(0, QUERIES)
+    rows = first + number
     starts, ends = _load_bounds(
         starts_ptr + batch * stride_start, ends_ptr + batch * stride_end, rows, n_queries, n_keys
     )
     visible = ends - starts
-    bars_ptr += batch * query_blocks * QUERIES
+    tile = tl.program_id(0).to(tl.int64)
+    bars_ptr += tile * QUERIES
     if tl.max(visible, axis=0) <= k:
-        tl.store(bars_ptr + rows, tl.zeros((QUERIES,), tl.float32) + float("nan"))
+        tl.store(bars_ptr + number, tl.zeros((QUERIES,), tl.float32) + float("-inf"))
     else:
         columns = tl.minimum(first + tl.arange(0, HEADS * QUERIES) % QUERIES, n_queries - 1)
         query, weight = _load_queries(
@@ -171,43 +128,127 @@ def bars_kernel(  # noqa: PLR0913
         )  # fmt: skip
         begin = tl.min(tl.where(visible > 0, starts, n_keys), axis=0)
         part = tl.cdiv(tl.max(ends, axis=0) - begin, TURNS * KEYS)
-        key_ptr += batch * stride_kb
-        scale_ptr += batch * stride_sb
-        one = _sample_keys(
-            key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
-            0, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
-        )  # fmt: skip
-        two = _sample_keys(
-            key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
-            1, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
-        )  # fmt: skip
-        three, four = one, two
-        if TURNS == 4:
-            three = _sample_keys(
-                key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
-                2, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
-            )  # fmt: skip
-            four = _sample_keys(
-                key_ptr, scale_ptr, query, weight, starts, ends, begin, part, stride_ks, n_keys,
-                3, HAS_SCALE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH,
-            )  # fmt: skip
-        tl.store(bars_ptr + rows, _bar(one, two, three, four, visible, k, TURNS))
+        samples_ptr += tile * stride_samples
+        for turn in tl.range(0, TURNS):
+            parts = turn * KEYS + tl.arange(0, KEYS)
+            # The place within its part moves by the golden ratio, so that no period of the scores escapes the sample.
+            shift = (((parts * 40503) & 0xFFFF).to(tl.int64) * part) >> 16
+            places = begin + parts * part + shift.to(tl.int32)
+            existing = tl.minimum(places, n_keys - 1)
+            key = _load_keys(key_ptr + batch * stride_kb, existing, stride_ks, N_WIDTH, WIDTH)
+            scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
+            if HAS_SCALE:
+                scores = scores * tl.load(scale_ptr + batch * stride_sb + existing)[:, None]
+            seen = (places[:, None] >= starts[None, :]) & (places[:, None] < ends[None, :])
+            keys = tl.where(seen, ordered(scores.to(tl.int32, bitcast=True)), INVISIBLE)
+            tl.store(samples_ptr + parts[:, None] * QUERIES + number[None, :], keys)
+        # Other threads read what these wrote.
+        tl.debug_barrier()
+        every = tl.arange(0, TURNS * KEYS)[:, None] * QUERIES + number[None, :]
+        tl.store(bars_ptr + number, _bar(tl.load(samples_ptr + every), visible, k))
 
 
 @triton.jit
-def _append(tile_ptr, offsets, scores, places, starts, ends, bar, every, LISTS: tl.constexpr):
+def _store_where(pointers, values, mask, IN_PLACE: tl.constexpr):
+    """Store int64 values where the mask holds.
+
+    Triton moves what it stores into a layout that it takes for the best, here through shared memory, though any two
+    neighbours go to different lists. With IN_PLACE each thread stores what it has.
+    """
+    if IN_PLACE:
+        tl.inline_asm_elementwise(
+            """
+            {
+                .reg .pred stored;
+                setp.ne.s32 stored, $3, 0;
+                @stored st.global.b64 [$1], $2;
+                mov.u32 $0, 0;
+            }
+            """,
+            "=r,l,l,r",
+            [pointers.to(tl.int64, bitcast=True), values, mask.to(tl.int32)],
+            dtype=tl.int32,
+            is_pure=False,
+            pack=1,
+        )
+    else:
+        tl.store(pointers, values, mask=mask)
+
+
+@triton.jit
+def _append(  # noqa: PLR0913
+    tile_ptr,
+    offsets,
+    scores,
+    places,
+    starts,
+    ends,
+    bar,
+    MASKED: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
+    IN_PLACE: tl.constexpr,
+    LISTS: tl.constexpr,
+):
     """Append what enters of scores [LISTS, QUERIES] to the lists, whose next places are `offsets`; give the new ones."""
-    seen = (places[:, None] >= starts[None, :]) & (places[:, None] < ends[None, :])
-    enters = seen & ((scores > bar[None, :]) | every[None, :])
-    tl.store(tile_ptr + offsets, packed(scores, tl.broadcast_to(places[:, None], scores.shape)), mask=enters)
+    # A NaN counts as minus infinity; the maximum of both is that.
+    enters = tl.maximum(scores, float("-inf")) >= bar[None, :]
+    if MASKED:
+        enters = enters & (places[:, None] < ends[None, :])
+        if HAS_STARTS:
+            enters = enters & (places[:, None] >= starts[None, :])
+    candidates = packed(scores, tl.broadcast_to(places[:, None], scores.shape))
+    _store_where(tile_ptr + offsets, candidates, enters, IN_PLACE)
     return offsets + tl.where(enters, LISTS, 0)
 
 
 @triton.jit
-def _cut_full(  # noqa: PLR0913
-    tile_ptr, counts, bar, every, k, QUERIES: tl.constexpr, LISTS: tl.constexpr, CAPACITY: tl.constexpr
+def _walk(  # noqa: PLR0913
+    key_ptr,
+    scale_ptr,
+    tile_ptr,
+    query,
+    weight,
+    offsets,
+    base,
+    until,
+    starts,
+    ends,
+    bar,
+    n_keys,
+    stride_ks,
+    MASKED: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    IN_PLACE: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
-    """Cut the candidates of queries with a nearly full list; give counts, bars, and who takes every key."""
+    """Walk from one key to another, without a look at room; give the lists' next places."""
+    LISTS: tl.constexpr = KEYS // 2
+    lists = tl.arange(0, LISTS)
+    # Two loops with loads in flight would need twice the shared memory; masks are few.
+    for place in tl.range(base, until, KEYS, num_stages=1 if MASKED else STAGES):
+        existing = tl.minimum(place + tl.arange(0, KEYS), n_keys - 1)
+        key = _load_keys(key_ptr, existing, stride_ks, N_WIDTH, WIDTH)
+        scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
+        if HAS_SCALE:
+            scores = scores * tl.load(scale_ptr + existing)[:, None]
+        # Rows r and r + 8 of each sixteen are a thread's.
+        upper, lower = tl.split(tl.permute(tl.reshape(scores, (KEYS // 16, 2, 8, QUERIES)), (0, 2, 3, 1)))
+        upper, lower = tl.reshape(upper, (LISTS, QUERIES)), tl.reshape(lower, (LISTS, QUERIES))
+        places = place + lists // 8 * 16 + lists % 8
+        offsets = _append(tile_ptr, offsets, upper, places, starts, ends, bar, MASKED, HAS_STARTS, IN_PLACE, LISTS)
+        offsets = _append(tile_ptr, offsets, lower, places + 8, starts, ends, bar, MASKED, HAS_STARTS, IN_PLACE, LISTS)
+    return offsets
+
+
+@triton.jit
+def _cut_full(tile_ptr, counts, bar, k, QUERIES: tl.constexpr, LISTS: tl.constexpr, CAPACITY: tl.constexpr):
+    """Cut the candidates of queries with a nearly full list; give counts and bars."""
     # What other threads appended must have arrived.
     tl.debug_barrier()
     number = tl.arange(0, QUERIES)
@@ -221,12 +262,71 @@ def _cut_full(  # noqa: PLR0913
             least = cut(tile_ptr + turn * CAPACITY, of_each, count, k, LISTS, CAPACITY)
             rest = (tl.minimum(count, k) - tl.arange(0, LISTS) + LISTS - 1) // LISTS
             counts = tl.where(mine[None, :], rest[:, None], counts)
-            # A bar of k better ones. An infinite one stays: whoever found enough takes nothing in a second walk.
-            raised = mine & (count > k)
-            bar = tl.where(raised & ~(bar == float("inf")), score_of(least), bar)
-            every = every & ~raised
+            # The next score above; above infinity it is NaN, which nothing reaches. NaN stays: whoever found enough
+            # takes nothing in a second walk.
+            bar = tl.where(mine & (count > k) & (bar == bar), score_of(least + 1), bar)
     tl.debug_barrier()
-    return counts, bar, every
+    return counts, bar
+
+
+@triton.jit
+def _collect(  # noqa: PLR0913
+    key_ptr,
+    scale_ptr,
+    tile_ptr,
+    query,
+    weight,
+    counts,
+    base,
+    starts,
+    ends,
+    bar,
+    n_keys,
+    k,
+    stride_ks,
+    HAS_STARTS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    IN_PLACE: tl.constexpr,
+    CAPACITY: tl.constexpr,
+    N_WIDTH: tl.constexpr,
+    KEYS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    HEADS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """Walk over all visible keys, and cut lists that get full; give the lists' counts."""
+    # A list takes the keys of two rows of the product, which one thread holds. After a cut it has room for a tile.
+    LISTS: tl.constexpr = KEYS // 2
+    ENTRIES: tl.constexpr = CAPACITY // LISTS
+    tl.static_assert(ENTRIES >= 8)
+    empty = tl.arange(0, QUERIES)[None, :] * CAPACITY + tl.arange(0, LISTS)[:, None]
+    stop = tl.max(ends, axis=0)
+    all_from = tl.cdiv(tl.max(starts, axis=0), KEYS) * KEYS
+    all_until = tl.min(ends, axis=0) // KEYS * KEYS
+    while base < stop:
+        if tl.max(tl.max(counts, axis=0), axis=0) > ENTRIES - ENTRIES // 4:
+            counts, bar = _cut_full(tile_ptr, counts, bar, k, QUERIES, LISTS, CAPACITY)
+        # As many tiles as fit whatever enters: their loop has nothing but scores in it, so loads run ahead.
+        room = (ENTRIES - tl.max(tl.max(counts, axis=0), axis=0)) // 2 * KEYS
+        until = tl.minimum(stop, base + room)
+        offsets = empty + counts * LISTS
+        if (base >= all_from) & (base < all_until):
+            # Every query sees every key here: nothing to mask.
+            until = tl.minimum(until, all_until)
+            offsets = _walk(
+                key_ptr, scale_ptr, tile_ptr, query, weight, offsets, base, until, starts, ends, bar, n_keys,
+                stride_ks, False, HAS_STARTS, HAS_SCALE, IN_PLACE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH, STAGES,
+            )  # fmt: skip
+        else:
+            until = tl.where(base < all_from, tl.minimum(until, all_from), until)
+            offsets = _walk(
+                key_ptr, scale_ptr, tile_ptr, query, weight, offsets, base, until, starts, ends, bar, n_keys,
+                stride_ks, True, HAS_STARTS, HAS_SCALE, IN_PLACE, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH, STAGES,
+            )  # fmt: skip
+        counts = (offsets - empty) // LISTS
+        base = until
+    return counts
 
 
 @triton.jit(do_not_specialize=["k"])
@@ -254,8 +354,9 @@ def walk_kernel(  # noqa: PLR0913
     stride_sb,
     stride_start,
     stride_end,
-    stride_bb,
     HAS_SCALE: tl.constexpr,
+    HAS_STARTS: tl.constexpr,
+    IN_PLACE: tl.constexpr,
     CAPACITY: tl.constexpr,
     N_HEADS: tl.constexpr,
     N_WIDTH: tl.constexpr,
@@ -263,12 +364,9 @@ def walk_kernel(  # noqa: PLR0913
     QUERIES: tl.constexpr,
     HEADS: tl.constexpr,
     WIDTH: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     """Collect the candidates of one tile of queries: buffers [B * query_blocks * QUERIES, CAPACITY], and counts."""
-    # A list takes the keys of two rows of the product, which one thread holds. After a cut it has room for a tile.
-    LISTS: tl.constexpr = KEYS // 2
-    ENTRIES: tl.constexpr = CAPACITY // LISTS
-    tl.static_assert(ENTRIES >= 8)
     batch = (tl.program_id(0) // query_blocks).to(tl.int64)
     # Backwards: in causal attention the last queries see most keys.
     block = query_blocks - 1 - tl.program_id(0) % query_blocks
@@ -285,47 +383,24 @@ def walk_kernel(  # noqa: PLR0913
     )  # fmt: skip
     key_ptr += batch * stride_kb
     scale_ptr += batch * stride_sb
-    bar = tl.load(bars_ptr + batch * stride_bb + rows)
-    every = bar != bar
     tile = batch * query_blocks + block
     tile_ptr = buffer_ptr + tile * QUERIES * CAPACITY
-    lists = tl.arange(0, LISTS)
-    empty = tl.arange(0, QUERIES)[None, :] * CAPACITY + lists[:, None]
-    counts = tl.zeros((LISTS, QUERIES), tl.int32)
+    bar = tl.load(bars_ptr + tile * QUERIES + tl.arange(0, QUERIES))
+    counts = tl.zeros((KEYS // 2, QUERIES), tl.int32)
     begin = tl.min(tl.where(needed > 0, starts, n_keys), axis=0) // KEYS * KEYS
-    stop = tl.max(ends, axis=0)
     turn = k * 0
     while turn < 2:
-        base = begin
-        while base < stop:
-            if tl.max(tl.max(counts, axis=0), axis=0) > ENTRIES - ENTRIES // 4:
-                counts, bar, every = _cut_full(tile_ptr, counts, bar, every, k, QUERIES, LISTS, CAPACITY)
-            # As many tiles as fit whatever enters: their loop has nothing but scores in it, so loads run ahead.
-            room = (ENTRIES - tl.max(tl.max(counts, axis=0), axis=0)) // 2 * KEYS
-            until = tl.minimum(stop, base + room)
-            offsets = empty + counts * LISTS
-            for place in tl.range(base, until, KEYS):
-                existing = tl.minimum(place + tl.arange(0, KEYS), n_keys - 1)
-                key = _load_keys(key_ptr, existing, stride_ks, N_WIDTH, WIDTH)
-                scores = _tile_scores(key, query, weight, KEYS, QUERIES, HEADS)
-                if HAS_SCALE:
-                    scores = scores * tl.load(scale_ptr + existing)[:, None]
-                # Rows r and r + 8 of each sixteen are a thread's.
-                rows_of = tl.permute(tl.reshape(scores, (KEYS // 16, 2, 8, QUERIES)), (0, 2, 3, 1))
-                upper, lower = tl.split(rows_of)
-                places = place + lists // 8 * 16 + lists % 8
-                upper, lower = tl.reshape(upper, (LISTS, QUERIES)), tl.reshape(lower, (LISTS, QUERIES))
-                offsets = _append(tile_ptr, offsets, upper, places, starts, ends, bar, every, LISTS)
-                offsets = _append(tile_ptr, offsets, lower, places + 8, starts, ends, bar, every, LISTS)
-            counts = (offsets - empty) // LISTS
-            base = until
-        # Who found too little walks again and takes every key; nothing is above infinity for the others.
-        every = tl.sum(counts, axis=0) < needed
-        bar = tl.where(every, bar, float("inf"))
-        counts = tl.where(every[None, :], 0, counts)
-        turn = tl.where(tl.max(every.to(tl.int32), axis=0) > 0, turn + 1, 2)
-    rows_of_lists = (tile * QUERIES + tl.arange(0, QUERIES))[None, :] * LISTS
-    tl.store(counts_ptr + rows_of_lists + lists[:, None], counts)
+        counts = _collect(
+            key_ptr, scale_ptr, tile_ptr, query, weight, counts, begin, starts, ends, bar, n_keys, k, stride_ks,
+            HAS_STARTS, HAS_SCALE, IN_PLACE, CAPACITY, N_WIDTH, KEYS, QUERIES, HEADS, WIDTH, STAGES,
+        )  # fmt: skip
+        # Who found too little walks again and takes every key; nothing reaches NaN for the others.
+        short = tl.sum(counts, axis=0) < needed
+        bar = tl.where(short, float("-inf"), float("nan"))
+        counts = tl.where(short[None, :], 0, counts)
+        turn = tl.where(tl.max(short.to(tl.int32), axis=0) > 0, turn + 1, 2)
+    lists = (tile * QUERIES + tl.arange(0, QUERIES))[None, :] * (KEYS // 2) + tl.arange(0, KEYS // 2)[:, None]
+    tl.store(counts_ptr + lists, counts)
 
 
 def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
@@ -343,18 +418,12 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
     tile = score_tile(heads, width, problem.query_BTIJ.dtype)
     size = problem.key_BSJ.shape[1]
     sizes = walk_sizes(min(k, size), size, tile)
-    blocks = triton.cdiv(T, tile.queries)
     device = problem.query_BTIJ.device
     constants = {
         "HAS_SCALE": problem.scale_BS is not None,
         "N_HEADS": heads, "N_WIDTH": width, "KEYS": tile.keys, "QUERIES": tile.queries, "HEADS": tile.heads,
         "WIDTH": tile.width, "num_warps": tile.warps, "num_stages": tile.stages, **sizes.limits,
     }  # fmt: skip
-    bars = torch.empty(B, blocks * tile.queries, dtype=torch.float32, device=device)
-    whole = Chunk(slice(0, B), slice(0, T), size)
-    bars_kernel[(B * blocks,)](
-        *_tensors(problem, whole), bars, T, size, blocks, k, *_strides(problem), TURNS=sizes.turns, **constants
-    )
     topk_BTK = torch.empty(B, T, k, dtype=torch.int32, device=device)
     scores_BTK = torch.empty(B, T, k, dtype=torch.float32, device=device)
     rows = rows or configs.WORKSPACE_BYTES // (8 * sizes.capacity + 2 * tile.keys)
@@ -362,17 +431,24 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
     most = max(_padded_rows(part, tile.queries) for part in parts)
     buffers = torch.empty(most, sizes.capacity, dtype=torch.int64, device=device)
     counts = torch.empty(most, tile.keys // 2, dtype=torch.int32, device=device)
+    bars = torch.empty(most, dtype=torch.float32, device=device)
     for part in parts:
         batches, queries = part.batch.stop - part.batch.start, part.rows.stop - part.rows.start
         blocks = triton.cdiv(queries, tile.queries)
+        shape = (queries, size, blocks, k, *_strides(problem))
+        # The samples lie where the candidates will.
+        bars_kernel[(batches * blocks,)](
+            *_tensors(problem, part), bars, buffers.view(torch.int32), *shape, 2 * tile.queries * sizes.capacity,
+            TURNS=sizes.turns, **constants,
+        )  # fmt: skip
         walk_kernel[(batches * blocks,)](
-            *_tensors(problem, part), bars[part.batch, part.rows], buffers, counts, queries, size, blocks, k,
-            *_strides(problem), bars.stride(0), CAPACITY=sizes.capacity, **constants,
+            *_tensors(problem, part), bars, buffers, counts, *shape, HAS_STARTS=problem.has_starts,
+            IN_PLACE=not interpreting(), CAPACITY=sizes.capacity, STAGES=tile.stages, **constants,
         )  # fmt: skip
         best_kernel[(batches * queries,)](
             buffers, counts, topk_BTK[part.batch, part.rows], scores_BTK[part.batch, part.rows], queries,
             blocks * tile.queries, k, *topk_BTK.stride()[:2], LISTS=tile.keys // 2, CAPACITY=sizes.capacity,
-            KEPT=sizes.kept, num_warps=sizes.warps,
+            KEPT=sizes.kept, WIDE=size * sizes.kept > 2**31, num_warps=sizes.warps, maxnreg=64,
         )  # fmt: skip
     return topk_BTK, scores_BTK
 
