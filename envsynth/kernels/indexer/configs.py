@@ -57,7 +57,8 @@ WALK_PROGRAMS = 96
 """Tiles of queries from which a selection walks: fewer leave processors idle, and splitting the keys is faster."""
 WALK_LARGEST_K = 2048
 """Keys that a walk keeps at most: its buffers are at least four times as long."""
-_SMALLEST_BUFFER = 2048
+SMALLEST_BUFFER = 2048
+"""Candidates of a query at least."""
 _LONG = 16384
 """Keys from which half of the sample would be too few: the fewer of the k best it holds, the looser the bar."""
 
@@ -90,7 +91,7 @@ def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
     """
     kept = max(16, power_of_two(k))
     # Lists are filled unevenly, by half as much again and more; only where k is large is that a small part.
-    capacity = max(_SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
+    capacity = max(SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
     limits = {"maxnreg": 128} if tile.warps == 8 else {}
     return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, capacity // 512), limits)
 

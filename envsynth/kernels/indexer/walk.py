@@ -37,6 +37,9 @@ from envsynth.kernels.indexer.configs import score_tile, walk_sizes
 from envsynth.kernels.indexer.forward import _load_keys, _load_queries, _tile_scores
 from envsynth.kernels.indexer.selecting import Chunk, Problem
 
+LARGEST_NARROW = 2**31
+"""Products of keys and places up to which both fit into one int32."""
+
 
 @triton.jit
 def _load_bounds(starts_ptr, ends_ptr, rows, n_queries, n_keys):
@@ -190,8 +193,8 @@ def _append(  # noqa: PLR0913
     LISTS: tl.constexpr,
 ):
     """Append what enters of scores [LISTS, QUERIES] to the lists, whose next places are `offsets`; give the new ones."""
-    # A NaN counts as minus infinity; the maximum of both is that.
-    enters = tl.maximum(scores, float("-inf")) >= bar[None, :]
+    # A NaN counts as minus infinity.
+    enters = tl.where(scores == scores, scores, float("-inf")) >= bar[None, :]
     if MASKED:
         enters = enters & (places[:, None] < ends[None, :])
         if HAS_STARTS:
@@ -426,7 +429,7 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
     }  # fmt: skip
     topk_BTK = torch.empty(B, T, k, dtype=torch.int32, device=device)
     scores_BTK = torch.empty(B, T, k, dtype=torch.float32, device=device)
-    rows = rows or configs.WORKSPACE_BYTES // (8 * sizes.capacity + 2 * tile.keys)
+    rows = rows or configs.WORKSPACE_BYTES // (8 * sizes.capacity + 2 * tile.keys + 4)
     parts = list(_chunks(B, T, tile.queries, rows, size))
     most = max(_padded_rows(part, tile.queries) for part in parts)
     buffers = torch.empty(most, sizes.capacity, dtype=torch.int64, device=device)
@@ -448,7 +451,7 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
         best_kernel[(batches * queries,)](
             buffers, counts, topk_BTK[part.batch, part.rows], scores_BTK[part.batch, part.rows], queries,
             blocks * tile.queries, k, *topk_BTK.stride()[:2], LISTS=tile.keys // 2, CAPACITY=sizes.capacity,
-            KEPT=sizes.kept, WIDE=size * sizes.kept > 2**31, num_warps=sizes.warps, maxnreg=64,
+            KEPT=sizes.kept, WIDE=size * sizes.kept > LARGEST_NARROW, num_warps=sizes.warps, maxnreg=64,
         )  # fmt: skip
     return topk_BTK, scores_BTK
 
