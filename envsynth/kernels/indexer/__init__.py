@@ -48,7 +48,9 @@ def index_select(
     """Score the visible keys of each query, and keep the k best: score descending, then index ascending.
 
     Query t stands at position p = query_start + t, and sees keys start <= s <= p. Scores of a chunk of rows exist at a
-    time, at most `configs.WORKSPACE_BYTES`, or one row. No gradient: that of the selected keys is `gathered_scores`'.
+    time, or, where there are many queries (`configs.walks`), only the scores that may be selected: at most
+    `configs.WORKSPACE_BYTES`, or one row or tile of queries. No gradient: that of the selected keys is
+    `gathered_scores`'.
 
     Args:
         query_BTIJ: Queries, float32, float16, bfloat16 or float8_e4m3fn [B, T, I, J]; scales of eight-bit queries
@@ -58,7 +60,7 @@ def index_select(
         k: Keys kept per query (count, >= 1).
         starts_BT: First visible key of each query (the first token of its document), integer [B, T]; None for 0.
         query_start_B: Position of each sequence's first query, integer [B]; None for 0.
-        chunk_rows: Rows that are scored at once, at most; None for what the workspace holds.
+        chunk_rows: Rows that are scored at once, at most, or one tile of queries; None for what the workspace holds.
         backend: How to run; None takes the kernels on a GPU and the reference elsewhere.
 
     Returns:

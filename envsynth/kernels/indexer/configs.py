@@ -9,8 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-WORKSPACE_BYTES = 256 * 2**20
-"""Scores that exist at once, unless one row is more."""
+WORKSPACE_BYTES = 544 * 2**20
+"""Scores or candidates that exist at once, unless one row is more, or one tile of queries.
+
+It holds the candidates of 32,768 queries with k up to 256: parts of them would be small launches, whose longest programs
+end alone.
+"""
 GRADIENT_WORKSPACE_BYTES = 512 * 2**20
 """Gradients of single (query, key) pairs that exist at once, unless one row is more."""
 
