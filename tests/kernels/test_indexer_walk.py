@@ -78,7 +78,7 @@ def sampled(size: int) -> Tensor:
     return places[places < size]
 
 
-@pytest.mark.parametrize(("heads", "width"), [(1, 16), (3, 8), (40, 16)])
+@pytest.mark.parametrize(("heads", "width"), [pytest.param(1, 16, marks=pytest.mark.slow), (3, 8), (40, 16)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
 def test_causal_rows(heads, width, dtype, generator, monkeypatch):
     B, T = 2, 37 if heads == 1 else 9
