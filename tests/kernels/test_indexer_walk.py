@@ -179,6 +179,28 @@ def test_infinities_and_nan_keep_their_order(generator, monkeypatch, calls):
     assert calls["_cut_full"] > 0
 
 
+@pytest.mark.slow
+def test_a_second_walk_adds_nothing_to_queries_that_found_enough(generator, monkeypatch, calls):
+    size, k = 960, 30
+    rows = torch.rand(16, size, generator=generator)
+    rows[0, sampled(size)] += 2.0
+    query, key, weight = with_scores(rows)
+    first = torch.tensor([size - 1])
+    full = []
+    collect = walk._collect
+
+    def collecting(*args: Any) -> Any:
+        counts = args[5].handle.data
+        full.append(int((counts[:, 1:].max(0) > 6).sum()))
+        return collect(*args)
+
+    monkeypatch.setattr(walk, "_collect", collecting)
+    got = by_walk(monkeypatch, query, key, weight, k, query_start_B=first)
+    assert calls["_collect"] == len(full) == 2
+    assert full[1] > 0, "queries that found enough are cut at the start of the second walk, since a list is nearly full"
+    assert_same(got, by_scores(monkeypatch, query, key, weight, k, query_start_B=first))
+
+
 def test_good_samples_need_one_walk_without_cuts(generator, monkeypatch, calls):
     size, k = 700, 20
     query, key, weight = with_scores(torch.randn(3, size, generator=generator))
