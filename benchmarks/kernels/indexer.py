@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,6 +22,7 @@ from torch import Tensor
 from benchmarks.kernels.topk import median_ms, poisoned, show
 from envsynth.kernels.indexer import (
     ScaledKeys,
+    configs,
     gathered_scores,
     index_select,
     index_select_decode,
@@ -48,7 +50,13 @@ LOGITS = (  # type, heads, width, queries, keys
     (torch.bfloat16, 8, 64, 8192, 32768),
     (torch.bfloat16, 4, 32, 8192, 32768),
 )
-POLICY = ((8, 4096, 16, 64, 256), (2, 16384, 16, 64, 256), (1, 32768, 8, 64, 256), (1, 32768, 4, 32, 128))
+POLICY = (  # B, T, heads, width, k
+    *((B, T, 4, 64, k) for B, T in ((4, 8192), (2, 16384), (1, 32768), (1, 131072)) for k in (128, 256)),  # base
+    *((B, T, 8, 64, 256) for B, T in ((4, 8192), (2, 16384), (1, 32768), (1, 131072))),  # large
+    (8, 4096, 16, 64, 256),
+)
+PHASES = ("bars_kernel", "walk_kernel", "best_kernel", "index_scores_kernel", "topk_kernel")
+"""Kernels of a selection; what else runs in it is small."""
 
 
 def inputs(kind: torch.dtype, B: int, T: int, S: int, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,6 +166,64 @@ def check_documents() -> Iterator[tuple[str, bool]]:
     )
 
 
+def with_scores(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give bfloat16 queries, keys and weights whose scores are these, up to 64 rows: heads for either sign, lanes for rows."""
+    count, size = rows.shape
+    key = torch.zeros(1, size, 64, device="cuda")
+    key[0, :, :count] = rows.T
+    query = torch.zeros(1, count, 4, 64, device="cuda")
+    place = torch.arange(count, device="cuda")
+    query[0, place, 0, place], query[0, place, 1, place] = 1.0, -1.0
+    weight = torch.tensor([1.0, -1.0, 0.0, 0.0], device="cuda").expand(1, count, 4).contiguous()
+    return query.bfloat16(), key.bfloat16(), weight
+
+
+def misleading(size: int) -> Iterator[tuple[str, Tensor]]:
+    """Give scores, [S], that mislead the sample of a walk or fill its lists; values that bfloat16 holds."""
+    some = torch.randint(1, 30000, (size,), device="cuda").bfloat16().float() / 256
+    place = torch.arange(size, device="cuda")
+    yield "rising", some.sort().values
+    yield "falling", some.sort(descending=True).values
+    yield "plateau of zeros", torch.where(some < 60, torch.where(some < 20, -0.0, 0.0), some - 64)
+    yield "all equal", torch.full((size,), -1.5, device="cuda")
+    yield "all zero", torch.zeros(size, device="cuda")
+    for turns in (2, 4):
+        parts, part = torch.arange(turns * 128, device="cuda"), -(-size // (turns * 128))
+        sampled = parts * part + (((parts * 40503) & 0xFFFF) * part >> 16)
+        high = some.clone()
+        high[sampled[sampled < size]] += 512
+        yield f"high in the sample of {turns} tiles", high
+        yield f"low in the sample of {turns} tiles", -high
+    for period in (2, 16, 64, 128, 256, part):
+        yield f"high at every {period}th key", torch.where(place % period == period // 2, some + 512, some)
+
+
+def check_walk() -> Iterator[tuple[str, bool]]:
+    """Compare the walk with written scores, bit for bit, where its sample misleads it and its lists get full."""
+    for size, k in ((9000, 256), (40000, 128), (40000, 2048)):
+        for name, row in misleading(size):
+            given = with_scores(torch.stack([row, row.flip(0)] * 20))
+            first = torch.tensor([size - 1], device="cuda")
+            with mock.patch.object(configs, "WALK_PROGRAMS", 1):
+                walked = index_select(*given, k, query_start_B=first)
+            with mock.patch.object(configs, "WALK_PROGRAMS", 1 << 30):
+                written = index_select(*given, k, query_start_B=first)
+            equal = torch.equal(walked[0], written[0])
+            bits = torch.equal(walked[1].view(torch.int32), written[1].view(torch.int32))
+            yield f"{name}, {size} keys, k={k}", equal and bits
+    for kind, heads, width in KINDS:
+        for size, k in ((3000, 256), (20000, 64)):
+            query, key, weight = inputs(kind, 1, 999, size, heads, width)
+            first = torch.tensor([size - 999], device="cuda")
+            keys = ScaledKeys(key, torch.rand(1, size, device="cuda") + 0.5) if kind == EIGHT else key
+            results = []
+            for programs in (1, 1 << 30):
+                with mock.patch.object(configs, "WALK_PROGRAMS", programs):
+                    results.append(index_select(query, keys, weight, k, query_start_B=first))
+            same = all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(*results, strict=True))
+            yield f"{kind} {heads} heads of {width}, {size} keys, k={k}", same
+
+
 def check() -> list[str]:
     """Run all checks in poisoned memory; give what is wrong."""
     red = []
@@ -167,6 +233,7 @@ def check() -> list[str]:
                 if not right:
                     red.append(f"{kind} {heads} heads of {width}: {name}")
         red += [f"packed: {name}" for name, right in check_documents() if not right]
+        red += [f"walk: {name}" for name, right in check_walk() if not right]
     return red
 
 
@@ -192,6 +259,26 @@ def measure_logits() -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
+def phases_ms(run: Callable[[], Any]) -> dict[str, float]:
+    """Time the kernels of one call by name, and the processor's part."""
+    run()
+    torch.cuda.synchronize()
+    kinds = [torch.profiler.ProfilerActivity.CUDA, torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=kinds) as profile:
+        run()
+        torch.cuda.synchronize()
+    found: dict[str, float] = dict.fromkeys((*PHASES, "other"), 0.0)
+    for event in profile.events() or ():
+        if event.device_type.name == "CUDA":
+            name = event.name if event.name in PHASES else "other"
+            found[name] += event.device_time / 1000
+    begin = time.perf_counter()
+    run()
+    found["processor"] = 1000 * (time.perf_counter() - begin)
+    torch.cuda.synchronize()
+    return {name: value for name, value in found.items() if value}
+
+
 def measure_selection() -> Iterator[dict[str, Any]]:
     """Time what a layer of the policy needs, beside plain torch where its memory allows."""
     for B, T, heads, width, k in POLICY:
@@ -202,6 +289,9 @@ def measure_selection() -> Iterator[dict[str, Any]]:
         topk, known = index_select(query, key, weight, k)
         record["peak_mib"] = (torch.cuda.max_memory_allocated() - before) / 2**20
         record["select_ms"] = median_ms(lambda q=query, s=key, w=weight, k=k: index_select(q, s, w, k))
+        record["phases_ms"] = phases_ms(lambda q=query, s=key, w=weight, k=k: index_select(q, s, w, k))
+        with mock.patch.object(configs, "WALK_PROGRAMS", 1 << 30):
+            record["by_written_scores_ms"] = median_ms(lambda q=query, s=key, w=weight, k=k: index_select(q, s, w, k))
         leaves = [item.requires_grad_() for item in (query, key, weight)]
         target = torch.rand_like(known)
 

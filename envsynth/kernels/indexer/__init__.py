@@ -48,7 +48,9 @@ def index_select(
     """Score the visible keys of each query, and keep the k best: score descending, then index ascending.
 
     Query t stands at position p = query_start + t, and sees keys start <= s <= p. Scores of a chunk of rows exist at a
-    time, at most `configs.WORKSPACE_BYTES`, or one row. No gradient: that of the selected keys is `gathered_scores`'.
+    time, or, where there are many queries (`configs.walks`), only the scores that may be selected: at most
+    `configs.WORKSPACE_BYTES`, or one row or tile of queries. No gradient: that of the selected keys is
+    `gathered_scores`'.
 
     Args:
         query_BTIJ: Queries, float32, float16, bfloat16 or float8_e4m3fn [B, T, I, J]; scales of eight-bit queries
@@ -58,7 +60,7 @@ def index_select(
         k: Keys kept per query (count, >= 1).
         starts_BT: First visible key of each query (the first token of its document), integer [B, T]; None for 0.
         query_start_B: Position of each sequence's first query, integer [B]; None for 0.
-        chunk_rows: Rows that are scored at once, at most; None for what the workspace holds.
+        chunk_rows: Rows that are scored at once, at most, or one tile of queries; None for what the workspace holds.
         backend: How to run; None takes the kernels on a GPU and the reference elsewhere.
 
     Returns:
@@ -78,9 +80,9 @@ def index_select(
     place_T = torch.arange(T, device=query_BTIJ.device, dtype=torch.int32)
     first_B1 = 0 if query_start_B is None else query_start_B.to(torch.int32)[:, None]
     ends_BT = (place_T[None] + 1 + first_B1).expand(B, T).clamp(max=keys.shape[1])
+    has_starts, from_zero = starts_BT is not None, query_start_B is None
     starts_BT = torch.zeros_like(ends_BT) if starts_BT is None else starts_BT.to(torch.int32)
-    from_zero = query_start_B is None
-    problem = selecting.Problem(query_BTIJ, keys, weight_BTI, scales, None, starts_BT, ends_BT, from_zero)
+    problem = selecting.Problem(query_BTIJ, keys, weight_BTI, scales, None, starts_BT, ends_BT, from_zero, has_starts)
     return _select("index_select", problem, k, chunk_rows, where)
 
 

@@ -9,8 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-WORKSPACE_BYTES = 256 * 2**20
-"""Scores that exist at once, unless one row is more."""
+WORKSPACE_BYTES = 544 * 2**20
+"""Scores or candidates that exist at once, unless one row is more, or one tile of queries.
+
+It holds the candidates of 32,768 queries with k up to 256: parts of them would be small launches, whose longest programs
+end alone.
+"""
 GRADIENT_WORKSPACE_BYTES = 512 * 2**20
 """Gradients of single (query, key) pairs that exist at once, unless one row is more."""
 
@@ -51,6 +55,59 @@ def score_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
     stages = 3 if padded_width * dtype.itemsize <= 128 else 2
     # More than 32 queries would need more pointers than a thread has registers.
     return Tile(128, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 8, stages)
+
+
+WALK_PROGRAMS = 96
+"""Tiles of queries from which a selection walks: fewer leave processors idle, and splitting the keys is faster."""
+WALK_LARGEST_K = 2048
+"""Keys that a walk keeps at most: its buffers are at least four times as long."""
+SMALLEST_BUFFER = 2048
+"""Candidates of a query at least."""
+_LONG = 16384
+"""Keys from which half of the sample would be too few: the fewer of the k best it holds, the looser the bar."""
+
+
+class WalkSizes(NamedTuple):
+    """How queries collect candidates."""
+
+    capacity: int
+    """Candidates of a query, a power of two, at least 4 k and 4 tiles of keys."""
+    kept: int
+    """At least k, a power of two."""
+    turns: int
+    """Tiles of sampled keys; they fit into the buffers."""
+    warps: int
+    """Warps that choose the best of a query's candidates."""
+    limits: dict[str, int]
+    """Registers of a thread, so that two programs share a multiprocessor; empty where they must anyway."""
+
+
+def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
+    """Choose the sizes of a walk.
+
+    Args:
+        k: Keys kept per query.
+        size: Keys.
+        tile: Tile of scores.
+
+    Returns:
+        The sizes.
+    """
+    kept = max(16, power_of_two(k))
+    # Lists are filled unevenly, by half as much again and more; only where k is large is that a small part.
+    capacity = max(SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
+    limits = {"maxnreg": 128} if tile.warps == 8 else {}
+    return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, capacity // 512), limits)
+
+
+def walks(tiles: int, k: int) -> bool:
+    """Tell whether a selection walks; else scores of a chunk are written, and read by `topk`.
+
+    Args:
+        tiles: Tiles of queries.
+        k: Keys kept per query, at most as many as there are.
+    """
+    return tiles >= WALK_PROGRAMS and k <= WALK_LARGEST_K
 
 
 def power_of_two(count: int) -> int:

@@ -39,6 +39,8 @@ class Problem(NamedTuple):
     """End of the visible keys, exclusive, at most S, int32 [B, T]."""
     from_zero: bool
     """Whether query t sees no key after t, which is known without a look at `ends_BT`."""
+    has_starts: bool = True
+    """Whether any of `starts_BT` may differ from 0."""
 
 
 class Chunk(NamedTuple):
@@ -85,6 +87,8 @@ def select(problem: Problem, k: int, rows: int | None, *, with_kernels: bool) ->
     Returns:
         Keys, int32 [B, T, K], ascending, padded with -1, and their scores, float32 or wider [B, T, K], 0 at padding.
     """
+    if with_kernels and _walks(problem, k):
+        return load_kernels("indexer.walk").select(problem, k, rows)
     shape = (*problem.query_BTIJ.shape[:2], k)
     topk_BTK = torch.full(shape, -1, dtype=torch.int32, device=problem.query_BTIJ.device)
     wide = torch.float64 if problem.query_BTIJ.dtype == torch.float64 else torch.float32
@@ -104,6 +108,15 @@ def select(problem: Problem, k: int, rows: int | None, *, with_kernels: bool) ->
         topk_BTK[chunk.batch, chunk.rows] = kept_RK.unflatten(0, scores_BRS.shape[:2])
         scores_BTK[chunk.batch, chunk.rows] = read_RK.unflatten(0, scores_BRS.shape[:2])
     return topk_BTK, scores_BTK
+
+
+def _walks(problem: Problem, k: int) -> bool:
+    """Tell whether kernels select in one walk, without writing scores."""
+    if problem.slots_B is not None or 0 in problem.query_BTIJ.shape or 0 in problem.key_BSJ.shape:
+        return False
+    B, T, heads, width = problem.query_BTIJ.shape
+    tile = configs.score_tile(heads, width, problem.query_BTIJ.dtype)
+    return configs.walks(B * -(-T // tile.queries), min(k, problem.key_BSJ.shape[1]))
 
 
 def _kernel_scores(problem: Problem, chunk: Chunk) -> Tensor:
