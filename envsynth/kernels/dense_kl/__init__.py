@@ -80,7 +80,8 @@ def dense_kl(
     for name, bound, shape in (("starts_BT", starts_BT, (B, T)), ("query_start_B", query_start_B, (B,))):
         if bound is not None and tuple(bound.shape) != shape:
             raise ValueError(f"dense_kl: {name} must be {[*shape]}, got {[*bound.shape]}")
-    teacher = Teacher(*(item.detach() if isinstance(item, Tensor) else item for item in teacher))
+    lse_BTH = None if teacher.lse_BTH is None else teacher.lse_BTH.detach()
+    teacher = Teacher(teacher.query_BTHC.detach(), teacher.key_BSC.detach(), teacher.scale, lse_BTH)
     extras = [item for item in (teacher.lse_BTH, starts_BT, query_start_B) if item is not None]
     where = choose("dense_kl", teacher.query_BTHC, teacher.key_BSC, *student, *extras, backend=backend)
     if where == "triton":
@@ -180,4 +181,5 @@ def _check_types(teacher: Teacher, student: Student) -> None:
         if found is not None and found.dtype != torch.float32:
             raise UnsupportedError(f"dense_kl: {name} {found.dtype}; convert to float32")
     item_bytes = max(teacher.query_BTHC.element_size(), student.query_BTIJ.element_size())
-    configs.check(configs.Sizes(*teacher.query_BTHC.shape[2:], *student.query_BTIJ.shape[2:], item_bytes))
+    (heads, width), (index_heads, index_width) = teacher.query_BTHC.shape[2:], student.query_BTIJ.shape[2:]
+    configs.check(configs.Sizes(heads, width, index_heads, index_width, item_bytes))
