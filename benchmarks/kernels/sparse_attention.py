@@ -324,8 +324,8 @@ def peer_of(peer: Any, given: Inputs, shape: Shape) -> dict[str, float]:
     return times
 
 
-def time_all(peer: Any | None) -> list[dict[str, Any]]:
-    """Time every shape and print it."""
+def time_all(peer: Any | None) -> Iterator[list[dict[str, Any]]]:
+    """Time every shape and print it; give what is known after each."""
     results = []
     for shape in TIMED:
         mha, mqa = dense(shape, 96, 64, shared=False), dense(shape, 160, 128, shared=True)
@@ -347,7 +347,7 @@ def time_all(peer: Any | None) -> list[dict[str, Any]]:
                     "ours": ours, "peer": others,
                 }
             )  # fmt: skip
-    return results
+        yield results
 
 
 TUNED = {  # queries of a tile that are tried
@@ -433,12 +433,19 @@ def main() -> int:
             assert spec.loader is not None
             peer = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(peer)
-        results["times"] = time_all(peer)
+        for times in time_all(peer):
+            results["times"] = times
+            keep(results, arguments.out)
         if arguments.tune:
             results["tune"] = tune()
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps(results, indent=1, default=str) + "\n")
+    keep(results, arguments.out)
     return 1 if red else 0
+
+
+def keep(results: dict[str, Any], file: Path | None) -> None:
+    """Write what is known so far."""
+    if file is not None:
+        file.write_text(json.dumps(results, indent=1, default=str) + "\n")
 
 
 if __name__ == "__main__":

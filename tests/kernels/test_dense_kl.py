@@ -14,6 +14,8 @@ from envsynth.policy.packing import Layout, visible_keys
 from envsynth.policy.presets import nano
 from envsynth.policy.rope import rope_angles
 
+# What is not visible is dropped after its power of two was taken, which the interpreter's numpy may remark on.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 BACKENDS = ("reference", "triton")
 
 

@@ -142,8 +142,8 @@ def tile(limits: dict[int, Limits], sizes: Sizes) -> Tile:
         and 2 * queries * row_bytes <= found.query_bytes
     ):
         queries *= 2
-    # A matrix instruction has sixteen columns at least.
-    queries = max(queries, 16 // index_heads)
+    # A matrix instruction has sixteen columns at least. Queries of many heads do not fit, so heads that do not exist do.
+    index_heads = max(index_heads, -(-16 // queries))
     most = max(found.columns // queries, -(-16 // queries), 1)
     sizes_of_chunk = [1 << power for power in range(8) if queries << power >= 16 and 1 << power <= most]
     heads = min(sizes_of_chunk, key=lambda chunk: (-(-sizes.heads // chunk) * chunk, -chunk))

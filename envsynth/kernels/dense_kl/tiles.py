@@ -12,8 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(-3.0e38)
-"""Finite, so that no minus infinity is taken from another."""
+LOWEST = tl.constexpr(-1.0e38)
+"""Finite, so that no minus infinity is taken from another, also times log2 e."""
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 

@@ -1,0 +1,156 @@
+"""What kernels reach on one H200: the records under `benchmarks/results/`, judged by the goals.
+
+Every record was written by a script that refuses to report on a red check (`python -m benchmarks.kernels FOLDER`,
+`python -m envsynth.train.overhead`, `python -m benchmarks.policy_gpu`). This script only reads them; `--fast` does the same.
+A goal that is not met is a FAIL here, and stands with its number in docs/guides/kernels.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from acceptance.claims import Claims
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+LENGTHS_END_TO_END = (2048, 4096, 8192, 16384, 32768, 65536)
+
+
+def read(claims: Claims, name: str) -> dict[str, Any] | None:
+    """Read a record; say so where there is none."""
+    file = RESULTS / f"{name}.json"
+    if not file.is_file():
+        claims.line(f"{name}: a record", "absent", "there", False)
+        return None
+    return json.loads(file.read_text())
+
+
+def at_most(claims: Claims, name: str, value: float, limit: float, unit: str = "") -> None:
+    """Claim that a number is at most a limit."""
+    claims.line(name, f"{value:.3g}{unit}", f"<= {limit:g}{unit}", value <= limit)
+
+
+def at_least(claims: Claims, name: str, value: float, limit: float, unit: str = "") -> None:
+    """Claim that a number is at least a limit."""
+    claims.line(name, f"{value:.4g}{unit}", f">= {limit:g}{unit}", value >= limit)
+
+
+def topk(claims: Claims) -> None:
+    """Selection of 2,048 scores."""
+    if (record := read(claims, "kernels-topk")) is None:
+        return
+    claims.line("topk: checks", record["checks"], "green", record["checks"] == "green")
+    for one in record["shapes"]:
+        if one["goal_ms"] is not None:
+            name = f"topk: {one['rows']} x {one['scores']}, k {one['k']} (torch.topk {one['torch_topk_ms']:.3f} ms)"
+            at_most(claims, name, one["topk_ms"], one["goal_ms"], " ms")
+
+
+def indexer(claims: Claims) -> None:
+    """Scores in eight bits."""
+    if (record := read(claims, "kernels-indexer")) is None:
+        return
+    claims.line("indexer: checks", record["checks"], "green", record["checks"] == "green")
+    for one in record["measured"]:
+        if one["kernel"] == "logits" and one["goal_tflops"] is not None:
+            name = f"indexer: eight bits, {one['heads']} heads, {one['queries']} x {one['keys']}"
+            at_least(claims, name, one["tflops"], one["goal_tflops"], " TFLOP/s")
+
+
+def sparse_attention(claims: Claims) -> None:
+    """Attention to 256 keys beside another implementation, and in a fixed order beside atomics."""
+    if (record := read(claims, "kernels-sparse_attention")) is None:
+        return
+    red = [one for one in record["checks"] if one["red"]]
+    claims.line("sparse attention: red checks", len(red), "0", not red)
+    for one in record["times"]:
+        heads = int(one["shape"].split(" H")[1].split()[0])
+        name = f"sparse attention: {one['shape']}, {one['indices']}"
+        packed = {item["queries"]: item for item in one["ours"]["backward"]}
+        usual = packed[one["ours"]["queries"]]
+        ratio = usual["backward"] / usual["backward, atomics"]
+        at_most(claims, f"{name}: backward in a fixed order / with atomics", ratio, 1.35)
+        if one["peer"] is None:
+            continue
+        forward, backward = one["ours"]["ms"]["forward"], usual["backward, atomics"]
+        at_most(claims, f"{name}: forward / TileLang", forward / one["peer"]["forward"], 0.67 if heads >= 16 else 0.55)
+        at_most(claims, f"{name}: backward (atomics, as TileLang) / TileLang", backward / one["peer"]["backward"], 0.67)
+    with_peer = sum(one["peer"] is not None for one in record["times"])
+    claims.line("sparse attention: cases beside TileLang", with_peer, ">= 16", with_peer >= 16)
+
+
+def dense_kl(claims: Claims) -> None:
+    """The loss of the dense warm-up."""
+    if (record := read(claims, "kernels-dense_kl")) is not None:
+        claims.line("dense loss: checks", record["checks"], "green", record["checks"] == "green")
+
+
+def experts(claims: Claims) -> None:
+    """A layer of experts, forward and backward."""
+    if (record := read(claims, "kernels-experts")) is None:
+        return
+    claims.line("experts: checks", record["checks"], "green", record["checks"] == "green")
+    for one in record["shapes"]:
+        at_least(claims, f"experts: {one['name']}, times as fast as torch._grouped_mm", one["faster_both"], 1.3)
+
+
+def logprobs(claims: Claims) -> None:
+    """Log-probabilities, forward and backward."""
+    if (record := read(claims, "kernels-logprobs")) is None:
+        return
+    for one in record["cases"]:
+        for mask in ("", ", masked"):
+            ours, plain = one[f"ours{mask}"], one[f"unfused{mask}"]
+            name = f"logprobs: {one['rows']} x {one['width']} x {one['vocabulary']}, head {one['types'][1][6:]}{mask}"
+            at_most(claims, f"{name}: time", ours["both_ms"] / plain["both_ms"], 1.0)
+            at_most(claims, f"{name}: memory", ours["both_gib"] / plain["both_gib"], 0.6)
+
+
+def layer(claims: Claims) -> None:
+    """A whole layer in training beside dense attention, and what it takes of memory."""
+    if (record := read(claims, "dsa-overhead")) is None:
+        return
+    wrong = [item["name"] for one in record["checks"].values() for item in one["checks"] if not item["passes"]]
+    claims.line("layer: red checks", len(wrong), "0", bool(record["checks"]) and not wrong)
+    found = {(row["preset"], row["length"], row["k"], row["part"]): row for row in record["rows"]}
+    for preset in ("base", "large"):
+        for length in (8192, 16384, 32768):
+            dense = found.get((preset, length, None, "dense_mha_training"))
+            for k in (256, 512):
+                ours = found.get((preset, length, k, "layer_training"))
+                name = f"layer: {preset}, {length} tokens, k {k}, times as fast as dense attention in training"
+                if not dense or not ours or dense["ms"] is None or ours["ms"] is None:
+                    claims.line(name, "not measured", "measured", False)
+                else:
+                    at_least(claims, name, dense["ms"] / ours["ms"], 3.0 if length == 32768 else 1.0)
+    for (preset, length, k, part), row in found.items():
+        if part == "layer_training" and length >= 65536 and row["ms"] is not None:
+            share = row["memory_bytes"] / length**2
+            at_most(claims, f"layer: {preset}, {length} tokens, k {k}: peak memory in bytes per pair", share, 1.0)
+
+
+def end_to_end(claims: Claims) -> None:
+    """Training steps and generation of whole policies."""
+    if (record := read(claims, "policy-gpu")) is None:
+        return
+    for preset in ("base", "large"):
+        lengths = sorted({row["length"] for row in record["rows"] if row["preset"] == preset})
+        there = set(LENGTHS_END_TO_END) <= set(lengths)
+        claims.line(f"end to end: {preset}, lengths", lengths, f"{list(LENGTHS_END_TO_END)}", there)
+
+
+def main() -> int:
+    """Print the lines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fast", action="store_true", help="the same: records are read in no time")
+    parser.parse_args()
+    claims = Claims()
+    for part in (topk, indexer, sparse_attention, dense_kl, experts, logprobs, layer, end_to_end):
+        part(claims)
+    return claims.exit_code()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
