@@ -87,7 +87,8 @@ def check_kind(kind: torch.dtype, sizes: Sizes) -> Iterator[tuple[str, bool]]:
     starts = (torch.arange(T, device="cuda") // 101 * 101).repeat(B, 1)
     starts[:, 50] = S
     options = {"query_start_B": first, "starts_BT": starts}
-    limits = (1e-5, *[1e-4 if kind == torch.float32 else 1e-2] * 3)
+    # Sums of 576 products and of hundreds of keys in float32 are off by about 1e-5.
+    limits = (3e-5, *[1e-4 if kind == torch.float32 else 1e-2] * 3)
     for name, given in (("causal", {"query_start_B": first}), ("documents", options)):
         mine = run(teacher, student, grad, **given)
         want = run(*in_float64(teacher, student), grad, backend="reference", **given)

@@ -248,16 +248,16 @@ def tune(shape: tuple[int, int, int]) -> None:
     """Time tiles, and the backward pass with logits kept and formed again."""
     from triton.runtime.errors import OutOfResources  # noqa: PLC0415 - absent where there is no GPU
 
-    before = (configs.HALF, configs.PARTED)
+    before = configs.HALF
     for kind in KINDS:
         case = inputs(*shape, kind[:2], 1)
         leaves = [case[0].requires_grad_(), case[1].requires_grad_()]
         pulled = torch.randn(shape[0], device="cuda")
         ours = [(mask, ways(case, kind[2], compiled=False)[mask]) for mask in ("ours", "ours, masked")]
-        trials = [(before[0], True), *((tiles, False) for tiles in TILES)]
+        trials = [(before, True), *((tiles, False) for tiles in TILES)]
         for (mask, way), (tiles, keep) in itertools.product(ours, trials):
             line: dict[str, Any] = {"way": mask, "head": str(kind[1]), "keep": keep, "tiles": tiles}
-            configs.HALF = configs.PARTED = tiles
+            configs.HALF = tiles
             try:
                 with keeping(keep):
                     with torch.no_grad():
@@ -266,7 +266,7 @@ def tune(shape: tuple[int, int, int]) -> None:
             except (OutOfResources, torch.OutOfMemoryError) as error:
                 line["error"] = str(error)[:80]
             print(json.dumps(line), flush=True)
-    configs.HALF, configs.PARTED = before
+    configs.HALF = before
 
 
 def main() -> int:
