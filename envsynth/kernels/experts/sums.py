@@ -106,7 +106,7 @@ def sum_products(
     programs = n_experts * triton.cdiv(height, out_rows) * triton.cdiv(width, tile.columns)
     parts = splits_for(programs, len(by_expert.order_X), n_experts)
     dtype = right.dtype if parts == 1 else torch.float32
-    outs = torch.empty(len(lefts), parts, n_experts, height, width, dtype=dtype, device=right.device)
+    outs = [torch.empty(parts, n_experts, height, width, dtype=dtype, device=right.device) for _ in lefts]
     _sum_products[(programs * parts,)](
         lefts[0],
         lefts[-1],
@@ -129,4 +129,5 @@ def sum_products(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    return (outs[:, 0] if parts == 1 else outs.sum(1).to(right.dtype)).unbind()
+    # Each a tensor of its own: a library operator must not give two views of one.
+    return tuple(out[0] if parts == 1 else out.sum(0).to(right.dtype) for out in outs)
