@@ -3,12 +3,13 @@
 Training: forward, loss of the next token, the indexer's loss where attention is sparse, backward, and the optimizer's
 step; float32 weights, bfloat16 autocast, as the trainer does. A batch has `--step-tokens` tokens, at least one sequence.
 Generation: a bfloat16 policy runs one prompt (prefill), whose cache every slot gets a copy of, and then 64 tokens in
-each slot, the most probable ones. The modes differ in attention alone:
+each slot, the most probable ones. The modes:
 
-kernels: selected keys through `envsynth.kernels`. mqa: selected keys, gathered by plain torch. fused: selected keys as a
-mask of all pairs, through torch's fused attention. dense: every key, through torch's fused attention; it has no indexer's
-loss, and no generation, because the policy's decode step always selects. What a decode step runs in each mode is the
-policy's affair.
+kernels: everything through `envsynth.kernels`, and decode steps replayed from CUDA graphs as the engine does; a row also
+has the time of steps launched from Python. mqa: attention in plain torch, selected keys gathered. fused: the same,
+selected keys as a mask of all pairs for torch's fused attention. dense: every key, through torch's fused attention; it
+has no indexer's loss, and no generation, because the policy's decode step always selects. These three run experts and
+token scores through kernels. off: `mqa` without any kernel.
 
 Lack of memory and refusals stand in the record; a mode that ran out of memory is not tried at longer lengths. On a CPU,
 `--presets nano --lengths 64` runs in seconds, in float32.
@@ -34,15 +35,19 @@ from torch import Tensor
 from benchmarks.policy import lively, next_token_loss
 from envsynth.kernels.dispatch import UnsupportedError
 from envsynth.policy.checkpoint import git_revision
+from envsynth.policy.decode_graph import DecodeGraphs, can_capture
 from envsynth.policy.model import LatentCache, Policy
 from envsynth.policy.optimizer import OptimizerConfig, PolicyOptimizer
 from envsynth.policy.presets import PRESETS
+from envsynth.policy.scores import next_token_request
 from envsynth.train.overhead.record import hardware, triton_version
 
 VOCABULARY = {"nano": 250, "small": 512, "base": 1024, "large": 8192}
 """Token ids that each preset is meant for."""
-TRAINED = ("kernels", "mqa", "fused", "dense")
-GENERATING = ("kernels", "mqa", "fused")
+TRAINED = ("kernels", "mqa", "fused", "dense", "off")
+GENERATING = ("kernels", "mqa", "fused", "off")
+ATTENTION = {"dense": "fused", "off": "mqa"}
+"""How the modes of other names attend."""
 NEW_TOKENS, STEP_TOKENS = 64, 16384
 SECONDS = 1.5
 """Time of the repeated steps of a measurement; at least two are made."""
@@ -55,7 +60,8 @@ def make_policy(preset: str, longest: int, device: torch.device) -> Policy:
 
 def set_mode(policy: Policy, mode: str) -> bool:
     """Choose how whole sequences are attended to; tell whether every key is read."""
-    policy.attention_mode = "fused" if mode == "dense" else mode  # pyright: ignore[reportAttributeAccessIssue]
+    policy.attention_mode = ATTENTION.get(mode, mode)  # pyright: ignore[reportAttributeAccessIssue]
+    policy.kernels = False if mode == "off" else None
     return mode == "dense"
 
 
@@ -96,12 +102,17 @@ def train(policy: Policy, mode: str, length: int, step_tokens: int) -> dict[str,
     optimizer = PolicyOptimizer(policy, OptimizerConfig())
     drawing = torch.Generator().manual_seed(1)
     tokens = torch.randint(policy.config.vocab_size, (batch, length), generator=drawing).to(device)
+    # As the trainer does: kernels score the tokens, and plain torch forms logits.
+    score = next_token_request(tokens, torch.ones_like(tokens, dtype=torch.bool)) if policy.uses_kernels else None
     losses: list[Tensor] = []
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            output = policy(tokens, dense=is_dense, with_indexer_kl=not is_dense)
-        loss = next_token_loss(output.logits_BTV, tokens)
+            output = policy(tokens, dense=is_dense, with_indexer_kl=not is_dense, score=score)
+        if output.scores is None:
+            loss = next_token_loss(output.logits_BTV, tokens)
+        else:
+            loss = -output.scores.log_probs_BT.sum() / (batch * (length - 1))
         if output.indexer_kl is not None:
             loss = loss + output.indexer_kl.mean()
         loss.backward()
@@ -132,28 +143,48 @@ def generate(policy: Policy, mode: str, length: int, slots: int) -> dict[str, An
     cache.index_key_LNSJ[:, :, :length] = filled.index_key_LNSJ
     first = output.logits_BTV[0, -1].argmax().expand(slots)
     del output, filled
-    decode_tokens(policy, cache, first, length, 2)
-    synchronize(device)
-    began = time.perf_counter()
-    last = decode_tokens(policy, cache, first, length, NEW_TOKENS)
-    synchronize(device)
-    seconds = time.perf_counter() - began
+    last, seconds = decoding_time(partial(decode_from_python, policy, cache), first, length, device)
+    found = {"tokens_per_s": slots * NEW_TOKENS / seconds, "ms_per_token": 1e3 * seconds / NEW_TOKENS}
+    if can_capture(policy):
+        launched = {f"launched_{name}": value for name, value in found.items()}
+        captured, seconds = decoding_time(DecodeGraphs(policy, cache).decode, first, length, device)
+        if not torch.equal(captured, last):
+            raise RuntimeError("decode steps replayed from graphs give other tokens than steps launched from Python")
+        found = {"tokens_per_s": slots * NEW_TOKENS / seconds, "ms_per_token": 1e3 * seconds / NEW_TOKENS, **launched}
     return {
         "prefill_tokens_per_s": length / prefill,
-        "tokens_per_s": slots * NEW_TOKENS / seconds,
-        "ms_per_token": 1e3 * seconds / NEW_TOKENS,
+        **found,
         "slots": slots,
         "last_token": int(last[0]),
         "memory_bytes": peak_memory(device),
     }
 
 
-def decode_tokens(policy: Policy, cache: LatentCache, first: Tensor, length: int, count: int) -> Tensor:
+Decode = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""A decode step of tokens, rows and positions, like `DecodeGraphs.decode`."""
+
+
+def decode_from_python(
+    policy: Policy, cache: LatentCache, tokens: Tensor, rows: Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return policy.decode(tokens, cache, rows, positions)
+
+
+def decoding_time(decode: Decode, first: Tensor, length: int, device: torch.device) -> tuple[Tensor, float]:
+    """Generate after a prompt; give the last tokens and the seconds that it took."""
+    decode_tokens(decode, first, length, 2)
+    synchronize(device)
+    began = time.perf_counter()
+    last = decode_tokens(decode, first, length, NEW_TOKENS)
+    synchronize(device)
+    return last, time.perf_counter() - began
+
+
+def decode_tokens(decode: Decode, first: Tensor, length: int, count: int) -> Tensor:
     """Generate in every slot, without waiting for the device; give the last tokens."""
-    tokens, rows = first, torch.arange(len(first), device=first.device)
+    tokens, rows = first.contiguous(), torch.arange(len(first), device=first.device)
     for place in range(length, length + count):
-        logits, _, _ = policy.decode(tokens, cache, rows, torch.full_like(rows, place))
-        tokens = logits.argmax(-1)
+        tokens = decode(tokens, rows, torch.full_like(rows, place))[0].argmax(-1)
     return tokens
 
 
@@ -217,7 +248,8 @@ def told(row: dict[str, Any]) -> str:
         return head + row["refused"]
     memory = "" if row["memory_bytes"] is None else f", {row['memory_bytes'] / 2**30:.2f} GiB"
     prefill = f", prompt {row['prefill_tokens_per_s']:,.0f}" if row["what"] == "generation" else ""
-    return f"{head}{row['tokens_per_s']:,.0f} tokens/s{prefill}{memory}"
+    launched = f", launched {row['launched_tokens_per_s']:,.0f}" if "launched_tokens_per_s" in row else ""
+    return f"{head}{row['tokens_per_s']:,.0f} tokens/s{launched}{prefill}{memory}"
 
 
 def write(options: argparse.Namespace, rows: list[dict[str, Any]], *, complete: bool) -> None:

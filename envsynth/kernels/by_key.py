@@ -19,8 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-ROWS = 64
+LEAST_ROWS, MOST_ROWS = 16, 64
 """Rows of a block: more make fewer counters, and a longer walk."""
+COUNTED_BLOCKS = 512
+"""Blocks that fill a GPU, and whose counters its cache still holds."""
 _BLOCKS_AT_ONCE = tl.constexpr(16)
 _KEYS_AT_ONCE = tl.constexpr(128)
 
@@ -32,6 +34,18 @@ class Order(NamedTuple):
     """Which entry stands at each place, counted in [B, R, W], int32 [B * R * W]; of no meaning behind the last."""
     bounds: Tensor
     """Where the entries of each key begin, and the end of the last, int32 [B * S + 1]."""
+
+
+def block_rows(n_keys: int) -> int:
+    """Choose the rows of a block; as many keys as rows are the usual case.
+
+    Args:
+        n_keys: Keys S of a sequence.
+
+    Returns:
+        Rows (count), a power of two.
+    """
+    return min(MOST_ROWS, max(LEAST_ROWS, triton.next_power_of_2(n_keys) // COUNTED_BLOCKS))
 
 
 @triton.jit
@@ -155,13 +169,14 @@ def order_by_key(keys_BRW: Tensor, counts_BR: Tensor | None, n_keys: int, rows: 
     """
     B, R, W = keys_BRW.shape
     n_rows = rows.stop - rows.start
-    blocks, device = -(-n_rows // ROWS), keys_BRW.device
+    block = block_rows(n_keys)
+    blocks, device = -(-n_rows // block), keys_BRW.device
     counters = torch.zeros(B, blocks, n_keys, dtype=torch.int32, device=device)
     size = triton.next_power_of_2(W)
     warps = max(1, min(8, size // 128))
     what = (keys_BRW, keys_BRW if counts_BR is None else counts_BR, counters)
     sizes = (R, rows.start, n_rows, n_keys, blocks)
-    kinds = {"WIDTH": W, "SIZE": size, "BLOCK": ROWS, "COUNTED": counts_BR is not None}
+    kinds = {"WIDTH": W, "SIZE": size, "BLOCK": block, "COUNTED": counts_BR is not None}
     _count[(B * n_rows,)](*what, *sizes, **kinds, num_warps=warps)
     bounds = torch.zeros(B * n_keys + 1, dtype=torch.int32, device=device)
     totals = torch.empty(B * n_keys, dtype=torch.int32, device=device)

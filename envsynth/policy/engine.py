@@ -22,6 +22,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
+from envsynth.policy.decode_graph import DecodeGraphs, can_capture
 from envsynth.policy.drawing import Sampling, draw, truncated_log_probs, uniform_stream
 from envsynth.policy.grouped import ROW_BLOCK
 from envsynth.policy.model import LatentCache, Policy, PolicyOutput
@@ -92,7 +93,8 @@ class Engine:
     """Generates with a policy in fixed slots.
 
     The policy must not change while slots are in use: `step` refuses to mix weights. After an update, `clear`. Changes
-    made through a parameter's `.data` are invisible to that check; optimizers and `load_state_dict` do not hide.
+    made through a parameter's `.data` are invisible to that check; optimizers and `load_state_dict` do not hide. On a GPU,
+    with `attention_mode = "kernels"`, steps are replayed from CUDA graphs (`decode_graph`).
 
     Args:
         policy: The model; the engine never changes it.
@@ -115,6 +117,7 @@ class Engine:
         self._cache = policy.new_cache(n_slots, max_len)
         self._slots: dict[int, _Slot] = {}
         self._weights: tuple[int, ...] = ()
+        self._graphs = DecodeGraphs(policy, self._cache)
         self._prompts: dict[tuple[int, ...], tuple[PolicyOutput, LatentCache]] = {}
         active, layers = config.experts.num_experts_per_tok, config.num_hidden_layers
         wide = torch.promote_types(policy.lm_head.weight.dtype, torch.float32)
@@ -328,7 +331,10 @@ class Engine:
         rows_N, positions_N, tokens_N = (
             self._integers(item + item[:1] * padding) for item in (rows, positions, tokens)
         )
-        logits_NV, routed_NMA, topk_NLK = self.policy.decode(tokens_N, self._cache, rows_N, positions_N)
+        if can_capture(self.policy):
+            logits_NV, routed_NMA, topk_NLK = self._graphs.decode(tokens_N, rows_N, positions_N)
+        else:
+            logits_NV, routed_NMA, topk_NLK = self.policy.decode(tokens_N, self._cache, rows_N, positions_N)
         self._logits[rows_N] = logits_NV
         self._routed[rows_N, positions_N] = routed_NMA
         self._topk[rows_N, positions_N] = topk_NLK
@@ -411,6 +417,8 @@ class Engine:
             if self._slots:
                 raise RuntimeError("the policy's weights changed while slots are in use: call clear() after an update")
             self._prompts.clear()
+            if weights[::2] != self._weights[::2]:
+                self._graphs.clear()  # they read weights where they were
         self._weights = weights
 
 

@@ -11,7 +11,7 @@ from envsynth.kernels import by_key
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize(("rows", "first", "last"), [(37, 0, 37), (37, 5, 36), (9, 3, 4)])
 def test_entries_lie_by_sequence_key_and_row_without_gaps(generator, monkeypatch, counted, rows, first, last):
-    monkeypatch.setattr(by_key, "ROWS", 8)
+    monkeypatch.setattr(by_key, "block_rows", lambda n_keys: 8)
     size = 12
     keys = torch.randint(-3, size + 3, (2, rows, 11), generator=generator, dtype=torch.int32)
     counts = None

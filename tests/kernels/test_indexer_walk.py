@@ -19,8 +19,9 @@ Selected = tuple[Tensor, Tensor]
 
 @pytest.fixture(autouse=True)
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists of eight candidates, which get full."""
+    """Lists of eight candidates, which get full, and samples that are a small part of the keys."""
     monkeypatch.setattr(configs, "SMALLEST_BUFFER", 1)
+    monkeypatch.setattr(configs, "SAMPLES", 128)
 
 
 @pytest.fixture

@@ -342,6 +342,17 @@ def test_many_pieces_of_the_vocabulary_give_the_same(monkeypatch):
     same(pulled(hidden, weight, targets, keep_words_NW=words, backend="triton"), whole, 1e-6)
 
 
+def test_a_small_head_sums_rows_in_pieces(monkeypatch):
+    assert configs.head_pieces(65536, 588, 256) == 16
+    assert configs.head_pieces(65536, 129280, 1024) == 1
+    assert configs.head_pieces(1500, 588, 256) == 1
+    slopes, hidden = drawn(37, 20), drawn(37, 8, seed=1)
+    whole = backward._to_head(slopes, hidden)
+    monkeypatch.setattr(configs, "head_pieces", lambda rows, vocabulary, width: 5)
+    torch.testing.assert_close(backward._to_head(slopes, hidden), whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(whole, slopes.t() @ hidden)
+
+
 def test_packed_bits_are_the_record():
     kept = record(11, 77, torch.arange(11), seed=3)
     keep = unpack(pack_kept(kept.ids, kept.offsets, 77), 77)

@@ -175,10 +175,11 @@ def gradients(
     grad_key = torch.empty(key_BSJ.shape, dtype=torch.float32, device=device) if with_key else None
     kind = torch.bfloat16 if query_BTIJ.dtype == torch.bfloat16 else torch.float32
     # Pairs, rank and place of each, and each query's part of its block's counters.
-    row_bytes = selected * (width * kind.itemsize + 8) + 4 * n_keys // by_key.ROWS
+    row_bytes = selected * (width * kind.itemsize + 8) + 4 * n_keys // by_key.block_rows(n_keys)
     chunk = max(1, configs.GRADIENT_WORKSPACE_BYTES // row_bytes) if with_key else B * T
     pairs = torch.empty(min(chunk, B * T) * selected if with_key else 0, width, dtype=kind, device=device)
-    batches, queries = max(1, chunk // T), min(chunk, T)
+    # Equal parts: a short one at the end would take as long as a long one.
+    batches, queries = max(1, chunk // T), -(-T // -(-T // chunk))
     for first_batch in range(0, B, batches):
         n_batches = min(batches, B - first_batch)
         for first_query in range(0, T, queries):
@@ -233,6 +234,12 @@ def _pair_gradients(
         N_WIDTH=width,
         KEYS=KEY_BLOCK,
         **tile,
-        num_warps=8 if tile["HEADS"] * tile["WIDTH"] > 4096 else 4,
-        num_stages=2,
+        **_launch(tile["HEADS"] * tile["WIDTH"]),
     )
+
+
+def _launch(size: int) -> dict[str, int]:
+    """Say how a program of so many (head, lane) pairs runs; one warp never waits for another."""
+    if size <= 1024:
+        return {"num_warps": 1, "num_stages": 3}
+    return {"num_warps": 8 if size > 4096 else 4, "num_stages": 2}

@@ -140,9 +140,13 @@ def best_kernel(  # noqa: PLR0913
     counts = tl.load(counts_ptr + tl.arange(0, LISTS))
     count = tl.sum(counts, axis=0)
     # Usually the sample's bar was good, and the first entries of each list are all that was written.
-    if tl.max(counts, axis=0) <= CAPACITY // LISTS // 2:
-        few = tl.load(counts_ptr + tl.arange(0, CAPACITY // 2) % LISTS)
-        cut(row_ptr, few, count, k, LISTS, CAPACITY // 2)
+    longest = tl.max(counts, axis=0)
+    if longest <= CAPACITY // LISTS // 4:
+        few = tl.load(counts_ptr + tl.arange(0, CAPACITY // 4) % LISTS)
+        cut(row_ptr, few, count, k, LISTS, CAPACITY // 4)
+    elif longest <= CAPACITY // LISTS // 2:
+        half = tl.load(counts_ptr + tl.arange(0, CAPACITY // 2) % LISTS)
+        cut(row_ptr, half, count, k, LISTS, CAPACITY // 2)
     else:
         every = tl.load(counts_ptr + tl.arange(0, CAPACITY) % LISTS)
         cut(row_ptr, every, count, k, LISTS, CAPACITY)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-WORKSPACE_BYTES = 544 * 2**20
+WORKSPACE_BYTES = 1088 * 2**20
 """Scores or candidates that exist at once, unless one row is more, or one tile of queries.
 
-It holds the candidates of 32,768 queries with k up to 256: parts of them would be small launches, whose longest programs
+It holds the candidates of 32,768 queries with k up to 512: parts of them would be small launches, whose longest programs
 end alone.
 """
 GRADIENT_WORKSPACE_BYTES = 512 * 2**20
@@ -63,8 +63,30 @@ WALK_LARGEST_K = 2048
 """Keys that a walk keeps at most: its buffers are at least four times as long."""
 SMALLEST_BUFFER = 2048
 """Candidates of a query at least."""
+SAMPLES = 512
+"""Keys whose scores say where a query's bar is. Twice as many do not fit into registers while the bar is searched, and
+half of them put it so low that lists of candidates get full."""
 _LONG = 16384
-"""Keys from which half of the sample would be too few: the fewer of the k best it holds, the looser the bar."""
+"""Keys from which a query has many more candidates than k: the fewer of the k best are in the sample, the looser the
+bar. A list that gets full is cut, and a walk that must look out for full lists stops its loads again and again."""
+
+
+def walk_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
+    """Choose the tile of a walk: the queries of `score_tile`, and half of its keys.
+
+    A thread has the same columns of the product either way, so a score has the same bits. Small programs wait for each
+    other less, and four of them share a multiprocessor with as many registers as they like.
+
+    Args:
+        heads: Indexer heads.
+        width: Indexer head width.
+        dtype: Type of queries and keys.
+
+    Returns:
+        The tile.
+    """
+    tile = score_tile(heads, width, dtype)
+    return tile if dtype == torch.float32 else tile._replace(keys=64, warps=4, stages=3)
 
 
 class WalkSizes(NamedTuple):
@@ -78,8 +100,6 @@ class WalkSizes(NamedTuple):
     """Tiles of sampled keys; they fit into the buffers."""
     warps: int
     """Warps that choose the best of a query's candidates."""
-    limits: dict[str, int]
-    """Registers of a thread, so that two programs share a multiprocessor; empty where they must anyway."""
 
 
 def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
@@ -95,9 +115,9 @@ def walk_sizes(k: int, size: int, tile: Tile) -> WalkSizes:
     """
     kept = max(16, power_of_two(k))
     # Lists are filled unevenly, by half as much again and more; only where k is large is that a small part.
-    capacity = max(SMALLEST_BUFFER, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
-    limits = {"maxnreg": 128} if tile.warps == 8 else {}
-    return WalkSizes(capacity, kept, 4 if size >= _LONG else 2, max(1, capacity // 512), limits)
+    smallest = SMALLEST_BUFFER * (2 if size >= _LONG else 1)
+    capacity = max(smallest, min(8 * kept, 4 * max(kept, 1024)), 4 * tile.keys)
+    return WalkSizes(capacity, kept, max(1, min(SAMPLES, capacity) // tile.keys), max(1, capacity // 1024))
 
 
 def walks(tiles: int, k: int) -> bool:

@@ -15,7 +15,7 @@ Nothing about the result depends on the sample:
   enough passes nothing the second time. There is no third time.
 So a misleading sample costs at most a second walk and the cuts.
 
-The tile of scores is that of `forward`, so that the bits are those of decoding and of the loss.
+A product has the columns of `forward`'s, so that the bits are those of decoding and of the loss (`configs.walk_tile`).
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
@@ -33,7 +33,7 @@ from torch import Tensor
 from envsynth.kernels.dispatch import interpreting
 from envsynth.kernels.indexer import configs
 from envsynth.kernels.indexer.candidates import best_kernel, cut, packed, score_of
-from envsynth.kernels.indexer.configs import score_tile, walk_sizes
+from envsynth.kernels.indexer.configs import walk_sizes, walk_tile
 from envsynth.kernels.indexer.forward import _load_keys, _load_queries, _tile_scores
 from envsynth.kernels.indexer.sampling import bars_kernel, load_bounds
 from envsynth.kernels.indexer.selecting import Chunk, Problem
@@ -309,14 +309,14 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
         Keys, int32 [B, T, K], ascending, padded with -1, and their scores, float32 [B, T, K], 0 at padding.
     """
     B, T, heads, width = problem.query_BTIJ.shape
-    tile = score_tile(heads, width, problem.query_BTIJ.dtype)
+    tile = walk_tile(heads, width, problem.query_BTIJ.dtype)
     size = problem.key_BSJ.shape[1]
     sizes = walk_sizes(min(k, size), size, tile)
     device = problem.query_BTIJ.device
     constants = {
         "HAS_SCALE": problem.scale_BS is not None,
         "N_HEADS": heads, "N_WIDTH": width, "KEYS": tile.keys, "QUERIES": tile.queries, "HEADS": tile.heads,
-        "WIDTH": tile.width, "num_warps": tile.warps, "num_stages": tile.stages, **sizes.limits,
+        "WIDTH": tile.width, "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip
     topk_BTK = torch.empty(B, T, k, dtype=torch.int32, device=device)
     scores_BTK = torch.empty(B, T, k, dtype=torch.float32, device=device)
@@ -342,7 +342,7 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
         best_kernel[(batches * queries,)](
             buffers, counts, topk_BTK[part.batch, part.rows], scores_BTK[part.batch, part.rows], queries,
             blocks * tile.queries, k, *topk_BTK.stride()[:2], LISTS=tile.keys // 2, CAPACITY=sizes.capacity,
-            KEPT=sizes.kept, WIDE=size * sizes.kept > LARGEST_NARROW, num_warps=sizes.warps, maxnreg=64,
+            KEPT=sizes.kept, WIDE=size * sizes.kept > LARGEST_NARROW, num_warps=sizes.warps, maxnreg=128,
         )  # fmt: skip
     return topk_BTK, scores_BTK
 

@@ -145,7 +145,7 @@ def gradients(
                 _to_hidden(slopes_PnV, head_VPD, to_hidden[first : first + count])
             if wanted[1]:
                 again = hidden_nD if parts == 1 else hidden_nD.repeat(parts, 1)
-                share_VD = _product(slopes_PnS.flatten(0, 1)[:, :V].t(), again)
+                share_VD = _to_head(slopes_PnS.flatten(0, 1)[:, :V], again)
                 to_weight = share_VD if to_weight is None else to_weight.add_(share_VD)
     return to_hidden, None if to_weight is None else to_weight.to(weight_VD.dtype)
 
@@ -193,11 +193,29 @@ def _to_hidden(slopes_PnV: Tensor, head_VPD: Tensor, out_nD: Tensor) -> None:
     out_nD.copy_(other.add_(both[:, :width]).add_(both[:, width:]))
 
 
+def _to_head(slopes_RV: Tensor, hidden_RD: Tensor) -> Tensor:
+    """Give slopes^T . hidden, float32 [V, D]. A small head has too few tiles for a GPU, so rows are cut into pieces."""
+    rows = len(slopes_RV)
+    pieces = configs.head_pieces(rows, slopes_RV.shape[1], hidden_RD.shape[1])
+    if pieces == 1:
+        return _product(slopes_RV.t(), hidden_RD)
+    whole = rows // pieces * pieces
+    slopes, hidden = (item[:whole].unflatten(0, (pieces, -1)) for item in (slopes_RV, hidden_RD))
+    found_VD = _product(slopes.transpose(1, 2), hidden).sum(0)
+    if whole < rows:
+        found_VD += _product(slopes_RV[whole:].t(), hidden_RD[whole:])
+    return found_VD
+
+
 def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply matrices of one type into float32; half precision is not rounded between where the library allows it."""
+    """Multiply matrices of one type into float32; half precision is not rounded between where the library allows it.
+
+    Both are matrices, or batches of them.
+    """
+    multiply = torch.mm if left.ndim == 2 else torch.bmm
     if left.is_cuda and left.dtype != torch.float32:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return torch.mm(left, right).to(torch.float32)
+        return multiply(left, right, out_dtype=torch.float32)
+    return multiply(left, right).to(torch.float32)
 
 
 @contextmanager

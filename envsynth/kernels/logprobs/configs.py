@@ -40,6 +40,10 @@ READ = Tiles(16, 128, 0, 4, 1)
 """Where logits are read, not formed."""
 JOIN_ROWS = 128
 """Rows of one program that joins pieces."""
+HEAD_PROGRAMS = 256
+"""Tiles of a product that fill a GPU."""
+LEAST_PIECE = 1024
+"""Rows that are worth a product of their own."""
 CUT = 1024
 """Numbers of the head that one program cuts into parts."""
 
@@ -122,6 +126,21 @@ def keeps_logits(
         # Three products of twice the cost, or scalar units.
         work = 6 if precision == "tf32x3" else 16
     return work * width >= KEEP_WORK
+
+
+def head_pieces(rows: int, vocabulary: int, width: int) -> int:
+    """Decide into how many pieces rows are cut for the head's gradient, whose tiles alone may not fill a GPU.
+
+    Args:
+        rows: Rows that are summed.
+        vocabulary: Tokens V.
+        width: Width D of a hidden state.
+
+    Returns:
+        Pieces (count), each of at least `LEAST_PIECE` rows.
+    """
+    tiles = -(-vocabulary // 128) * -(-width // 128)
+    return max(1, min(HEAD_PROGRAMS // tiles, rows // LEAST_PIECE, 16))
 
 
 def rows_at_once(rows: int, vocabulary: int, row_bytes: int) -> int:

@@ -221,9 +221,11 @@ def _plan(saved: Saved, *, rank: int, deterministic: bool, workspace_bytes: int)
     blocks, tiles = -(-rows // sizes.rows), -(-T // saved.entries.queries)
     partial = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
     # Rows, rank and place of each entry, and each tile's part of its block's counters.
-    counters = 4 * saved.latent.shape[1] // by_key.ROWS
+    counters = 4 * saved.latent.shape[1] // by_key.block_rows(saved.latent.shape[1])
     tile_bytes = B * (saved.entries.width * (blocks * C * partial.itemsize + 8) + counters)
     chunk = max(1, min(tiles, workspace_bytes // tile_bytes)) if deterministic else tiles
+    # Equal parts: a short one at the end would take as long as a long one.
+    chunk = -(-tiles // -(-tiles // chunk))
     return _Plan(sizes, blocks, tiles, chunk, partial)
 
 

@@ -17,7 +17,16 @@ from envsynth.train.overhead.checks import check_all
 from envsynth.train.overhead.config import OverheadConfig
 from envsynth.train.overhead.inputs import Inputs, shared_keys
 from envsynth.train.overhead.parts import PARTS
-from envsynth.train.overhead.record import Key, OverheadRecord, Row, dense_best, find_row, ratio
+from envsynth.train.overhead.record import (
+    CAPTURED,
+    Key,
+    OverheadRecord,
+    Row,
+    as_captured,
+    dense_best,
+    find_row,
+    ratio,
+)
 from envsynth.train.overhead.timing import measure_call
 
 DENSE: Final[Mapping[str, tuple[dense.Kind, bool]]] = {
@@ -30,9 +39,10 @@ DENSE: Final[Mapping[str, tuple[dense.Kind, bool]]] = {
 """Part -> which dense attention, and whether backward runs too."""
 COLUMNS: Final = (
     "preset", "tokens", "k", "selection", "core", "DSA", "dense", "dense/DSA", "DSA training", "dense training",
-    "dense/DSA training", "DSA decode", "dense decode", "neighbours share",
+    "dense/DSA training", "DSA captured", "dense captured", "dense/DSA captured", "DSA decode", "dense decode",
+    "neighbours share",
 )  # fmt: skip
-"""Columns of `summary`; times are milliseconds per layer."""
+"""Columns of `summary`; times are milliseconds per layer. `captured` is training replayed from a CUDA graph."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +254,8 @@ def summary(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
                 share = "" if select is None or select["ms"] is None else f"{select['neighbour_share']:.0%}"
                 cells = [_ms(select), _ms(core), _ms(layer), _ms(dense_rows[0]), _times(ratio(dense_rows[0], layer))]
                 cells += [_ms(training), _ms(dense_rows[1]), _times(ratio(dense_rows[1], training))]
+                captured = (as_captured(training), as_captured(dense_best(rows, preset, length, "training", CAPTURED)))
+                cells += [_ms(captured[0]), _ms(captured[1]), _times(ratio(captured[1], captured[0]))]
                 lines.append((preset, f"{length:,}", str(k), *cells, _ms(decode), _ms(dense_decode), share))
     return lines
 

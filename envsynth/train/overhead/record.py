@@ -17,10 +17,12 @@ from envsynth.policy.checkpoint import git_revision
 from envsynth.train.overhead.config import OverheadConfig
 from envsynth.train.run_folder import SOURCE
 
-FORMAT: Final = "envsynth-dsa-overhead/1"
+FORMAT: Final = "envsynth-dsa-overhead/2"
 """Version of the record."""
 NAME: Final = "dsa-overhead.json"
 """Its file."""
+CAPTURED: Final = "captured_ms"
+"""The number of a row that a CUDA graph gave."""
 Row = dict[str, Any]
 """A measurement: preset, length, k (None for dense attention), part, ms (None where refused), and what `Timing` has."""
 Key = tuple[str, int, int | None, str]
@@ -162,7 +164,7 @@ def _read(file: Path) -> dict[str, Any]:
     return content
 
 
-def dense_best(rows: Sequence[Row], preset: str, length: int, what: str) -> Row | None:
+def dense_best(rows: Sequence[Row], preset: str, length: int, what: str, by: str = "ms") -> Row | None:
     """Give the faster of the two forms of dense attention.
 
     Args:
@@ -170,13 +172,26 @@ def dense_best(rows: Sequence[Row], preset: str, length: int, what: str) -> Row 
         preset: Name of the preset.
         length: Tokens.
         what: `forward` or `training`.
+        by: Which time decides: `ms`, or `CAPTURED`.
 
     Returns:
         The row of MHA or MQA; None if neither has a time.
     """
     found = [find_row(rows, (preset, length, None, f"dense_{kind}_{what}")) for kind in ("mha", "mqa")]
-    timed = [row for row in found if row is not None and row["ms"] is not None]
-    return min(timed, key=lambda row: row["ms"], default=None)
+    timed = [row for row in found if row is not None and row.get(by) is not None]
+    return min(timed, key=lambda row: row[by], default=None)
+
+
+def as_captured(row: Row | None) -> Row | None:
+    """Give a row whose time is that of its CUDA graph.
+
+    Args:
+        row: A row, or None.
+
+    Returns:
+        The row, without a time where there is no graph; None for None.
+    """
+    return None if row is None else {**row, "ms": row.get(CAPTURED)}
 
 
 def ratio(above: Mapping[str, Any] | None, below: Mapping[str, Any] | None) -> float | None:

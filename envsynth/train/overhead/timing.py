@@ -1,4 +1,8 @@
-"""Time and memory of a call: by events on a GPU, by the clock on a CPU."""
+"""Time and memory of a call: by events on a GPU, by the clock on a CPU.
+
+On a GPU a call is timed twice: launched from Python, and replayed from a CUDA graph, where launches cost next to nothing.
+What lies between the two is what a program could save that captures its steps.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,10 @@ class Timing:
     """Timed calls (count), after one or two to warm up."""
     memory_bytes: int | None
     """Most memory in use during a call, above what was in use before it; None on a CPU."""
+    captured_ms: float | None
+    """Median of the repetitions of a CUDA graph of the call; None where there is none."""
+    not_captured: str
+    """Why there is no graph; empty where there is one."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain values."""
@@ -57,15 +65,47 @@ def measure_call(call: Callable[[], object], device: torch.device, repeat_ms: fl
     times = once(call, 1)
     memory = torch.cuda.max_memory_allocated(device) - before if on_gpu else None
     if times[0] <= LONG_MS:
-        repeats = max(FEWEST_REPEATS, min(MOST_REPEATS, int(repeat_ms / max(times[0], 1e-3))))
-        times = once(call, repeats)
+        times = once(call, _repeats(times[0], repeat_ms))
+    captured_ms, not_captured = _captured_ms(call, times, repeat_ms) if on_gpu else (None, "not on a GPU")
     return Timing(
         ms=statistics.median(times),
         fastest_ms=min(times),
         slowest_ms=max(times),
         repeats=len(times),
         memory_bytes=memory,
+        captured_ms=captured_ms,
+        not_captured=not_captured,
     )
+
+
+def _repeats(ms: float, repeat_ms: float) -> int:
+    return max(FEWEST_REPEATS, min(MOST_REPEATS, int(repeat_ms / max(ms, 1e-3))))
+
+
+def _captured_ms(call: Callable[[], object], times: list[float], repeat_ms: float) -> tuple[float | None, str]:
+    """Give the median time of a CUDA graph of the call, or why there is none."""
+    if times[0] > LONG_MS:
+        return None, "its launches take a negligible part of its time"
+    try:
+        graph, result = _capture(call)
+    except RuntimeError as error:
+        return None, f"capture failed: {str(error).splitlines()[0][:200]}"
+    found = statistics.median(_events_ms(graph.replay, _repeats(min(times), repeat_ms)))
+    del result  # the graph writes there
+    return found, ""
+
+
+def _capture(call: Callable[[], object]) -> tuple[torch.cuda.CUDAGraph, object]:
+    """Capture a call that has been made before; its result lives in the graph's memory."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        call()  # libraries make what they keep for a stream
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = call()
+    return graph, result
 
 
 def _begin_peak(device: torch.device) -> int:
