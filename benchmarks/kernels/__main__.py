@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("topk", "indexer", "sparse_attention", "dense_kl", "experts", "logprobs")
+NAMES = ("topk", "indexer", "sparse_attention", "dense_kl", "experts", "logprobs", "repeats")
 
 
 def main() -> int:

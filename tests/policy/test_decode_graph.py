@@ -9,6 +9,7 @@ import torch
 
 from envsynth.policy import engine as engine_module
 from envsynth.policy.decode_graph import Captured, Decoded, DecodeGraphs, can_capture
+from envsynth.policy.drawing import Sampling
 from envsynth.policy.engine import Engine
 from envsynth.policy.model import LatentCache, Policy
 from envsynth.policy.presets import nano
@@ -108,3 +109,24 @@ def test_the_engine_forgets_graphs_of_weights_that_moved(monkeypatch: pytest.Mon
     plain = Engine(policy, n_slots=3, max_len=30)
     plain.start([0, 1, 2], [5, 6, 7], ["a", "b", "c"])
     assert plain.generate_turn([0, 1, 2], stop_ids=[], max_tokens=9) == turns[0]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_engine_samples_the_same_captured_and_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = _policy().to("cuda", torch.bfloat16)
+    records = []
+    for captured in (True, False):
+        with monkeypatch.context() as patched:
+            if not captured:
+                patched.setattr(engine_module, "can_capture", lambda _: False)
+            engine = Engine(policy, n_slots=20, max_len=60, sampling=Sampling(temperature=0.8, top_p=0.9))
+            engine.start(range(20), [5, 6, 7], [f"key/{slot}" for slot in range(20)])
+            for _ in range(2):
+                engine.generate_turn(range(20), stop_ids=[1, 2], max_tokens=20)
+                for slot in range(20):
+                    engine.append(slot, [9, 10 + slot])
+            records.append([engine.record(slot) for slot in range(20)])
+    for one, other in zip(*records, strict=True):
+        for name in ("tokens", "sampled", "log_probs", "kept_ids", "kept_offsets", "routed_experts", "indexer_topk"):
+            assert torch.equal(getattr(one, name), getattr(other, name)), name

@@ -51,10 +51,10 @@ def score_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
     if dtype == torch.float32:
         # Products of float32 run without tensor cores, from registers.
         return Tile(64, max(1, 32 // padded_heads), padded_heads, padded_width, 4, 2)
-    # Two programs shall share a multiprocessor, so that one adds up heads while the other multiplies.
-    stages = 3 if padded_width * dtype.itemsize <= 128 else 2
-    # More than 32 queries would need more pointers than a thread has registers.
-    return Tile(128, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 8, stages)
+    # Small programs wait for each other less, and four of them share a multiprocessor with all the registers they like.
+    # More than 32 queries would need more pointers than a thread of a walk has registers.
+    stages = 3 if padded_width * dtype.itemsize <= 512 else 2
+    return Tile(64, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 4, stages)
 
 
 WALK_PROGRAMS = 96
@@ -69,24 +69,6 @@ half of them put it so low that lists of candidates get full."""
 _LONG = 16384
 """Keys from which a query has many more candidates than k: the fewer of the k best are in the sample, the looser the
 bar. A list that gets full is cut, and a walk that must look out for full lists stops its loads again and again."""
-
-
-def walk_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
-    """Choose the tile of a walk: the queries of `score_tile`, and half of its keys.
-
-    A thread has the same columns of the product either way, so a score has the same bits. Small programs wait for each
-    other less, and four of them share a multiprocessor with as many registers as they like.
-
-    Args:
-        heads: Indexer heads.
-        width: Indexer head width.
-        dtype: Type of queries and keys.
-
-    Returns:
-        The tile.
-    """
-    tile = score_tile(heads, width, dtype)
-    return tile if dtype == torch.float32 else tile._replace(keys=64, warps=4, stages=3)
 
 
 class WalkSizes(NamedTuple):

@@ -115,7 +115,7 @@ def _walks(problem: Problem, k: int) -> bool:
     if problem.slots_B is not None or 0 in problem.query_BTIJ.shape or 0 in problem.key_BSJ.shape:
         return False
     B, T, heads, width = problem.query_BTIJ.shape
-    tile = configs.walk_tile(heads, width, problem.query_BTIJ.dtype)
+    tile = configs.score_tile(heads, width, problem.query_BTIJ.dtype)
     return configs.walks(B * -(-T // tile.queries), min(k, problem.key_BSJ.shape[1]))
 
 

@@ -15,7 +15,7 @@ Nothing about the result depends on the sample:
   enough passes nothing the second time. There is no third time.
 So a misleading sample costs at most a second walk and the cuts.
 
-A product has the columns of `forward`'s, so that the bits are those of decoding and of the loss (`configs.walk_tile`).
+The tile of scores is that of `forward`, so that the bits are those of decoding and of the loss.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
@@ -33,7 +33,7 @@ from torch import Tensor
 from envsynth.kernels.dispatch import interpreting
 from envsynth.kernels.indexer import configs
 from envsynth.kernels.indexer.candidates import best_kernel, cut, packed, score_of
-from envsynth.kernels.indexer.configs import walk_sizes, walk_tile
+from envsynth.kernels.indexer.configs import score_tile, walk_sizes
 from envsynth.kernels.indexer.forward import _load_keys, _load_queries, _tile_scores
 from envsynth.kernels.indexer.sampling import bars_kernel, load_bounds
 from envsynth.kernels.indexer.selecting import Chunk, Problem
@@ -309,7 +309,7 @@ def select(problem: Problem, k: int, rows: int | None) -> tuple[Tensor, Tensor]:
         Keys, int32 [B, T, K], ascending, padded with -1, and their scores, float32 [B, T, K], 0 at padding.
     """
     B, T, heads, width = problem.query_BTIJ.shape
-    tile = walk_tile(heads, width, problem.query_BTIJ.dtype)
+    tile = score_tile(heads, width, problem.query_BTIJ.dtype)
     size = problem.key_BSJ.shape[1]
     sizes = walk_sizes(min(k, size), size, tile)
     device = problem.query_BTIJ.device

@@ -66,7 +66,8 @@ Table = dict[int, tuple[tuple[int, int, Tiles], ...]]
 """Tiles by the bytes of a number: most rows, most columns of a padded value, tiles; the first that fits is taken."""
 FORWARD: Table = {
     2: (
-        (16, 256, Tiles(16, 32, 1, 2, 64)),
+        (16, 128, Tiles(16, 64, 1, 2, 32)),
+        (16, 256, Tiles(16, 32, 1, 2, 32)),
         (32, 256, Tiles(32, 64, 2, 2, 64)),
         (128, 128, Tiles(64, 64, 4, 3, 128)),
         (128, 256, Tiles(64, 64, 4, 2, 64)),
@@ -76,7 +77,7 @@ FORWARD: Table = {
 }
 BACKWARD: Table = {
     2: (
-        (16, 128, Tiles(16, 32, 1, 2, 32)),
+        (16, 128, Tiles(16, 32, 1, 3, 32)),
         (16, 256, Tiles(16, 16, 1, 3, 64)),
         (128, 256, Tiles(64, 64, 4, 3, 64)),
         (128, 512, Tiles(16, 32, 8, 1, 64)),
