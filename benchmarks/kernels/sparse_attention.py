@@ -314,13 +314,18 @@ def show(found: dict[str, Any]) -> None:
         print("    " + ", ".join(f"{what} {number:.4g}" for what, number in one.items()), flush=True)
 
 
-def peer_of(peer: Any, given: Inputs, shape: Shape) -> dict[str, float]:
-    """Time another implementation."""
+def peer_of(peer: Any, given: Inputs, shape: Shape) -> dict[str, Any]:
+    """Time another implementation; what it refuses is told. `settings` has the times of all it tried, its own first."""
     arguments = (*given[:3], shape.rank, shape.scale)
-    kept = peer.forward(*arguments)
-    times = {"forward": milliseconds(lambda: peer.forward(*arguments))}
+    try:
+        kept = peer.forward(*arguments)
+    except RuntimeError as refusal:
+        return {"refused": str(refusal)[:400]}
+    times: dict[str, Any] = {"forward": milliseconds(lambda: peer.forward(*arguments))}
     if hasattr(peer, "backward"):
         times["backward"] = milliseconds(lambda: peer.backward(given.gradient, kept, *arguments))
+    if hasattr(peer, "settings"):
+        times["settings"] = peer.settings(*given[:3])
     return times
 
 

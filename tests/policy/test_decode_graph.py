@@ -120,7 +120,7 @@ def test_the_engine_samples_the_same_captured_and_launched(monkeypatch: pytest.M
         with monkeypatch.context() as patched:
             if not captured:
                 patched.setattr(engine_module, "can_capture", lambda _: False)
-            engine = Engine(policy, n_slots=20, max_len=60, sampling=Sampling(temperature=0.8, top_p=0.9))
+            engine = Engine(policy, n_slots=20, max_len=60, sampling=Sampling(temperature=0.8, sampling_top_p=0.9))
             engine.start(range(20), [5, 6, 7], [f"key/{slot}" for slot in range(20)])
             for _ in range(2):
                 engine.generate_turn(range(20), stop_ids=[1, 2], max_tokens=20)

@@ -10,10 +10,11 @@ place in the batch.
 """
 
 # ruff: noqa: ANN001, ANN201, ANN202 - Triton types the parameters of its kernels itself
-# pyright: reportCallIssue=false
+# pyright: reportCallIssue=false, reportArgumentType=false
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -184,18 +185,20 @@ def gradients(
         n_batches = min(batches, B - first_batch)
         for first_query in range(0, T, queries):
             n_queries = min(queries, T - first_query)
-            _pair_gradients(
-                (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
-                (grad_query, grad_weight, pairs),
-                (first_batch, first_query),
-                (n_batches, n_queries),
-                with_key=with_key,
-            )
-            if grad_key is not None:
-                batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
+            batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
+            ordering = by_key.order_by_key(topk_BTK[batch], None, n_keys, rows) if with_key else nullcontext()
+            with ordering as order:
+                _pair_gradients(
+                    (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
+                    (grad_query, grad_weight, pairs),
+                    (first_batch, first_query),
+                    (n_batches, n_queries),
+                    with_key=with_key,
+                )
+            if grad_key is not None and order is not None:
                 key_sum_kernel[(n_batches * n_keys,)](
                     pairs,
-                    *by_key.order_by_key(topk_BTK[batch], None, n_keys, rows),
+                    *order,
                     grad_key[first_batch:],
                     ADDS=first_query > 0,
                     N_WIDTH=width,
