@@ -12,9 +12,6 @@ Shape letters: B sequences, R rows of a sequence, W entries of a row, S keys of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -48,7 +45,7 @@ def block_rows(n_keys: int) -> int:
     Returns:
         Rows (count), a power of two.
     """
-    return min(MOST_ROWS, max(LEAST_ROWS, triton.next_power_of_2(n_keys) // COUNTED_BLOCKS))
+    return min(MOST_ROWS, max(LEAST_ROWS, (1 << max(n_keys - 1, 0).bit_length()) // COUNTED_BLOCKS))
 
 
 @triton.jit
@@ -157,12 +154,8 @@ def _add_up(counters, totals, blocks, S, BLOCKS: tl.constexpr, KEYS: tl.constexp
     tl.store(totals + sequence * S + key, total, mask=key < S)
 
 
-@contextmanager
-def order_by_key(keys_BRW: Tensor, counts_BR: Tensor | None, n_keys: int, rows: slice) -> Iterator[Order]:
-    """Order the entries of some rows by sequence, key and row, beside what runs inside of the `with`.
-
-    On a GPU the order is made on a stream of its own: it waits for memory most of the time, and whoever makes the rows that
-    are added up later leaves it enough room. The order may be read after the end of the `with`.
+def order_by_key(keys_BRW: Tensor, counts_BR: Tensor | None, n_keys: int, rows: slice) -> Order:
+    """Order the entries of some rows by sequence, key and row.
 
     Args:
         keys_BRW: Keys of each row, contiguous int32 [B, R, W]. Those below 0 or from S on are no entries.
@@ -171,51 +164,26 @@ def order_by_key(keys_BRW: Tensor, counts_BR: Tensor | None, n_keys: int, rows: 
         n_keys: Keys S of a sequence.
         rows: Rows of each sequence that are ordered.
 
-    Yields:
+    Returns:
         The order; rows are counted from the first of these.
     """
-    B, _, W = keys_BRW.shape
-    n_rows, block, device = rows.stop - rows.start, block_rows(n_keys), keys_BRW.device
-    # Memory belongs to the stream of the caller, who frees it.
-    counters = torch.zeros(B, -(-n_rows // block), n_keys, dtype=torch.int32, device=device)
-    bounds = torch.zeros(B * n_keys + 1, dtype=torch.int32, device=device)
-    totals = torch.empty(B * n_keys, dtype=torch.int32, device=device)
-    found = Order(torch.empty(B * n_rows * W, dtype=torch.int32, device=device), bounds)
-    if not keys_BRW.is_cuda:
-        _order(keys_BRW, counts_BR, rows, (counters, totals), found)
-        yield found
-        return
-    current, beside = torch.cuda.current_stream(device), _stream_beside(device)
-    beside.wait_stream(current)
-    with torch.cuda.stream(beside):
-        _order(keys_BRW, counts_BR, rows, (counters, totals), found)
-    try:
-        yield found
-    finally:
-        # Also where something fails: what is read there must not be given to others before.
-        current.wait_stream(beside)
-
-
-@cache
-def _stream_beside(device: torch.device) -> torch.cuda.Stream:
-    """Give the stream of orders; its programs come first, because they are few and wait long."""
-    return torch.cuda.Stream(device, priority=-1)
-
-
-def _order(
-    keys_BRW: Tensor, counts_BR: Tensor | None, rows: slice, scratch: tuple[Tensor, Tensor], found: Order
-) -> None:
-    """Run the kernels; the scratch is counters of zeros, [B, N, S], and totals, [B * S]."""
-    (B, R, W), (counters, totals) = keys_BRW.shape, scratch
-    blocks, n_keys, n_rows = counters.shape[1], counters.shape[2], rows.stop - rows.start
+    B, R, W = keys_BRW.shape
+    n_rows = rows.stop - rows.start
+    block = block_rows(n_keys)
+    blocks, device = -(-n_rows // block), keys_BRW.device
+    counters = torch.zeros(B, blocks, n_keys, dtype=torch.int32, device=device)
     size = triton.next_power_of_2(W)
     warps = max(1, min(8, size // 128))
     what = (keys_BRW, keys_BRW if counts_BR is None else counts_BR, counters)
     sizes = (R, rows.start, n_rows, n_keys, blocks)
-    kinds = {"WIDTH": W, "SIZE": size, "BLOCK": block_rows(n_keys), "COUNTED": counts_BR is not None}
+    kinds = {"WIDTH": W, "SIZE": size, "BLOCK": block, "COUNTED": counts_BR is not None}
     _count[(B * n_rows,)](*what, *sizes, **kinds, num_warps=warps)
+    bounds = torch.zeros(B * n_keys + 1, dtype=torch.int32, device=device)
+    totals = torch.empty(B * n_keys, dtype=torch.int32, device=device)
     _add_up[(B * -(-n_keys // _KEYS_AT_ONCE.value),)](
         counters, totals, blocks, n_keys, BLOCKS=_BLOCKS_AT_ONCE, KEYS=_KEYS_AT_ONCE
     )
-    torch.cumsum(totals, 0, dtype=torch.int32, out=found.bounds[1:])
-    _walk[(B * blocks,)](*what, found.bounds, found.entries, *sizes, **kinds, num_warps=warps)
+    torch.cumsum(totals, 0, dtype=torch.int32, out=bounds[1:])
+    entries = torch.empty(B * n_rows * W, dtype=torch.int32, device=device)
+    _walk[(B * blocks,)](*what, bounds, entries, *sizes, **kinds, num_warps=warps)
+    return Order(entries, bounds)

@@ -173,12 +173,10 @@ class LatentAttention(nn.Module):
         self, parts: _Projections, layout: Layout, wants: Wants, replay_BTK: Tensor | None
     ) -> AttentionOutput:
         """Attend to selected keys through `envsynth.kernels`."""
-        index, live_BTK, known_BTK = parts.indexer, None, None
+        index, live = parts.indexer, (None, None)
         if layout.longest > self.topk and wants.score_live:
-            live_BTK, known_BTK = index_select(
-                index.query, index.key, index.weight, self.topk, starts_BT=layout.starts_BT
-            )
-        relative_BTK, places_BTK = self._chosen(live_BTK, layout, replay_BTK, len(parts.latent))
+            live = index_select(index.query, index.key, index.weight, self.topk, starts_BT=layout.starts_BT)
+        relative_BTK, places_BTK = self._chosen(live[0], layout, replay_BTK, len(parts.latent))
         query_BTHC, to_values = self._absorbed(parts)
         found = sparse_attention(
             query_BTHC,
@@ -191,8 +189,7 @@ class LatentAttention(nn.Module):
         heads_BTHV = torch.einsum("bthc,hvc->bthv", found.out_BTHR, to_values.to(found.out_BTHR.dtype))
         kl_BT = None
         if found.sum_BTK is not None:
-            # Recorded keys were not scored.
-            known_BTK = known_BTK if replay_BTK is None else None
+            known_BTK = live[1] if replay_BTK is None else None  # recorded keys were not scored
             scores_BTK = gathered_scores(index.query, index.key, index.weight, places_BTK, known_BTK=known_BTK)
             kl_BT = selected_kl(scores_BTK, found.sum_BTK, places_BTK)
         return AttentionOutput(self.o_proj(heads_BTHV.flatten(2)), parts.latent, index.key, relative_BTK, kl_BT, None)

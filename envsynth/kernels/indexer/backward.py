@@ -14,7 +14,6 @@ place in the batch.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -185,20 +184,18 @@ def gradients(
         n_batches = min(batches, B - first_batch)
         for first_query in range(0, T, queries):
             n_queries = min(queries, T - first_query)
-            batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
-            ordering = by_key.order_by_key(topk_BTK[batch], None, n_keys, rows) if with_key else nullcontext()
-            with ordering as order:
-                _pair_gradients(
-                    (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
-                    (grad_query, grad_weight, pairs),
-                    (first_batch, first_query),
-                    (n_batches, n_queries),
-                    with_key=with_key,
-                )
-            if grad_key is not None and order is not None:
+            _pair_gradients(
+                (query_BTIJ, key_BSJ, weight_BTI, topk_BTK, grad_BTK),
+                (grad_query, grad_weight, pairs),
+                (first_batch, first_query),
+                (n_batches, n_queries),
+                with_key=with_key,
+            )
+            if grad_key is not None:
+                batch, rows = slice(first_batch, first_batch + n_batches), slice(first_query, first_query + n_queries)
                 key_sum_kernel[(n_batches * n_keys,)](
                     pairs,
-                    *order,
+                    *by_key.order_by_key(topk_BTK[batch], None, n_keys, rows),
                     grad_key[first_batch:],
                     ADDS=first_query > 0,
                     N_WIDTH=width,

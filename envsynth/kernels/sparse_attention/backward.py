@@ -12,7 +12,6 @@ another order of the sequences changes a bit.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -266,19 +265,18 @@ def gradients(
     counts_BR = None if entries.counts is None else entries.counts.view(B, plan.tiles)
     for first in range(0, plan.tiles, plan.chunk):
         last = min(first + plan.chunk, plan.tiles)
-        ordering = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last)) if deterministic else nullcontext()
-        with ordering as order:
-            _gradients[(B * (last - first) * plan.blocks,)](
-                query, latent, gradient_BTHR, saved.out, saved.lse, entries.keys,
-                entries.keys if entries.bits is None else entries.bits,
-                entries.keys if entries.counts is None else entries.counts,
-                query_gradient, given, T, S, plan.tiles, first, last - first, scale, LOG2_E,
-                HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
-                ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width,
-                PACKED=entries.bits is not None, ATOMIC=not deterministic,
-                **plan.sizes.launch, **widths,
-            )  # fmt: skip
-        if order is not None:
+        _gradients[(B * (last - first) * plan.blocks,)](
+            query, latent, gradient_BTHR, saved.out, saved.lse, entries.keys,
+            entries.keys if entries.bits is None else entries.bits,
+            entries.keys if entries.counts is None else entries.counts,
+            query_gradient, given, T, S, plan.tiles, first, last - first, scale, LOG2_E,
+            HEADS=H, PIECE=plan.sizes.piece(rank), QUERIES=entries.queries, ROWS=plan.sizes.rows,
+            ROW_BLOCKS=plan.blocks, KEYS=plan.sizes.keys, ENTRIES=entries.width,
+            PACKED=entries.bits is not None, ATOMIC=not deterministic,
+            **plan.sizes.launch, **widths,
+        )  # fmt: skip
+        if deterministic:
+            order = by_key.order_by_key(keys_BRW, counts_BR, S, slice(first, last))
             _sum_by_key[(B * S,)](
                 given,
                 *order,
