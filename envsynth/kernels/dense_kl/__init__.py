@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from envsynth.kernels.dense_kl import configs, reference
+from envsynth.kernels.dense_kl import compiled, configs, reference
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
 
 __all__ = ["Student", "Teacher", "dense_kl"]
@@ -92,6 +92,9 @@ def dense_kl(
         return torch.zeros(B, T, dtype=wide, device=student.query_BTIJ.device) * _nothing_of(student)
     if where == "reference":
         return reference.dense_kl(*teacher[:2], *student, visible, teacher.scale, teacher.lse_BTH)
+    if torch.compiler.is_compiling():
+        given = (list(teacher[:2]), float(teacher.scale), teacher.lse_BTH, list(visible))
+        return compiled.divergence_operator(*student, *given)[0]
     return _DenseKl.apply(*student, teacher, visible)
 
 

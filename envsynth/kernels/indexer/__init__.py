@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
-from envsynth.kernels.indexer import reference, selecting
+from envsynth.kernels.indexer import compiled, reference, selecting
 
 __all__ = ["ScaledKeys", "gathered_scores", "index_select", "index_select_decode", "selected_kl"]
 
@@ -72,17 +72,17 @@ def index_select(
         UnsupportedError: the kernels cannot work on these types or sizes, or devices differ.
     """
     keys, scales = _unpacked(key_BSJ)
-    B, T = _check("index_select", k, query_BTIJ, keys, weight_BTI)
+    B, _ = _check("index_select", k, query_BTIJ, keys, weight_BTI)
     if len(keys) != B:
         raise ValueError(f"index_select: {B} sequences of queries, {len(keys)} of keys")
     extras = [item for item in (scales, starts_BT, query_start_B) if item is not None]
     where = choose("index_select", query_BTIJ, keys, weight_BTI, *extras, backend=backend)
-    place_T = torch.arange(T, device=query_BTIJ.device, dtype=torch.int32)
-    first_B1 = 0 if query_start_B is None else query_start_B.to(torch.int32)[:, None]
-    ends_BT = (place_T[None] + 1 + first_B1).expand(B, T).clamp(max=keys.shape[1])
-    has_starts, from_zero = starts_BT is not None, query_start_B is None
-    starts_BT = torch.zeros_like(ends_BT) if starts_BT is None else starts_BT.to(torch.int32)
-    problem = selecting.Problem(query_BTIJ, keys, weight_BTI, scales, None, starts_BT, ends_BT, from_zero, has_starts)
+    if where == "triton" and torch.compiler.is_compiling():
+        _check_types("index_select", query_BTIJ, keys, weight_BTI)
+        return compiled.selection_operator(
+            query_BTIJ, keys, weight_BTI, scales, k, starts_BT, query_start_B, chunk_rows
+        )
+    problem = selecting.problem_of(query_BTIJ, keys, weight_BTI, scales, starts_BT, query_start_B)
     return _select("index_select", problem, k, chunk_rows, where)
 
 
@@ -177,7 +177,9 @@ def gathered_scores(
     tensors = (query_BTIJ, key_BSJ, weight_BTI)
     if topk_BTK.numel() == 0 or 0 in query_BTIJ.shape:
         return topk_BTK.to(torch.float32) * sum(item.to(torch.float32).sum() for item in tensors)
-    return _GatheredScores.apply(*map(_rows_contiguous, tensors), topk_BTK, known_BTK)
+    if torch.compiler.is_compiling():
+        return compiled.scores_operator(*tensors, topk_BTK, known_BTK)
+    return _GatheredScores.apply(*map(selecting.rows_contiguous, tensors), topk_BTK, known_BTK)
 
 
 def selected_kl(scores_BTK: Tensor, target_BTK: Tensor, topk_BTK: Tensor, *, backend: Backend | None = None) -> Tensor:
@@ -208,6 +210,9 @@ def selected_kl(scores_BTK: Tensor, target_BTK: Tensor, topk_BTK: Tensor, *, bac
     if where == "reference" or scores_BTK.numel() == 0:
         return reference.selected_kl(scores_BTK, target_BTK, topk_BTK)
     rows = [item.detach().flatten(0, -2).contiguous() for item in (target_BTK, topk_BTK)]
+    if torch.compiler.is_compiling():
+        found_R = compiled.divergence_operator(scores_BTK.flatten(0, -2), *rows)
+        return found_R.unflatten(0, scores_BTK.shape[:-1])
     return _SelectedKl.apply(scores_BTK.flatten(0, -2).contiguous(), *rows).unflatten(0, scores_BTK.shape[:-1])
 
 
@@ -254,13 +259,7 @@ def _select(
     if where == "reference":
         return selecting.select(problem, k, rows, with_kernels=False)
     _check_types(operator, problem.query_BTIJ, problem.key_BSJ, problem.weight_BTI)
-    whole = problem._replace(
-        query_BTIJ=_rows_contiguous(problem.query_BTIJ),
-        key_BSJ=_rows_contiguous(problem.key_BSJ),
-        weight_BTI=_rows_contiguous(problem.weight_BTI),
-        scale_BS=None if problem.scale_BS is None else _rows_contiguous(problem.scale_BS),
-    )
-    return selecting.select(whole, k, rows, with_kernels=True)
+    return selecting.select(selecting.whole(problem), k, rows, with_kernels=True)
 
 
 def _unpacked(keys: Tensor | ScaledKeys) -> tuple[Tensor, Tensor | None]:
@@ -303,8 +302,3 @@ def _check_types(operator: str, query_BTIJ: Tensor, key_BSJ: Tensor, weight_BTI:
             f"{operator}: {heads} heads of {width} in float8_e4m3fn; kernels need powers of two, and a width of at"
             " least 32: convert to bfloat16, which is exact"
         )
-
-
-def _rows_contiguous(x: Tensor) -> Tensor:
-    """Make the last axis contiguous."""
-    return x if x.stride(-1) == 1 else x.contiguous()

@@ -43,6 +43,66 @@ class Problem(NamedTuple):
     """Whether any of `starts_BT` may differ from 0."""
 
 
+def problem_of(
+    query_BTIJ: Tensor,
+    key_BSJ: Tensor,
+    weight_BTI: Tensor,
+    scale_BS: Tensor | None,
+    starts_BT: Tensor | None,
+    query_start_B: Tensor | None,
+) -> Problem:
+    """Say what whole sequences see: query t stands at query_start + t, and sees the keys from starts to its place.
+
+    Args:
+        query_BTIJ: Queries, [B, T, I, J].
+        key_BSJ: Keys, [B, S, J].
+        weight_BTI: Head weights, float32 [B, T, I].
+        scale_BS: Factor of each key's scores, [B, S]; None for 1.
+        starts_BT: First visible key, integer [B, T]; None for 0.
+        query_start_B: Position of each sequence's first query, integer [B]; None for 0.
+
+    Returns:
+        The problem.
+    """
+    B, T = query_BTIJ.shape[:2]
+    place_T = torch.arange(T, device=query_BTIJ.device, dtype=torch.int32)
+    first_B1 = 0 if query_start_B is None else query_start_B.to(torch.int32)[:, None]
+    ends_BT = (place_T[None] + 1 + first_B1).expand(B, T).clamp(max=key_BSJ.shape[1])
+    has_starts, from_zero = starts_BT is not None, query_start_B is None
+    starts_BT = torch.zeros_like(ends_BT) if starts_BT is None else starts_BT.to(torch.int32)
+    return Problem(query_BTIJ, key_BSJ, weight_BTI, scale_BS, None, starts_BT, ends_BT, from_zero, has_starts)
+
+
+def whole(problem: Problem) -> Problem:
+    """Make the last axis of what kernels read contiguous.
+
+    Args:
+        problem: What to score.
+
+    Returns:
+        The same problem.
+    """
+    scale = problem.scale_BS
+    return problem._replace(
+        query_BTIJ=rows_contiguous(problem.query_BTIJ),
+        key_BSJ=rows_contiguous(problem.key_BSJ),
+        weight_BTI=rows_contiguous(problem.weight_BTI),
+        scale_BS=None if scale is None else rows_contiguous(scale),
+    )
+
+
+def rows_contiguous(x: Tensor) -> Tensor:
+    """Make the last axis contiguous.
+
+    Args:
+        x: Any.
+
+    Returns:
+        The same numbers.
+    """
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 class Chunk(NamedTuple):
     """Rows that are scored at once."""
 

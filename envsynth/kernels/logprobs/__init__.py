@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
-from envsynth.kernels.logprobs import configs, reference
+from envsynth.kernels.logprobs import compiled, configs, reference
 
 __all__ = ["LogProbs", "Precision", "linear_log_probs", "pack_kept"]
 
@@ -88,6 +88,11 @@ def linear_log_probs(
     words = None if keep_words_NW is None else keep_words_NW.contiguous()
     # Inside of an autograd function gradients are always off.
     may_keep = torch.is_grad_enabled() and (hidden_ND.requires_grad or weight_VD.requires_grad)
+    if torch.compiler.is_compiling():
+        (rows, width), kinds = hidden_ND.shape, (hidden_ND.dtype, weight_VD.dtype)
+        keep = may_keep and rows > 0 and configs.keeps_logits(rows, width, len(weight_VD), kinds, precision)
+        found = compiled.scores_operator(hidden_ND, weight_VD, targets_N, words, float(temperature), precision, keep)
+        return LogProbs(*found[:4])
     return LogProbs(*_Kernels.apply(hidden_ND, weight_VD, targets_N, words, (temperature, precision, may_keep)))
 
 

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from envsynth.kernels.dispatch import Backend, UnsupportedError, choose, load_kernels
-from envsynth.kernels.sparse_attention import configs, reference
+from envsynth.kernels.sparse_attention import configs, reference, running
+from envsynth.kernels.sparse_attention.compiled import attention_operator
 
-_NAME = "sparse_attention"
+_NAME = running.NAME
 _MOST_LATENTS = 2**31 // configs.MOST_QUERIES
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,15 +39,6 @@ class SparseAttention(NamedTuple):
     """Natural log-sum-exp of the logits, float32 [B, T, H], without gradient; +inf where a query has no valid key."""
     sum_BTK: Tensor | None
     """Probability of each entry summed over heads, float32 [B, T, K], without gradient; None unless asked for."""
-
-
-class _Call(NamedTuple):
-    """Numbers of one call."""
-
-    rank: int
-    scale: float
-    with_sum: bool
-    deterministic: bool
 
 
 def sparse_attention(
@@ -86,7 +78,10 @@ def sparse_attention(
         found = reference.attend(query_BTHC, latent_BSC, topk_BTK, rank=rank, scale=scale)
         return SparseAttention(found[0], found[1], found[2] if with_sum else None)
     _check_kernels(query_BTHC, latent_BSC, topk_BTK, rank)
-    call = _Call(rank, scale, with_sum, deterministic)
+    if torch.compiler.is_compiling():
+        out, lse, sums = attention_operator(query_BTHC, latent_BSC, topk_BTK, rank, scale, with_sum, deterministic)
+        return SparseAttention(out, lse, sums if with_sum else None)
+    call = running.Call(rank, scale, with_sum, deterministic)
     return SparseAttention(*_Kernels.apply(query_BTHC, latent_BSC, topk_BTK, call))
 
 
@@ -145,52 +140,21 @@ class _Kernels(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query_BTHC: Tensor,
-        latent_BSC: Tensor,
-        topk_BTK: Tensor,
-        call: _Call,
+        ctx: Any, query_BTHC: Tensor, latent_BSC: Tensor, topk_BTK: Tensor, call: running.Call
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        B, T, H, _ = query_BTHC.shape
-        K, wide = topk_BTK.shape[-1], {"dtype": torch.float32, "device": query_BTHC.device}
-        ctx.call, ctx.shapes, ctx.empty = call, (query_BTHC.shape, latent_BSC.shape), False
-        if query_BTHC.numel() == 0 or topk_BTK.numel() == 0:
-            ctx.empty = True
-            out, lse = query_BTHC.new_zeros(B, T, H, call.rank), torch.full((B, T, H), float("inf"), **wide)
-            sums = torch.zeros((B, T, K), **wide) if call.with_sum else None
-        else:
-            kernels = load_kernels(f"{_NAME}.forward")
-            query, latent, topk = (x.contiguous() for x in (query_BTHC, latent_BSC, topk_BTK))
-            numbers = {"rank": call.rank, "scale": call.scale}
-            out, lse, sums = kernels.attend(query, latent, topk, with_sum=call.with_sum, **numbers)
-            ctx.save_for_backward(query, latent, topk, out, lse)
-        ctx.mark_non_differentiable(lse, *(() if sums is None else (sums,)))
-        return out, lse, sums
+        kept, sums = running.run(query_BTHC, latent_BSC, topk_BTK, call)
+        ctx.call = call
+        ctx.save_for_backward(*kept)
+        ctx.mark_non_differentiable(kept.lse_BTH, *(() if sums is None else (sums,)))
+        return kept.out_BTHR, kept.lse_BTH, sums
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the names
         ctx: Any, *gradients: Any
     ) -> tuple[Tensor, Tensor, None, None]:
-        gradient_BTHR: Tensor = gradients[0]  # the others have none
-        query_shape, latent_shape = ctx.shapes
-        if ctx.empty:
-            zeros = gradient_BTHR.new_zeros
-            return zeros(query_shape), zeros(latent_shape), None, None
-        query, latent, topk, out, lse = ctx.saved_tensors
-        kernels, call = load_kernels(f"{_NAME}.backward"), ctx.call
-        queries = configs.queries_per_tile(query.shape[2], topk.shape[-1])
-        entries = load_kernels(f"{_NAME}.union").entries_of(topk, latent.shape[1], queries)
-        saved = kernels.Saved(query, latent, out, lse, entries)
-        found = kernels.gradients(
-            saved,
-            gradient_BTHR.contiguous(),
-            rank=call.rank,
-            scale=call.scale,
-            deterministic=call.deterministic,
-            workspace_bytes=configs.WORKSPACE_BYTES,
-        )
-        return *found, None, None
+        # The others have none.
+        return *running.differentiate(running.Kept(*ctx.saved_tensors), gradients[0], ctx.call), None, None
 
 
 def _check_shapes(query: Tensor, latent: Tensor, topk: Tensor, rank: int, *, slots: bool = False) -> None:
