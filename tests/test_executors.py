@@ -81,10 +81,18 @@ def die_once(item: tuple[int, str]) -> int:
     return number
 
 
-def die_always(item: int) -> int:
-    if item == 1:
+def die_always(item: tuple[int, str]) -> int:
+    """Kill the worker at item 1, not before item 0 has run and the parent had time to hear of it."""
+    number, folder = item
+    mark = Path(folder, "0")
+    if number == 1:
+        deadline = time.monotonic() + 30
+        while not mark.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
-    return item
+    mark.touch()
+    return number
 
 
 STARTS: list[str] = []
@@ -225,12 +233,12 @@ def test_run_all_parallel_retries_items_of_killed_workers_and_nothing_else(tmp_p
 
 
 @parallel
-def test_run_all_parallel_gives_up_on_an_item_that_always_kills_its_worker(executor: Executor) -> None:
-    seen: list[int] = []
+def test_run_all_parallel_gives_up_on_an_item_that_always_kills_its_worker(tmp_path: Path, executor: Executor) -> None:
+    items, seen = [(number, str(tmp_path)) for number in range(2)], list[int]()
     with pytest.raises(
-        WorkError, match=r"item 1 \(1\) killed its worker process 2 times .*(-9|WorkerCrashedError)"
+        WorkError, match=r"item 1 \(.*\) killed its worker process 2 times .*(-9|WorkerCrashedError)"
     ) as caught:
-        run_all(die_always, [0, 1], workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
+        run_all(die_always, items, workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
     assert caught.value.item == 1
     assert seen == [0]
 
