@@ -239,7 +239,7 @@ def test_run_all_parallel_gives_up_on_an_item_that_always_kills_its_worker(tmp_p
         WorkError, match=r"item 1 \(.*\) killed its worker process 2 times .*(-9|WorkerCrashedError)"
     ) as caught:
         run_all(die_always, items, workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
-    assert caught.value.item == 1
+    assert caught.value.item == items[1]
     assert seen == [0]
 
 
