@@ -117,6 +117,17 @@ def logprobs(claims: Claims) -> None:
             at_most(claims, f"{name}: memory", ours["both_gib"] / plain["both_gib"], 0.6)
 
 
+def repeats(claims: Claims) -> None:
+    """Equal bits of every operator, run again and with the batch in other orders."""
+    if (record := read(claims, "kernels-repeats")) is None:
+        return
+    for name, one in record["cases"].items():
+        differing = one["differing reruns"] + one["differing permutations"]
+        whole = one["reruns"] >= 20 and one["permutations"] > 0
+        found = f"{differing} of {one['reruns']} reruns and {one['permutations']} orders"
+        claims.line(f"equal bits: {name}: differing", found, "0 of 20 and more", whole and not differing)
+
+
 def layer(claims: Claims) -> None:
     """A whole layer in training beside dense attention, and what it takes of memory."""
     if (record := read(claims, "dsa-overhead")) is None:
@@ -149,6 +160,16 @@ def end_to_end(claims: Claims) -> None:
         lengths = sorted({row["length"] for row in record["rows"] if row["preset"] == preset})
         there = set(LENGTHS_END_TO_END) <= set(lengths)
         claims.line(f"end to end: {preset}, lengths", lengths, f"{list(LENGTHS_END_TO_END)}", there)
+        for what in ("training", "generation"):
+            found = {
+                (row["length"], row["mode"])
+                for row in record["rows"]
+                if row["preset"] == preset and row["what"] == what
+            }
+            count = sum({(length, "kernels"), (length, "off")} <= found for length in LENGTHS_END_TO_END)
+            claims.line(
+                f"end to end: {preset}, {what} with and without kernels", count, "every length", count == len(lengths)
+            )
 
 
 def main() -> int:
@@ -157,7 +178,7 @@ def main() -> int:
     parser.add_argument("--fast", action="store_true", help="the same: records are read in no time")
     parser.parse_args()
     claims = Claims()
-    for part in (topk, indexer, sparse_attention, dense_kl, experts, logprobs, layer, end_to_end):
+    for part in (topk, indexer, sparse_attention, dense_kl, experts, logprobs, repeats, layer, end_to_end):
         part(claims)
     return claims.exit_code()
 

@@ -9,7 +9,7 @@ kernels: everything through `envsynth.kernels`, and decode steps replayed from C
 has the time of steps launched from Python. mqa: attention in plain torch, selected keys gathered. fused: the same,
 selected keys as a mask of all pairs for torch's fused attention. dense: every key, through torch's fused attention; it
 has no indexer's loss, and no generation, because the policy's decode step always selects. These three run experts and
-token scores through kernels. off: `mqa` without any kernel.
+token scores through kernels; `fused` is not timed generating, because it decodes as `mqa` does. off: `mqa` without any kernel.
 
 Lack of memory and refusals stand in the record; a mode that ran out of memory is not tried at longer lengths. On a CPU,
 `--presets nano --lengths 64` runs in seconds, in float32.

@@ -82,16 +82,13 @@ def die_once(item: tuple[int, str]) -> int:
 
 
 def die_always(item: tuple[int, str]) -> int:
-    """Kill the worker at item 1, not before item 0 has run and the parent had time to hear of it."""
-    number, folder = item
-    mark = Path(folder, "0")
+    """Kill the worker at item 1, once the parent has heard of item 0."""
+    number, heard = item
     if number == 1:
         deadline = time.monotonic() + 30
-        while not mark.exists() and time.monotonic() < deadline:
+        while not Path(heard).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
-        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
-    mark.touch()
     return number
 
 
@@ -234,11 +231,17 @@ def test_run_all_parallel_retries_items_of_killed_workers_and_nothing_else(tmp_p
 
 @parallel
 def test_run_all_parallel_gives_up_on_an_item_that_always_kills_its_worker(tmp_path: Path, executor: Executor) -> None:
-    items, seen = [(number, str(tmp_path)) for number in range(2)], list[int]()
+    heard = tmp_path / "heard"
+    items, seen = [(number, str(heard)) for number in range(2)], list[int]()
+
+    def hear(index: int, value: int) -> None:
+        seen.append(index)
+        heard.touch()
+
     with pytest.raises(
         WorkError, match=r"item 1 \(.*\) killed its worker process 2 times .*(-9|WorkerCrashedError)"
     ) as caught:
-        run_all(die_always, items, workers=2, executor=executor, on_result=lambda index, value: seen.append(index))
+        run_all(die_always, items, workers=2, executor=executor, on_result=hear)
     assert caught.value.item == items[1]
     assert seen == [0]
 

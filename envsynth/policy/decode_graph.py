@@ -10,7 +10,7 @@ Shape letters: N rows of a step, V vocabulary, M layers with experts, A active e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,14 +19,15 @@ from envsynth.policy.model import LatentCache, Policy
 
 Decoded = tuple[Tensor, Tensor, Tensor]
 """Logits [N, V], experts that ran [N, M, A] and selected keys [N, L, K]."""
+Result = TypeVar("Result")
 
 
-class Captured(NamedTuple):
+class Captured(NamedTuple, Generic[Result]):
     """A call that can be repeated."""
 
     replay: Callable[[], object]
     """Repeats it on what its inputs hold now."""
-    found: Decoded
+    found: Result
     """Where its results are after each repetition."""
 
 
@@ -34,11 +35,13 @@ class _Step(NamedTuple):
     """A graph with its inputs."""
 
     inputs: tuple[Tensor, Tensor, Tensor]
-    captured: Captured
+    captured: Captured[Decoded]
 
 
 def can_capture(policy: Policy) -> bool:
     """Tell whether a policy's decode steps can be captured: on a GPU, through kernels, which never wait for the host.
+
+    Not under autocast: it keeps converted weights of its own, which a graph would read when they are long given away.
 
     Args:
         policy: The model.
@@ -46,10 +49,11 @@ def can_capture(policy: Policy) -> bool:
     Returns:
         Whether they can.
     """
-    return policy.embed_tokens.weight.is_cuda and policy.attention_mode == "kernels" and policy.uses_kernels
+    runs_kernels = policy.embed_tokens.weight.is_cuda and policy.attention_mode == "kernels" and policy.uses_kernels
+    return runs_kernels and not torch.is_autocast_enabled("cuda")
 
 
-def capture(call: Callable[[], Decoded]) -> Captured:
+def capture(call: Callable[[], Result]) -> Captured[Result]:
     """Make a CUDA graph of a call.
 
     Args:
@@ -85,7 +89,10 @@ class DecodeGraphs:
     """
 
     def __init__(
-        self, policy: Policy, cache: LatentCache, capture: Callable[[Callable[[], Decoded]], Captured] = capture
+        self,
+        policy: Policy,
+        cache: LatentCache,
+        capture: Callable[[Callable[[], Decoded]], Captured[Decoded]] = capture,
     ) -> None:
         self.policy, self.cache, self._capture = policy, cache, capture
         self._steps: dict[int, _Step] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, library
 from torch._dynamo.backends.debugging import aot_eager
 
+from acceptance.policy_models import random_policy
 from envsynth.kernels.dense_kl import Student, Teacher, dense_kl
 from envsynth.kernels.dense_kl import compiled as dense_kl_operator
 from envsynth.kernels.indexer import compiled as indexer_operators
@@ -18,7 +19,6 @@ from envsynth.kernels.logprobs import configs as logprobs_configs
 from envsynth.kernels.logprobs import linear_log_probs
 from envsynth.kernels.sparse_attention import compiled as attention_operator
 from envsynth.kernels.sparse_attention import sparse_attention
-from envsynth.policy.model import Policy
 from envsynth.policy.presets import nano
 from envsynth.policy.scores import next_token_request
 
@@ -120,12 +120,8 @@ def test_a_policy_that_runs_kernels_compiles_without_a_break(monkeypatch, dense)
     """With kernels interpreted: the graph has their operators, and gives what the policy gives."""
     for name in OPERATORS:
         monkeypatch.setattr(importlib.import_module(f"envsynth.kernels.{name}"), "choose", lambda *_, **__: "triton")
-    torch.manual_seed(0)
-    policy = Policy(nano(50))
+    policy = random_policy(nano(50))
     policy.attention_mode = "kernels"
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(std=0.1)
     tokens, seen = torch.randint(50, (1, 20)), []
 
     def remember(graph, inputs):

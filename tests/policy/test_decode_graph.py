@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from acceptance.policy_models import random_policy
 from envsynth.policy import engine as engine_module
 from envsynth.policy.decode_graph import Captured, Decoded, DecodeGraphs, can_capture
 from envsynth.policy.drawing import Sampling
@@ -36,12 +37,8 @@ class Imitation:
 
 
 def _policy() -> Policy:
-    torch.manual_seed(0)
-    policy = Policy(nano(50))
+    policy = random_policy(nano(50))
     policy.attention_mode = "kernels"
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter.normal_(std=0.1)
     return policy.eval()
 
 

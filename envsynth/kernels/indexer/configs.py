@@ -51,7 +51,7 @@ def score_tile(heads: int, width: int, dtype: torch.dtype) -> Tile:
     if dtype == torch.float32:
         # Products of float32 run without tensor cores, from registers.
         return Tile(64, max(1, 32 // padded_heads), padded_heads, padded_width, 4, 2)
-    # Small programs wait for each other less, and four of them share a multiprocessor with all the registers they like.
+    # Small programs: several share a multiprocessor, each with all the registers that it likes (measured).
     # More than 32 queries would need more pointers than a thread of a walk has registers.
     stages = 3 if padded_width * dtype.itemsize <= 512 else 2
     return Tile(64, min(32, max(1, 128 // padded_heads)), padded_heads, padded_width, 4, stages)
@@ -64,8 +64,8 @@ WALK_LARGEST_K = 2048
 SMALLEST_BUFFER = 2048
 """Candidates of a query at least."""
 SAMPLES = 512
-"""Keys whose scores say where a query's bar is. Twice as many do not fit into registers while the bar is searched, and
-half of them put it so low that lists of candidates get full."""
+"""Keys whose scores say where a query's bar is. Searching the bar among twice as many takes several times as long, and half
+of them put it so low that lists of candidates get full (measured)."""
 _LONG = 16384
 """Keys from which a query has many more candidates than k: the fewer of the k best are in the sample, the looser the
 bar. A list that gets full is cut, and a walk that must look out for full lists stops its loads again and again."""

@@ -37,12 +37,9 @@ DENSE: Final[Mapping[str, tuple[dense.Kind, bool]]] = {
     "dense_decode": ("decode", False),
 }
 """Part -> which dense attention, and whether backward runs too."""
-COLUMNS: Final = (
-    "preset", "tokens", "k", "selection", "core", "DSA", "dense", "dense/DSA", "DSA training", "dense training",
-    "dense/DSA training", "DSA captured", "dense captured", "dense/DSA captured", "DSA decode", "dense decode",
-    "neighbours share",
-)  # fmt: skip
-"""Columns of `summary`; times are milliseconds per layer. `captured` is training replayed from a CUDA graph."""
+COLUMNS: Final = ("preset", "tokens", "k", "what", "sparse", "dense", "gain", "select", "attend", "shared")
+"""Columns of `summary`; times are milliseconds per layer, `gain` is dense by sparse, `shared` what neighbours have in
+common of their keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,30 +230,37 @@ def _hopeless(record: OverheadRecord, given: Inputs, part: str) -> dict[str, str
 
 
 def summary(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Give the table of the record: one line for each preset, length and k.
+    """Give the table of the record: a line for each preset, length, k and kind of work.
 
     Args:
         result: The record.
 
     Returns:
-        Rows of texts, as `COLUMNS` names them. Dense attention is the faster of MHA and MQA; an empty cell was not
-        measured, a dash was refused or ran out of memory.
+        Rows of texts, as `COLUMNS` names them; `graph` is replayed from a CUDA graph, and is not there on a CPU. Dense
+        attention is the faster of MHA and MQA; an empty cell was not measured, a dash was refused or ran out of memory.
     """
     rows, settings = result["rows"], result["settings"]
+    graphs = any(row.get(CAPTURED) is not None for row in rows)
     lines: list[tuple[str, ...]] = []
     for preset in settings["presets"]:
         for length in settings["lengths"]:
-            dense_rows = [dense_best(rows, preset, length, what) for what in ("forward", "training")]
-            dense_decode = find_row(rows, (preset, length, None, "dense_decode"))
             for k in settings["topks"]:
                 names = ("selection", "core_forward", "layer_forward", "layer_training", "decode_layer")
                 select, core, layer, training, decode = (find_row(rows, (preset, length, k, name)) for name in names)
+                pairs = [("forward", layer, dense_best(rows, preset, length, "forward"))]
+                pairs.append(("training", training, dense_best(rows, preset, length, "training")))
+                if graphs:
+                    best = dense_best(rows, preset, length, "training", CAPTURED)
+                    pairs.append(("training, graph", as_captured(training), as_captured(best)))
+                dense_decode = find_row(rows, (preset, length, None, "dense_decode"))
+                pairs.append(("decode", decode, dense_decode))
+                if graphs:
+                    pairs.append(("decode, graph", as_captured(decode), as_captured(dense_decode)))
                 share = "" if select is None or select["ms"] is None else f"{select['neighbour_share']:.0%}"
-                cells = [_ms(select), _ms(core), _ms(layer), _ms(dense_rows[0]), _times(ratio(dense_rows[0], layer))]
-                cells += [_ms(training), _ms(dense_rows[1]), _times(ratio(dense_rows[1], training))]
-                captured = (as_captured(training), as_captured(dense_best(rows, preset, length, "training", CAPTURED)))
-                cells += [_ms(captured[0]), _ms(captured[1]), _times(ratio(captured[1], captured[0]))]
-                lines.append((preset, f"{length:,}", str(k), *cells, _ms(decode), _ms(dense_decode), share))
+                for what, ours, theirs in pairs:
+                    parts = (_ms(select), _ms(core), share) if what == "forward" else ("", "", "")
+                    cells = (_ms(ours), _ms(theirs), _times(ratio(theirs, ours)))
+                    lines.append((preset, f"{length:,}", str(k), what, *cells, *parts))
     return lines
 
 

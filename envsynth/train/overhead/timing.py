@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import torch
 
+from envsynth.policy.decode_graph import capture
+
 MOST_REPEATS: Final = 200
 FEWEST_REPEATS: Final = 3
 LONG_MS: Final = 400.0
@@ -87,25 +89,10 @@ def _captured_ms(call: Callable[[], object], times: list[float], repeat_ms: floa
     if times[0] > LONG_MS:
         return None, "its launches take a negligible part of its time"
     try:
-        graph, result = _capture(call)
+        captured = capture(call)
     except RuntimeError as error:
         return None, f"capture failed: {str(error).splitlines()[0][:200]}"
-    found = statistics.median(_events_ms(graph.replay, _repeats(min(times), repeat_ms)))
-    del result  # the graph writes there
-    return found, ""
-
-
-def _capture(call: Callable[[], object]) -> tuple[torch.cuda.CUDAGraph, object]:
-    """Capture a call that has been made before; its result lives in the graph's memory."""
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        call()  # libraries make what they keep for a stream
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = call()
-    return graph, result
+    return statistics.median(_events_ms(captured.replay, _repeats(min(times), repeat_ms))), ""
 
 
 def _begin_peak(device: torch.device) -> int:
