@@ -47,6 +47,7 @@ def assert_same_compiled(function, inputs: list[Tensor], loss) -> None:
         assert torch.equal(plain, compiled)
 
 
+@pytest.mark.slow
 def test_attention(generator):
     inputs = [leaf(generator, B, T, 3, 24), leaf(generator, B, T, 24)]
     topk = torch.randint(-1, T, (B, T, 5), generator=generator, dtype=torch.int32)
@@ -62,7 +63,7 @@ def test_attention(generator):
     library.opcheck(attention_operator.attention_operator, (*nothing, 16, 0.2, True, True))
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_selection_and_its_loss(generator, known):
     inputs = [leaf(generator, B, T, 3, 8), leaf(generator, B, T, 8), leaf(generator, B, T, 3)]
     starts, target = torch.randint(0, 3, (B, T), generator=generator), torch.rand(B, T, 4, generator=generator)
